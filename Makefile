@@ -1,0 +1,51 @@
+# smolt: make setup | quickstart | check | bench | soak | format
+# Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv.
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/quickstart
+NEWEST := python3.11 python3.12 python3.13 python3.14 python3
+PYTHON ?= $(shell for name in $(NEWEST); do if command -v $$name >/dev/null 2>&1 && \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
+# A stamp carries the checksum of what was installed, so an unchanged pyproject and lock install nothing again.
+SUM := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+USER_STAMP := $(VENV)/.installed-user-$(SUM)
+DEV_STAMP := $(VENV)/.installed-dev-$(SUM)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: setup quickstart check bench soak format
+.DEFAULT_GOAL := check
+
+setup: $(DEV_STAMP)
+
+quickstart: $(USER_STAMP)
+	$(BIN)/smolt study quickstart --out $(OUT)
+	@echo "The report: $(abspath $(OUT))/report.html"
+
+check: $(DEV_STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m bench
+
+soak: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then echo "smolt needs python3.11 or newer (or: make PYTHON=/path/to/python3)" >&2; exit 2; fi
+	@$(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
+
+$(USER_STAMP): | $(BIN)/python
+	$(PIP_INSTALL) -e .
+	@rm -f $(VENV)/.installed-user-* && touch $@
+
+$(DEV_STAMP): | $(BIN)/python
+	$(PIP_INSTALL) -e '.[dev]'
+	@rm -f $(VENV)/.installed-user-* $(VENV)/.installed-dev-* && touch $@ $(USER_STAMP)
