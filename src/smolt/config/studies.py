@@ -1,0 +1,122 @@
+"""The recipes of a study: what makes its data, its sections, and how its arms are measured."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from smolt.config.blocks import Block, Data, EvaluationSampling, Int, Model, PathText, RewardMix, Sampling
+from smolt.config.recipes import (
+    DPORecipe,
+    GRPORecipe,
+    Name,
+    PPORecipe,
+    PretrainRecipe,
+    RewardRecipe,
+    Seed,
+    SFTRecipe,
+)
+
+
+class PairsRecipe(Block):
+    """Preferences from a policy's own answers, labelled by a rule, a verifier or a reward model."""
+
+    stage: Literal["pairs"] = "pairs"
+    name: Name = Field("pairs", description="name of the run")
+    seed: Seed = Field(0, description="seed of the sampling")
+    model: Model = Field(description="the policy that answers")
+    data: Data = Field(description="questions")
+    samples: Int = Field(4, ge=2, description="answers per question")
+    sampling: Sampling = Field(Sampling(), description="how answers are drawn")
+    reward: RewardMix = Field(description="who judges: the best and the worst answer become a pair")
+    limit: Int | None = Field(None, ge=1, description="at most so many pairs")
+
+
+class BestOfNRecipe(Block):
+    """The answer a reward model likes best among n, the baseline every RL result stands beside (evaluated only)."""
+
+    stage: Literal["best_of_n"] = "best_of_n"
+    name: Name = Field("best_of_n", description="name of the arm")
+    seed: Seed = Field(0, description="seed of the sampling")
+    model: Model = Field(description="the policy that answers")
+    reward_model: PathText = Field(description="the reward model's directory (in a study also its section's name)")
+    n: Int = Field(8, ge=2, description="answers per question")
+    sampling: Sampling = Field(Sampling(), description="how answers are drawn")
+
+
+class ProblemsRecipe(Block):
+    """Generated word problems with checked answers: questions and demonstrations in known numbers."""
+
+    stage: Literal["problems"] = "problems"
+    name: Name = Field("problems", description="name of the data")
+    seed: Seed = Field(0, description="seed of the problems")
+    train: Int = Field(2000, ge=1, description="training questions")
+    dev: Int = Field(200, ge=0, description="questions to select on")
+    test: Int = Field(500, ge=0, description="questions to measure on, once")
+    demonstrations: Int = Field(2000, ge=0, description="worked solutions for SFT")
+
+
+class StudySettings(Block):
+    """How a study measures its arms."""
+
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="each arm is trained once per seed")
+    baseline: str = Field("sft", min_length=1, description="the arm the others are compared with")
+    metric: str | None = Field(None, min_length=1, description="the metric of the verdict; null = the reward's own")
+    test: Data | None = Field(None, description="final questions, used once")
+    reward: RewardMix | None = Field(None, description="who judges the answers in the evaluation")
+    items: Int | None = Field(None, ge=1, description="at most so many test questions; null = all")
+    sampling: EvaluationSampling = Field(EvaluationSampling(), description="how answers are drawn")
+    samples: Int = Field(1, ge=1, description="answers per question")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("the seeds must differ")
+        return seeds
+
+
+StageRecipe = Annotated[
+    PretrainRecipe
+    | SFTRecipe
+    | RewardRecipe
+    | DPORecipe
+    | PPORecipe
+    | GRPORecipe
+    | PairsRecipe
+    | BestOfNRecipe
+    | ProblemsRecipe,
+    Field(discriminator="stage"),
+]
+
+
+class Section(Block):
+    """One section of a study: its recipe, and the section (or "base") its model comes from."""
+
+    name: Name = Field(description="the section's name; also its directory and its arm")
+    source: str = Field("base", description="written `from:`: another section, or base")
+    recipe: StageRecipe = Field(description="the stage's recipe; `{section}` in a path is that section's directory")
+
+
+class StudyRecipe(Block):
+    """Several stages from one file, compared with one another."""
+
+    stage: Literal["study"] = "study"
+    name: Name = Field("study", description="name of the study")
+    seed: Seed = Field(0, description="seed of the sections that give none")
+    model: Model | None = Field(None, description="the base model; null when a section pretrains it")
+    study: StudySettings = Field(StudySettings(), description="how the arms are measured")
+    sections: tuple[Section, ...] = Field((), description="in the order they run")
+
+
+Recipe = StageRecipe | StudyRecipe
+STAGE_RECIPES: dict[str, type[BaseModel]] = {
+    "pretrain": PretrainRecipe,
+    "sft": SFTRecipe,
+    "reward": RewardRecipe,
+    "dpo": DPORecipe,
+    "ppo": PPORecipe,
+    "grpo": GRPORecipe,
+    "pairs": PairsRecipe,
+    "best_of_n": BestOfNRecipe,
+    "problems": ProblemsRecipe,
+}
