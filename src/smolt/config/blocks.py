@@ -74,9 +74,9 @@ def refuse_half_on_cpu(device: str, dtype: str) -> None:
 class Machine(Block):
     """Where and how precisely to compute, without a model (pretraining makes its own)."""
 
-    device: Device = Field("auto", description="auto takes cuda, then mps, then cpu")
-    dtype: DType = Field("auto", description="auto: bf16 on a cuda card that has it, else fp32")
-    threads: Int | None = Field(None, ge=1, description="torch threads; null = all cores")
+    device: Device = Field(default="auto", description="auto takes cuda, then mps, then cpu")
+    dtype: DType = Field(default="auto", description="auto: bf16 on a cuda card that has it, else fp32")
+    threads: Int | None = Field(default=None, ge=1, description="torch threads; null = all cores")
 
     @model_validator(mode="after")
     def _precision_fits_device(self) -> "Machine":
@@ -88,10 +88,12 @@ class Model(Block):
     """The model to start from, and where and how precisely to compute."""
 
     path: PathText = Field(description="a model or adapter directory, or a hub name")
-    device: Device = Field("auto", description="auto takes cuda, then mps, then cpu")
-    dtype: DType = Field("auto", description="auto: bf16 on a cuda card that has it, else fp32")
-    threads: Int | None = Field(None, ge=1, description="torch threads; null = all cores")
-    window: Int | None = Field(None, ge=2, description="most tokens of context and answer; null = the model's own")
+    device: Device = Field(default="auto", description="auto takes cuda, then mps, then cpu")
+    dtype: DType = Field(default="auto", description="auto: bf16 on a cuda card that has it, else fp32")
+    threads: Int | None = Field(default=None, ge=1, description="torch threads; null = all cores")
+    window: Int | None = Field(
+        default=None, ge=2, description="most tokens of context and answer; null = the model's own"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -107,24 +109,24 @@ class Model(Block):
 class LoRA(Block):
     """Low-rank adapters (2106.09685); `lora: null` trains all weights."""
 
-    rank: Int = Field(16, ge=1, le=4096, description="rank of each adapter")
-    alpha: Float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
-    dropout: Float = Field(0.0, ge=0, lt=1, description="dropout before the adapter; 0 in ppo and grpo")
+    rank: Int = Field(default=16, ge=1, le=4096, description="rank of each adapter")
+    alpha: Float = Field(default=32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
+    dropout: Float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapter; 0 in ppo and grpo")
     targets: tuple[str, ...] | Literal["all-linear"] = Field(
-        "all-linear", description="module names that get an adapter, or all-linear"
+        default="all-linear", description="module names that get an adapter, or all-linear"
     )
 
 
 class Optim(Block):
     """AdamW and its schedule. Steps are updates, never micro-batches."""
 
-    lr: Float = Field(1e-5, gt=0, le=1, description="peak learning rate")
-    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="decay after the warm-up")
-    warmup: Int = Field(0, ge=0, description="updates of linear warm-up")
-    weight_decay: Float = Field(0.0, ge=0, description="decoupled weight decay")
-    betas: tuple[Float, Float] = Field((0.9, 0.999), description="Adam's two averaging rates, each in [0, 1)")
-    eps: Float = Field(1e-8, gt=0, description="Adam's epsilon")
-    clip: Float = Field(1.0, ge=0, description="largest gradient norm; 0 = off")
+    lr: Float = Field(default=1e-5, gt=0, le=1, description="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="decay after the warm-up")
+    warmup: Int = Field(default=0, ge=0, description="updates of linear warm-up")
+    weight_decay: Float = Field(default=0.0, ge=0, description="decoupled weight decay")
+    betas: tuple[Float, Float] = Field(default=(0.9, 0.999), description="Adam's two averaging rates, each in [0, 1)")
+    eps: Float = Field(default=1e-8, gt=0, description="Adam's epsilon")
+    clip: Float = Field(default=1.0, ge=0, description="largest gradient norm; 0 = off")
 
     @model_validator(mode="after")
     def _betas_in_range(self) -> "Optim":
@@ -136,11 +138,15 @@ class Optim(Block):
 class Budget(Block):
     """How long to train and how much memory to use. A stage takes updates or epochs, never both."""
 
-    updates: Int | None = Field(None, ge=1, description="optimizer updates (ppo, grpo: rollouts)")
-    epochs: Float | None = Field(None, gt=0, description="passes over the data")
-    minutes: Float | None = Field(None, gt=0, description="stop in good order after this many minutes")
-    memory: Float = Field(4.0, gt=0, description="GiB for activations; decides the micro-batch, never the result")
-    like: str | None = Field(None, min_length=1, description="train as many seconds as this study section took (sft)")
+    updates: Int | None = Field(default=None, ge=1, description="optimizer updates (ppo, grpo: rollouts)")
+    epochs: Float | None = Field(default=None, gt=0, description="passes over the data")
+    minutes: Float | None = Field(default=None, gt=0, description="stop in good order after this many minutes")
+    memory: Float = Field(
+        default=4.0, gt=0, description="GiB for activations; decides the micro-batch, never the result"
+    )
+    like: str | None = Field(
+        default=None, min_length=1, description="train as many seconds as this study section took (sft)"
+    )
 
     @model_validator(mode="after")
     def _one_measure(self) -> "Budget":
@@ -155,12 +161,12 @@ class Data(Block):
     """A file of records: JSONL, Parquet or a data set directory, its format detected unless given."""
 
     path: PathText = Field(description="file or directory; in a study `{section}/file` is that section's directory")
-    split: str | None = Field(None, description="split of a data set with several")
-    format: str | None = Field(None, description="name of the record format; null = detected")
+    split: str | None = Field(default=None, description="split of a data set with several")
+    format: str | None = Field(default=None, description="name of the record format; null = detected")
     fields: dict[str, str] = Field(default_factory=dict, description="column to read for each field of the format")
-    limit: Int | None = Field(None, ge=1, description="use only the first so many records")
-    too_long: Literal["error", "drop"] = Field("error", description="records that exceed the window")
-    skip_bad: Bool = Field(False, description="skip and count unreadable records instead of stopping")
+    limit: Int | None = Field(default=None, ge=1, description="use only the first so many records")
+    too_long: Literal["error", "drop"] = Field(default="error", description="records that exceed the window")
+    skip_bad: Bool = Field(default=False, description="skip and count unreadable records instead of stopping")
 
     @model_validator(mode="before")
     @classmethod
@@ -171,57 +177,67 @@ class Data(Block):
 class Watch(Block):
     """Evaluation on dev data while training, and what it decides."""
 
-    every: Int = Field(0, ge=0, description="updates between evaluations; 0 = only at the end")
-    metric: str | None = Field(None, min_length=1, description="metric that decides; null = the stage's own")
-    patience: Int = Field(0, ge=0, description="evaluations without improvement before stopping; 0 = never stop early")
-    items: Int | None = Field(None, ge=1, description="at most so many dev records; null = all")
-    best: Bool = Field(True, description="the final model is the best evaluated one, not the last")
+    every: Int = Field(default=0, ge=0, description="updates between evaluations; 0 = only at the end")
+    metric: str | None = Field(default=None, min_length=1, description="metric that decides; null = the stage's own")
+    patience: Int = Field(
+        default=0, ge=0, description="evaluations without improvement before stopping; 0 = never stop early"
+    )
+    items: Int | None = Field(default=None, ge=1, description="at most so many dev records; null = all")
+    best: Bool = Field(default=True, description="the final model is the best evaluated one, not the last")
 
 
 class Save(Block):
     """Checkpoints to continue from."""
 
-    every: Int = Field(0, ge=0, description="updates between checkpoints; 0 = only at the end and when interrupted")
-    keep: Int = Field(2, ge=1, description="verified checkpoints to keep")
+    every: Int = Field(
+        default=0, ge=0, description="updates between checkpoints; 0 = only at the end and when interrupted"
+    )
+    keep: Int = Field(default=2, ge=1, description="verified checkpoints to keep")
 
 
 class Sampling(Block):
     """How answers are drawn while learning: plain temperature sampling, nothing that training would not reproduce."""
 
-    max_tokens: Int = Field(256, ge=1, description="longest answer, its stop token included")
-    temperature: Float = Field(1.0, gt=0, description="divides the logits, in sampling and in every log-probability")
-    batch: Int = Field(64, ge=1, description="answers decoded side by side")
+    max_tokens: Int = Field(default=256, ge=1, description="longest answer, its stop token included")
+    temperature: Float = Field(
+        default=1.0, gt=0, description="divides the logits, in sampling and in every log-probability"
+    )
+    batch: Int = Field(default=64, ge=1, description="answers decoded side by side")
 
 
 class EvaluationSampling(Block):
     """How answers are drawn for evaluation."""
 
-    max_tokens: Int = Field(256, ge=1, description="longest answer, its stop token included")
-    temperature: Float = Field(0.0, ge=0, description="0 = greedy")
-    batch: Int = Field(64, ge=1, description="answers decoded side by side")
+    max_tokens: Int = Field(default=256, ge=1, description="longest answer, its stop token included")
+    temperature: Float = Field(default=0.0, ge=0, description="0 = greedy")
+    batch: Int = Field(default=64, ge=1, description="answers decoded side by side")
 
 
 class ChatSampling(Block):
     """How answers are drawn in a conversation."""
 
-    max_tokens: Int = Field(512, ge=1, description="longest answer, its stop token included")
-    temperature: Float = Field(0.7, ge=0, description="0 = greedy")
-    top_p: Float = Field(1.0, gt=0, le=1, description="keep the likeliest tokens that hold this much probability")
-    top_k: Int = Field(0, ge=0, description="keep the k likeliest tokens; 0 = all")
-    seed: Int = Field(0, ge=0, description="the same seed gives the same answers")
+    max_tokens: Int = Field(default=512, ge=1, description="longest answer, its stop token included")
+    temperature: Float = Field(default=0.7, ge=0, description="0 = greedy")
+    top_p: Float = Field(
+        default=1.0, gt=0, le=1, description="keep the likeliest tokens that hold this much probability"
+    )
+    top_k: Int = Field(default=0, ge=0, description="keep the k likeliest tokens; 0 = all")
+    seed: Int = Field(default=0, ge=0, description="the same seed gives the same answers")
 
 
 class KL(Block):
     """PPO's leash to the reference: a per-token penalty -coefficient * (log pi - log ref) in the reward."""
 
-    coefficient: Float = Field(0.05, ge=0, description="weight of the penalty (its start when adaptive)")
-    mode: Literal["fixed", "adaptive"] = Field("fixed", description="adaptive: steer to `target` (1909.08593)")
-    target: Float | None = Field(None, gt=0, description="adaptive: wanted KL per answer, in nats")
-    horizon_gain: Float = Field(0.1, gt=0, description="adaptive: K in coefficient *= 1 + K clip(KL/target - 1, +-0.2)")
-    stop: Float | None = Field(
-        None, gt=0, description="the inner epochs end when KL(old, new) per token exceeds 1.5 times this"
+    coefficient: Float = Field(default=0.05, ge=0, description="weight of the penalty (its start when adaptive)")
+    mode: Literal["fixed", "adaptive"] = Field(default="fixed", description="adaptive: steer to `target` (1909.08593)")
+    target: Float | None = Field(default=None, gt=0, description="adaptive: wanted KL per answer, in nats")
+    horizon_gain: Float = Field(
+        default=0.1, gt=0, description="adaptive: K in coefficient *= 1 + K clip(KL/target - 1, +-0.2)"
     )
-    budget: Float | None = Field(None, gt=0, description="the run ends when the KL per answer exceeds this")
+    stop: Float | None = Field(
+        default=None, gt=0, description="the inner epochs end when KL(old, new) per token exceeds 1.5 times this"
+    )
+    budget: Float | None = Field(default=None, gt=0, description="the run ends when the KL per answer exceeds this")
 
     @model_validator(mode="after")
     def _target_belongs_to_adaptive(self) -> "KL":
@@ -236,8 +252,8 @@ class RewardPart(Block):
     """One rater and its weight."""
 
     name: str = Field(min_length=1, description="gsm8k, format, sentiment, length, model, python, judge, ...")
-    weight: Float = Field(1.0, description="factor on this part's score")
-    path: PathText | None = Field(None, description="model: its directory; python: file.py:function")
+    weight: Float = Field(default=1.0, description="factor on this part's score")
+    path: PathText | None = Field(default=None, description="model: its directory; python: file.py:function")
     options: dict[str, Any] = Field(default_factory=dict, description="the rater's own settings")
 
     @model_validator(mode="before")
@@ -257,7 +273,7 @@ class RewardMix(Block):
     """The reward of an answer: the weighted sum of its parts. ``reward: gsm8k`` and a plain list are accepted."""
 
     parts: tuple[RewardPart, ...] = Field(min_length=1, description="the raters")
-    cap: Float | None = Field(None, gt=0, description="the sum is clipped to [-cap, cap]; null = not clipped")
+    cap: Float | None = Field(default=None, gt=0, description="the sum is clipped to [-cap, cap]; null = not clipped")
 
     @model_validator(mode="before")
     @classmethod

@@ -73,20 +73,22 @@ StillLoRA = Annotated[LoRA | None, AfterValidator(_no_dropout)]
 class Vocabulary(Block):
     """The tokenizer that pretraining learns from its text."""
 
-    vocab: Int = Field(4096, ge=260, le=1_000_000, description="tokens in the vocabulary")
-    digits: Bool = Field(True, description="one token per digit")
+    vocab: Int = Field(default=4096, ge=260, le=1_000_000, description="tokens in the vocabulary")
+    digits: Bool = Field(default=True, description="one token per digit")
 
 
 class Shape(Block):
     """The size of a model made from nothing."""
 
-    architecture: Literal["llama"] = Field("llama", description="the family of the model")
-    hidden: Int = Field(256, ge=8, description="width of the residual stream")
-    layers: Int = Field(6, ge=1, description="transformer blocks")
-    heads: Int = Field(8, ge=1, description="query heads")
-    kv_heads: Int | None = Field(None, ge=1, description="key and value heads; null = as many as heads")
-    mlp: Int | None = Field(None, ge=8, description="width of the feed-forward part; null = 8/3 of hidden, to 64ths")
-    window: Int = Field(512, ge=8, description="tokens of context")
+    architecture: Literal["llama"] = Field(default="llama", description="the family of the model")
+    hidden: Int = Field(default=256, ge=8, description="width of the residual stream")
+    layers: Int = Field(default=6, ge=1, description="transformer blocks")
+    heads: Int = Field(default=8, ge=1, description="query heads")
+    kv_heads: Int | None = Field(default=None, ge=1, description="key and value heads; null = as many as heads")
+    mlp: Int | None = Field(
+        default=None, ge=8, description="width of the feed-forward part; null = 8/3 of hidden, to 64ths"
+    )
+    window: Int = Field(default=512, ge=8, description="tokens of context")
 
     @model_validator(mode="after")
     def _divides(self) -> "Shape":
@@ -101,79 +103,79 @@ class PretrainRecipe(Block):
     """A tokenizer and a small model from plain text."""
 
     stage: Literal["pretrain"] = "pretrain"
-    name: Name = Field("pretrain", description="name of the run")
-    seed: Seed = Field(0, description="seed of everything random")
-    model: Machine = Field(Machine(), description="device, dtype and threads (the model itself is made here)")
+    name: Name = Field(default="pretrain", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
+    model: Machine = Field(default=Machine(), description="device, dtype and threads (the model itself is made here)")
     optim: Annotated[Optim, stage_defaults(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)] = Field(
-        {}, validate_default=True, description="optimizer"
+        default={}, validate_default=True, description="optimizer"
     )
-    budget: OfflineBudget = Field(Budget(), validate_default=True, description="how long; 1 epoch unless given")
+    budget: OfflineBudget = Field(default=Budget(), validate_default=True, description="how long; 1 epoch unless given")
     data: Data = Field(description="plain text files")
-    dev: Data | None = Field(None, description="held-out text")
-    watch: Watch = Field(Watch(), description="evaluation while training")
-    save: Save = Field(Save(), description="checkpoints")
-    tokenizer: Vocabulary = Field(Vocabulary(), description="the tokenizer to learn")
-    shape: Shape = Field(Shape(), description="the model to make")
-    batch: Int = Field(32, ge=1, description="rows of `shape.window` tokens per update")
+    dev: Data | None = Field(default=None, description="held-out text")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    tokenizer: Vocabulary = Field(default=Vocabulary(), description="the tokenizer to learn")
+    shape: Shape = Field(default=Shape(), description="the model to make")
+    batch: Int = Field(default=32, ge=1, description="rows of `shape.window` tokens per update")
 
 
 class SFTRecipe(Block):
     """Supervised fine-tuning on demonstrations."""
 
     stage: Literal["sft"] = "sft"
-    name: Name = Field("sft", description="name of the run")
-    seed: Seed = Field(0, description="seed of everything random")
+    name: Name = Field(default="sft", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
     model: Model = Field(description="the model to start from")
-    lora: LoRA | None = Field(None, description="adapters; null = all weights")
-    optim: Annotated[Optim, stage_defaults(lr=5e-5)] = Field({}, validate_default=True, description="optimizer")
+    lora: LoRA | None = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=5e-5)] = Field(default={}, validate_default=True, description="optimizer")
     budget: Annotated[Budget, AfterValidator(_sft_budget)] = Field(
-        Budget(), validate_default=True, description="how long; 1 epoch unless given"
+        default=Budget(), validate_default=True, description="how long; 1 epoch unless given"
     )
     data: Data = Field(description="demonstrations")
-    dev: Data | None = Field(None, description="held-out demonstrations")
-    watch: Watch = Field(Watch(), description="evaluation while training")
-    save: Save = Field(Save(), description="checkpoints")
-    batch: Int = Field(16, ge=1, description="answers per update")
+    dev: Data | None = Field(default=None, description="held-out demonstrations")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    batch: Int = Field(default=16, ge=1, description="answers per update")
 
 
 class RewardRecipe(Block):
     """A reward model from preferences (Bradley-Terry, 2203.02155)."""
 
     stage: Literal["reward"] = "reward"
-    name: Name = Field("reward", description="name of the run")
-    seed: Seed = Field(0, description="seed of everything random")
+    name: Name = Field(default="reward", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
     model: Model = Field(description="the model to start from")
-    lora: LoRA | None = Field(None, description="adapters; null = all weights")
-    optim: Annotated[Optim, stage_defaults(lr=2e-5)] = Field({}, validate_default=True, description="optimizer")
-    budget: OfflineBudget = Field(Budget(), validate_default=True, description="how long; 1 epoch unless given")
+    lora: LoRA | None = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=2e-5)] = Field(default={}, validate_default=True, description="optimizer")
+    budget: OfflineBudget = Field(default=Budget(), validate_default=True, description="how long; 1 epoch unless given")
     data: Data = Field(description="preferences")
-    dev: Data | None = Field(None, description="held-out preferences")
-    watch: Watch = Field(Watch(), description="evaluation while training")
-    save: Save = Field(Save(), description="checkpoints")
-    batch: Int = Field(8, ge=1, description="pairs per update")
-    centering: Float = Field(0.01, ge=0, description="weight of (r_chosen + r_rejected)^2 (2312.09244)")
-    margin: Float = Field(0.0, ge=0, description="wanted difference r_chosen - r_rejected")
-    gate: Bool = Field(True, description="fail when no better than the best trivial baseline")
+    dev: Data | None = Field(default=None, description="held-out preferences")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    batch: Int = Field(default=8, ge=1, description="pairs per update")
+    centering: Float = Field(default=0.01, ge=0, description="weight of (r_chosen + r_rejected)^2 (2312.09244)")
+    margin: Float = Field(default=0.0, ge=0, description="wanted difference r_chosen - r_rejected")
+    gate: Bool = Field(default=True, description="fail when no better than the best trivial baseline")
 
 
 class DPORecipe(Block):
     """Direct preference optimization (2305.18290) or IPO (2310.12036)."""
 
     stage: Literal["dpo"] = "dpo"
-    name: Name = Field("dpo", description="name of the run")
-    seed: Seed = Field(0, description="seed of everything random")
+    name: Name = Field(default="dpo", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
     model: Model = Field(description="the policy to start from; also the reference")
-    lora: LoRA | None = Field(None, description="adapters; null = all weights")
-    optim: Annotated[Optim, stage_defaults(lr=5e-6)] = Field({}, validate_default=True, description="optimizer")
-    budget: OfflineBudget = Field(Budget(), validate_default=True, description="how long; 1 epoch unless given")
+    lora: LoRA | None = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=5e-6)] = Field(default={}, validate_default=True, description="optimizer")
+    budget: OfflineBudget = Field(default=Budget(), validate_default=True, description="how long; 1 epoch unless given")
     data: Data = Field(description="preferences")
-    dev: Data | None = Field(None, description="held-out preferences")
-    watch: Watch = Field(Watch(), description="evaluation while training")
-    save: Save = Field(Save(), description="checkpoints")
-    batch: Int = Field(8, ge=1, description="pairs per update")
-    beta: Float = Field(0.1, gt=0, description="strength of the leash to the reference (tau in IPO)")
-    loss: Literal["sigmoid", "ipo"] = Field("sigmoid", description="sigmoid = DPO")
-    label_smoothing: Float = Field(0.0, ge=0, lt=0.5, description="share of labels taken to be wrong")
+    dev: Data | None = Field(default=None, description="held-out preferences")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    batch: Int = Field(default=8, ge=1, description="pairs per update")
+    beta: Float = Field(default=0.1, gt=0, description="strength of the leash to the reference (tau in IPO)")
+    loss: Literal["sigmoid", "ipo"] = Field(default="sigmoid", description="sigmoid = DPO")
+    label_smoothing: Float = Field(default=0.0, ge=0, lt=0.5, description="share of labels taken to be wrong")
 
     @model_validator(mode="after")
     def _smoothing_belongs_to_sigmoid(self) -> "DPORecipe":
@@ -185,35 +187,39 @@ class DPORecipe(Block):
 class Inner(Block):
     """How often one rollout is learned from. One epoch of one minibatch is strictly on-policy."""
 
-    epochs: Int = Field(1, ge=1, le=100, description="passes over one rollout")
-    minibatches: Int = Field(1, ge=1, description="optimizer steps per pass")
+    epochs: Int = Field(default=1, ge=1, le=100, description="passes over one rollout")
+    minibatches: Int = Field(default=1, ge=1, description="optimizer steps per pass")
 
 
 class GAE(Block):
     """Generalised advantage estimation (1506.02438)."""
 
-    gamma: Float = Field(1.0, ge=0, le=1, description="discount per token")
-    lam: Float = Field(0.95, ge=0, le=1, description="0 = one-step, 1 = whole returns")
+    gamma: Float = Field(default=1.0, ge=0, le=1, description="discount per token")
+    lam: Float = Field(default=0.95, ge=0, le=1, description="0 = one-step, 1 = whole returns")
 
 
 class MissingStop(Block):
     """What happens to the reward of an answer cut off before its stop token."""
 
     mode: Literal["subtract", "replace", "none"] = Field(
-        "subtract", description="subtract `value` from the reward, replace the reward by -value, or leave it"
+        default="subtract", description="subtract `value` from the reward, replace the reward by -value, or leave it"
     )
-    value: Float = Field(1.0, ge=0, description="the penalty, a positive number")
+    value: Float = Field(default=1.0, ge=0, description="the penalty, a positive number")
 
 
 class Critic(Block):
     """The value model."""
 
-    lr_scale: Float = Field(5.0, gt=0, description="its learning rate as a multiple of optim.lr")
-    warmup: Int = Field(2, ge=0, description="first updates in which only the critic learns")
-    weight: Float = Field(0.5, gt=0, description="weight of the value loss where the trunk is shared")
-    clip: Float | None = Field(None, gt=0, description="values move at most this far from the old ones; null = off")
-    start: Literal["zero", "reward"] = Field("zero", description="a zero head, or the reward model's weights")
-    path: PathText | None = Field(None, description="start reward: its directory; null = the reward's model part")
+    lr_scale: Float = Field(default=5.0, gt=0, description="its learning rate as a multiple of optim.lr")
+    warmup: Int = Field(default=2, ge=0, description="first updates in which only the critic learns")
+    weight: Float = Field(default=0.5, gt=0, description="weight of the value loss where the trunk is shared")
+    clip: Float | None = Field(
+        default=None, gt=0, description="values move at most this far from the old ones; null = off"
+    )
+    start: Literal["zero", "reward"] = Field(default="zero", description="a zero head, or the reward model's weights")
+    path: PathText | None = Field(
+        default=None, description="start reward: its directory; null = the reward's model part"
+    )
 
     @model_validator(mode="after")
     def _path_belongs_to_reward(self) -> "Critic":
@@ -226,30 +232,30 @@ class PPORecipe(Block):
     """Proximal policy optimization (1909.08593, 2403.17031)."""
 
     stage: Literal["ppo"] = "ppo"
-    name: Name = Field("ppo", description="name of the run")
-    seed: Seed = Field(0, description="seed of everything random")
+    name: Name = Field(default="ppo", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
     model: Model = Field(description="the policy to start from; also the reference")
-    lora: StillLoRA = Field(None, description="adapters; null = all weights")
+    lora: StillLoRA = Field(default=None, description="adapters; null = all weights")
     optim: Annotated[Optim, stage_defaults(lr=5e-6, eps=1e-5)] = Field(
-        {}, validate_default=True, description="optimizer"
+        default={}, validate_default=True, description="optimizer"
     )
-    budget: RolloutBudget = Field(Budget(), validate_default=True, description="updates; 100 unless given")
+    budget: RolloutBudget = Field(default=Budget(), validate_default=True, description="updates; 100 unless given")
     data: Data = Field(description="questions")
-    dev: Data | None = Field(None, description="held-out questions")
-    watch: Watch = Field(Watch(), description="evaluation while training")
-    save: Save = Field(Save(), description="checkpoints")
-    sampling: Sampling = Field(Sampling(), description="how answers are drawn")
-    prompts: Int = Field(32, ge=1, description="questions per update")
-    samples: Int = Field(1, ge=1, description="answers per question")
+    dev: Data | None = Field(default=None, description="held-out questions")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    prompts: Int = Field(default=32, ge=1, description="questions per update")
+    samples: Int = Field(default=1, ge=1, description="answers per question")
     inner: Annotated[Inner, stage_defaults(epochs=4, minibatches=4)] = Field(
-        {}, validate_default=True, description="learning from one rollout"
+        default={}, validate_default=True, description="learning from one rollout"
     )
-    gae: GAE = Field(GAE(), description="advantages")
-    clip: Float = Field(0.2, gt=0, lt=1, description="the ratio counts within 1 - clip .. 1 + clip")
-    kl: KL = Field(KL(), description="the leash to the reference")
+    gae: GAE = Field(default=GAE(), description="advantages")
+    clip: Float = Field(default=0.2, gt=0, lt=1, description="the ratio counts within 1 - clip .. 1 + clip")
+    kl: KL = Field(default=KL(), description="the leash to the reference")
     reward: RewardMix = Field(description="what is rewarded")
-    missing_stop: MissingStop = Field(MissingStop(), description="answers without a stop token")
-    critic: Critic = Field(Critic(), description="the value model")
+    missing_stop: MissingStop = Field(default=MissingStop(), description="answers without a stop token")
+    critic: Critic = Field(default=Critic(), description="the value model")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "PPORecipe":
@@ -265,51 +271,53 @@ class PPORecipe(Block):
 class Advantage(Block):
     """How a group's rewards become advantages (2402.03300, 2503.20783, 2402.14740)."""
 
-    baseline: Literal["mean", "leave_one_out"] = Field("mean", description="leave_one_out = mean of the others (RLOO)")
-    scale: Literal["none", "group", "batch"] = Field("none", description="divide by which standard deviation")
+    baseline: Literal["mean", "leave_one_out"] = Field(
+        default="mean", description="leave_one_out = mean of the others (RLOO)"
+    )
+    scale: Literal["none", "group", "batch"] = Field(default="none", description="divide by which standard deviation")
 
 
 class Surrogate(Block):
     """The policy objective: PPO's clip, GSPO's sequence ratio (2507.18071) or CISPO (2506.13585)."""
 
-    name: Literal["clip", "sequence", "cispo"] = Field("clip", description="which objective")
-    low: Float = Field(0.2, gt=0, le=1, description="the ratio counts from 1 - low")
-    high: Float = Field(0.28, gt=0, description="... to 1 + high")
+    name: Literal["clip", "sequence", "cispo"] = Field(default="clip", description="which objective")
+    low: Float = Field(default=0.2, gt=0, le=1, description="the ratio counts from 1 - low")
+    high: Float = Field(default=0.28, gt=0, description="... to 1 + high")
 
 
 class LossKL(Block):
     """GRPO's leash to the reference: a term of the loss."""
 
-    beta: Float = Field(0.02, ge=0, description="its weight; 0 = no reference is computed")
-    estimator: Literal["k2", "k3"] = Field("k2", description="k2 has the gradient of the reverse KL")
+    beta: Float = Field(default=0.02, ge=0, description="its weight; 0 = no reference is computed")
+    estimator: Literal["k2", "k3"] = Field(default="k2", description="k2 has the gradient of the reverse KL")
 
 
 class GRPORecipe(Block):
     """Group-relative policy optimization (2402.03300); the defaults are Dr. GRPO's scale with DAPO's token mean."""
 
     stage: Literal["grpo"] = "grpo"
-    name: Name = Field("grpo", description="name of the run")
-    seed: Seed = Field(0, description="seed of everything random")
+    name: Name = Field(default="grpo", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
     model: Model = Field(description="the policy to start from; also the reference")
-    lora: StillLoRA = Field(None, description="adapters; null = all weights")
-    optim: Annotated[Optim, stage_defaults(lr=5e-6)] = Field({}, validate_default=True, description="optimizer")
-    budget: RolloutBudget = Field(Budget(), validate_default=True, description="updates; 100 unless given")
+    lora: StillLoRA = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=5e-6)] = Field(default={}, validate_default=True, description="optimizer")
+    budget: RolloutBudget = Field(default=Budget(), validate_default=True, description="updates; 100 unless given")
     data: Data = Field(description="questions")
-    dev: Data | None = Field(None, description="held-out questions")
-    watch: Watch = Field(Watch(), description="evaluation while training")
-    save: Save = Field(Save(), description="checkpoints")
-    sampling: Sampling = Field(Sampling(), description="how answers are drawn")
-    prompts: Int = Field(16, ge=1, description="questions per update")
-    group: Int = Field(8, description="answers per question, at least 2")
-    advantage: Advantage = Field(Advantage(), description="rewards to advantages")
+    dev: Data | None = Field(default=None, description="held-out questions")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    prompts: Int = Field(default=16, ge=1, description="questions per update")
+    group: Int = Field(default=8, description="answers per question, at least 2")
+    advantage: Advantage = Field(default=Advantage(), description="rewards to advantages")
     reduction: Literal["token", "answer", "constant"] = Field(
-        "token", description="mean over the update's tokens, per answer first, or over a constant length"
+        default="token", description="mean over the update's tokens, per answer first, or over a constant length"
     )
-    surrogate: Surrogate = Field(Surrogate(), description="the policy objective")
-    kl: LossKL = Field(LossKL(), description="the leash to the reference")
-    inner: Inner = Field(Inner(), description="learning from one rollout")
-    keep_empty_groups: Bool = Field(False, description="keep groups whose rewards are all equal")
-    truncated: Literal["keep", "mask"] = Field("keep", description="answers without a stop token")
+    surrogate: Surrogate = Field(default=Surrogate(), description="the policy objective")
+    kl: LossKL = Field(default=LossKL(), description="the leash to the reference")
+    inner: Inner = Field(default=Inner(), description="learning from one rollout")
+    keep_empty_groups: Bool = Field(default=False, description="keep groups whose rewards are all equal")
+    truncated: Literal["keep", "mask"] = Field(default="keep", description="answers without a stop token")
     reward: RewardMix = Field(description="what is rewarded")
 
     @field_validator("group")

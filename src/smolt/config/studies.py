@@ -21,51 +21,53 @@ class PairsRecipe(Block):
     """Preferences from a policy's own answers, labelled by a rule, a verifier or a reward model."""
 
     stage: Literal["pairs"] = "pairs"
-    name: Name = Field("pairs", description="name of the run")
-    seed: Seed = Field(0, description="seed of the sampling")
+    name: Name = Field(default="pairs", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of the sampling")
     model: Model = Field(description="the policy that answers")
     data: Data = Field(description="questions")
-    samples: Int = Field(4, ge=2, description="answers per question")
-    sampling: Sampling = Field(Sampling(), description="how answers are drawn")
+    samples: Int = Field(default=4, ge=2, description="answers per question")
+    sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
     reward: RewardMix = Field(description="who judges: the best and the worst answer become a pair")
-    limit: Int | None = Field(None, ge=1, description="at most so many pairs")
+    limit: Int | None = Field(default=None, ge=1, description="at most so many pairs")
 
 
 class BestOfNRecipe(Block):
     """The answer a reward model likes best among n, the baseline every RL result stands beside (evaluated only)."""
 
     stage: Literal["best_of_n"] = "best_of_n"
-    name: Name = Field("best_of_n", description="name of the arm")
-    seed: Seed = Field(0, description="seed of the sampling")
+    name: Name = Field(default="best_of_n", description="name of the arm")
+    seed: Seed = Field(default=0, description="seed of the sampling")
     model: Model = Field(description="the policy that answers")
     reward_model: PathText = Field(description="the reward model's directory (in a study also its section's name)")
-    n: Int = Field(8, ge=2, description="answers per question")
-    sampling: Sampling = Field(Sampling(), description="how answers are drawn")
+    n: Int = Field(default=8, ge=2, description="answers per question")
+    sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
 
 
 class ProblemsRecipe(Block):
     """Generated word problems with checked answers: questions and demonstrations in known numbers."""
 
     stage: Literal["problems"] = "problems"
-    name: Name = Field("problems", description="name of the data")
-    seed: Seed = Field(0, description="seed of the problems")
-    train: Int = Field(2000, ge=1, description="training questions")
-    dev: Int = Field(200, ge=0, description="questions to select on")
-    test: Int = Field(500, ge=0, description="questions to measure on, once")
-    demonstrations: Int = Field(2000, ge=0, description="worked solutions for SFT")
+    name: Name = Field(default="problems", description="name of the data")
+    seed: Seed = Field(default=0, description="seed of the problems")
+    train: Int = Field(default=2000, ge=1, description="training questions")
+    dev: Int = Field(default=200, ge=0, description="questions to select on")
+    test: Int = Field(default=500, ge=0, description="questions to measure on, once")
+    demonstrations: Int = Field(default=2000, ge=0, description="worked solutions for SFT")
 
 
 class StudySettings(Block):
     """How a study measures its arms."""
 
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="each arm is trained once per seed")
-    baseline: str = Field("sft", min_length=1, description="the arm the others are compared with")
-    metric: str | None = Field(None, min_length=1, description="the metric of the verdict; null = the reward's own")
-    test: Data | None = Field(None, description="final questions, used once")
-    reward: RewardMix | None = Field(None, description="who judges the answers in the evaluation")
-    items: Int | None = Field(None, ge=1, description="at most so many test questions; null = all")
-    sampling: EvaluationSampling = Field(EvaluationSampling(), description="how answers are drawn")
-    samples: Int = Field(1, ge=1, description="answers per question")
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, description="each arm is trained once per seed")
+    baseline: str = Field(default="sft", min_length=1, description="the arm the others are compared with")
+    metric: str | None = Field(
+        default=None, min_length=1, description="the metric of the verdict; null = the reward's own"
+    )
+    test: Data | None = Field(default=None, description="final questions, used once")
+    reward: RewardMix | None = Field(default=None, description="who judges the answers in the evaluation")
+    items: Int | None = Field(default=None, ge=1, description="at most so many test questions; null = all")
+    sampling: EvaluationSampling = Field(default=EvaluationSampling(), description="how answers are drawn")
+    samples: Int = Field(default=1, ge=1, description="answers per question")
 
     @field_validator("seeds")
     @classmethod
@@ -93,7 +95,7 @@ class Section(Block):
     """One section of a study: its recipe, and the section (or "base") its model comes from."""
 
     name: Name = Field(description="the section's name; also its directory and its arm")
-    source: str = Field("base", description="written `from:`: another section, or base")
+    source: str = Field(default="base", description="written `from:`: another section, or base")
     recipe: StageRecipe = Field(description="the stage's recipe; `{section}` in a path is that section's directory")
 
 
@@ -101,11 +103,11 @@ class StudyRecipe(Block):
     """Several stages from one file, compared with one another."""
 
     stage: Literal["study"] = "study"
-    name: Name = Field("study", description="name of the study")
-    seed: Seed = Field(0, description="seed of the sections that give none")
-    model: Model | None = Field(None, description="the base model; null when a section pretrains it")
-    study: StudySettings = Field(StudySettings(), description="how the arms are measured")
-    sections: tuple[Section, ...] = Field((), description="in the order they run")
+    name: Name = Field(default="study", description="name of the study")
+    seed: Seed = Field(default=0, description="seed of the sections that give none")
+    model: Model | None = Field(default=None, description="the base model; null when a section pretrains it")
+    study: StudySettings = Field(default=StudySettings(), description="how the arms are measured")
+    sections: tuple[Section, ...] = Field(default=(), description="in the order they run")
 
 
 Recipe = StageRecipe | StudyRecipe
