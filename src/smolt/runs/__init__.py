@@ -1,0 +1,18 @@
+"""A run is a directory: manifest, rows, checkpoints, result. Locked, written atomically, resumable bit for bit.
+
+files        writing that survives a crash, a power cut and a full disk
+jsontext     JSON that keeps every float and refuses what it would change silently
+locks        one process in a directory at a time
+identity     what a run is made from, and the refusal to continue it with something else
+rows         metrics.jsonl and samples.jsonl
+checkpoints  saving, verifying, choosing and pruning
+directory    `Run`, which puts them together
+interrupts   the first Ctrl-C saves, the second leaves
+"""
+
+from smolt.runs.checkpoints import Checkpoint
+from smolt.runs.directory import Run, Status
+from smolt.runs.files import StorageError, atomic_write
+from smolt.runs.interrupts import Interrupts
+
+__all__ = ["Checkpoint", "Interrupts", "Run", "Status", "StorageError", "atomic_write"]

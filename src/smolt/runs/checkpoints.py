@@ -1,0 +1,209 @@
+"""Checkpoints: DIR/checkpoints/step-00000012 (or step-00000012-best), each of plain files, their SHA-256 and a state.
+
+    adapter.safetensors ...   the blobs, by the names their writer gave them
+    checkpoint.json           step, size and SHA-256 of every blob, and the state
+    checkpoint.sha256         the SHA-256 of checkpoint.json, in the format of `sha256sum -c`
+
+A directory gets its name only after every byte in it was synced and read back; so a name means a whole checkpoint,
+and what the checksums find later is damage.
+"""
+
+import contextlib
+import errno
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smolt.runs import files, jsontext
+
+INDEX = "checkpoint.json"
+SEAL = "checkpoint.sha256"
+_BLOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_DIRECTORY_NAME = re.compile(r"step-(\d+)(?:\.(\d+))?(-best)?")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint; blobs are read when asked for."""
+
+    directory: Path
+    step: int
+    best: bool
+    state: dict[str, Any]
+    digests: dict[str, str]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one blob, checked once more.
+
+        Raises:
+            KeyError: no blob of that name.
+            StorageError: the bytes changed since they were verified, or cannot be read.
+        """
+        expected = self.digests[name]
+        path = self.directory / name
+        with files.storage_errors("reading", path):
+            content = path.read_bytes()
+            if (found := hashlib.sha256(content).hexdigest()) != expected:
+                raise OSError(errno.EIO, f"expected sha256 {expected}, found {found}")
+        return content
+
+
+@dataclass(frozen=True, order=True)
+class _Entry:
+    """A directory that bears a checkpoint's name; `again` counts repeated saves of one step."""
+
+    step: int
+    again: int
+    best: bool
+    directory: Path
+
+
+def save(
+    folder: Path, step: int, blobs: Mapping[str, bytes], state: dict[str, Any], keep: int = 2, best: bool = False
+) -> Path:
+    """Write and verify a checkpoint, then remove those it makes superfluous.
+
+    Kept are the `keep` newest steps up to this one and the newest best one. Later steps go: they belong
+    to a continuation that was given up (a damaged checkpoint skipped on resume).
+
+    Args:
+        folder: DIR/checkpoints, created where it is missing.
+        step: updates done, >= 0.
+        blobs: file name to content; names of letters, digits, '.', '_' and '-'.
+        state: JSON values that come back exactly: no tuples, no NaN, text keys.
+        keep: >= 1.
+        best: marks it as the one the run selects when it ends.
+
+    Returns:
+        The directory of the new checkpoint.
+
+    Raises:
+        StorageError: the disk is full or failing, or gave back other bytes; all earlier checkpoints are intact.
+        ValueError, TypeError, SelfCheckError: the arguments cannot be saved; nothing was written.
+    """
+    index = _index(step, blobs, state, keep)
+    files.make_directory(folder)
+    again = max((entry.again + 1 for entry in _entries(folder) if entry.step == step), default=0)
+    target = folder / f"step-{step:08d}{f'.{again}' if again else ''}{'-best' if best else ''}"
+    temporary = files.temporary_name(target)
+    try:
+        _write(temporary, blobs, index)
+        if faults := verify(temporary)[1]:
+            raise files.StorageError(
+                errno.EIO, f"the disk gave back other bytes than were written: {faults[0]}", str(target)
+            )
+        files.rename(temporary, target)
+    finally:
+        _discard(temporary)
+    for entry in _superfluous(_entries(folder), _Entry(step, again, best, target), keep):
+        files.remove_directory(entry.directory)
+    return target
+
+
+def newest(folder: Path, best: bool = False) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint (of those marked best, if asked) whose every byte is as it was written.
+
+    Returns:
+        The checkpoint, or None where there is none; and one line (file, expected, found) per fault passed over.
+    """
+    warnings: list[str] = []
+    for entry in sorted(_entries(folder), reverse=True):
+        if best and not entry.best:
+            continue
+        index, faults = verify(entry.directory)
+        if not faults:
+            digests = {name: blob["sha256"] for name, blob in index["blobs"].items()}
+            return Checkpoint(entry.directory, index["step"], entry.best, index["state"], digests), warnings
+        warnings += faults
+    return None, warnings
+
+
+def exist(folder: Path) -> bool:
+    """Whether any directory bears a checkpoint's name, sound or damaged."""
+    return bool(_entries(folder))
+
+
+def verify(directory: Path) -> tuple[dict[str, Any], list[str]]:
+    """Compare every byte of a checkpoint with its checksums.
+
+    Returns:
+        Its index, and one line per fault (`file: expected ..., found ...`); the index is empty when itself damaged.
+    """
+    path = directory / INDEX
+    try:
+        seal, content = (directory / SEAL).read_bytes(), path.read_bytes()
+    except OSError as error:
+        return {}, [f"{error.filename}: expected a file, found none that can be read ({error.strerror})"]
+    expected = _seal(content)
+    if seal != expected:
+        return {}, [f"{path}: expected {seal[:64]!r} as its sha256, found {expected[:64]!r}"]
+    index = jsontext.decode_object(content, str(path))
+    faults = (_fault(directory / name, blob["bytes"], blob["sha256"]) for name, blob in index["blobs"].items())
+    return index, [fault for fault in faults if fault]
+
+
+def _fault(path: Path, size: int, digest: str) -> str | None:
+    if not _BLOB_NAME.fullmatch(path.name):
+        return f"{path}: not the name of a file in a checkpoint"
+    try:
+        found_size, found = path.stat().st_size, files.sha256_of(path)
+    except OSError as error:
+        return f"{path}: expected {size} bytes, found none that can be read ({error.strerror})"
+    if found_size != size:
+        return f"{path}: expected {size} bytes, found {found_size}"
+    return None if found == digest else f"{path}: expected sha256 {digest}, found {found}"
+
+
+def _index(step: int, blobs: Mapping[str, bytes], state: dict[str, Any], keep: int) -> bytes:
+    """The text of checkpoint.json, after all checks of the arguments."""
+    if type(step) is not int or step < 0 or keep < 1:
+        raise ValueError(f"a checkpoint needs step >= 0 and keep >= 1, found step {step!r}, keep {keep!r}")
+    for name in blobs:
+        if not _BLOB_NAME.fullmatch(name) or name in (INDEX, SEAL):
+            raise ValueError(f"{name!r} cannot be the name of a file in a checkpoint")
+    sums = {name: {"bytes": len(blob), "sha256": hashlib.sha256(blob).hexdigest()} for name, blob in blobs.items()}
+    index = {"format": 1, "step": step, "blobs": sums, "state": state}
+    return jsontext.encode_exact(index, f"checkpoint of step {step}", indent=1).encode()
+
+
+def _seal(content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}  {INDEX}\n".encode()
+
+
+def _write(directory: Path, blobs: Mapping[str, bytes], index: bytes) -> None:
+    files.make_directory(directory)
+    for name, blob in blobs.items():
+        files.write_durably(directory / name, [blob])
+    files.write_durably(directory / INDEX, [index])
+    files.write_durably(directory / SEAL, [_seal(index)])
+    files.sync(directory)
+
+
+def _discard(temporary: Path) -> None:
+    """What cannot be removed now is swept at the next start."""
+    if temporary.exists():
+        with contextlib.suppress(files.StorageError):
+            files.remove_directory(temporary)
+
+
+def _entries(folder: Path) -> list[_Entry]:
+    if not folder.is_dir():
+        return []
+    found = []
+    for directory in folder.iterdir():
+        if (match := _DIRECTORY_NAME.fullmatch(directory.name)) and directory.is_dir():
+            found.append(_Entry(int(match[1]), int(match[2] or 0), bool(match[3]), directory))
+    return found
+
+
+def _superfluous(entries: Iterable[_Entry], new: _Entry, keep: int) -> list[_Entry]:
+    """All but the new one, the newest of each of the `keep` newest steps up to it, and the newest best one of them."""
+    earlier = sorted((entry for entry in entries if entry.step <= new.step), reverse=True)
+    newest_of_step: dict[int, _Entry] = {}
+    for entry in earlier:
+        newest_of_step.setdefault(entry.step, entry)
+    kept = {new, *list(newest_of_step.values())[:keep], *[entry for entry in earlier if entry.best][:1]}
+    return sorted(set(entries) - kept)

@@ -1,0 +1,233 @@
+"""A run directory: created or continued by one process at a time, and never written over."""
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from smolt.errors import UserError
+from smolt.runs import checkpoints, files, identity, jsontext
+from smolt.runs.checkpoints import Checkpoint
+from smolt.runs.identity import FORMAT, MANIFEST
+from smolt.runs.locks import LOCK, DirectoryLock, acquire
+from smolt.runs.rows import RowFile
+
+RESULT = "result.json"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+CHECKPOINTS = "checkpoints"
+
+Status = Literal["new", "resumable", "complete"]
+
+
+class Run:
+    """An open run directory. Use `Run.open`, and `with` or `close()`.
+
+    Attributes:
+        directory: where it lies, absolute.
+        manifest: as on disk: for a continued run what its first start measured (precision, threads), to be used again.
+        warnings: lines for the user: damaged checkpoints, unreadable rows, other versions, all worked around.
+    """
+
+    def __init__(
+        self, directory: Path, lock: DirectoryLock, manifest: dict[str, Any], warnings: list[str], loaded: bool
+    ) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.warnings = warnings
+        self._lock = lock
+        self._loaded = loaded
+        self._metrics = RowFile(directory / METRICS)
+        self._samples = RowFile(directory / SAMPLES)
+
+    @classmethod
+    def open(cls, directory: Path, *, manifest: dict[str, Any], fresh: bool = False) -> "Run":
+        """Create a run directory, or continue the run in it.
+
+        Args:
+            directory: created with its parents where it is missing.
+            manifest: JSON values; `recipe`, `data`, `model`, `renderer` are its identity, the rest (versions, seeds,
+                precision, threads, ...) is recorded. Written before this returns.
+            fresh: set a run that is there aside, as DIR.old-1, DIR.old-2, ..., and start a new one.
+
+        Raises:
+            UserError: the run there was started with something else, or what the directory holds is not a run.
+            DirectoryInUse: another process is working in it.
+            StorageError: the disk is full or failing.
+        """
+        directory = directory.resolve()
+        current = identity.normal(manifest)
+        _refuse_foreign(directory)
+        lock = _lock(directory, fresh)
+        try:
+            files.sweep(directory)
+            if (directory / CHECKPOINTS).is_dir():
+                files.sweep(directory / CHECKPOINTS)
+            if not (directory / MANIFEST).exists():
+                _write_json(directory / MANIFEST, current)
+                return cls(directory, lock, current, [], loaded=True)
+            stored = identity.read_manifest(directory)
+            identity.refuse_other(directory, stored, current)
+            changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
+            warnings = [f"{line}: the numbers may differ in their last digits" for line in changed]
+            return cls(directory, lock, stored, warnings, loaded=False)
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def status(self) -> Status:
+        """`complete` once the result is written, `resumable` with a checkpoint, else `new`."""
+        if self.result is not None:
+            return "complete"
+        return "resumable" if checkpoints.exist(self.directory / CHECKPOINTS) else "new"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `complete` wrote, None before, or when it cannot be read (the end is then done once more)."""
+        path = self.directory / RESULT
+        try:
+            return jsontext.decode_object(path.read_bytes(), str(path))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def measured(self, values: dict[str, Any]) -> None:
+        """Add what was measured at the start (precision, threads, speed) to the manifest of a new run.
+
+        Raises:
+            ValueError: the run has a checkpoint already, or a value would change its identity.
+        """
+        if self.status != "new" or set(values) & {*identity.IDENTITY, "format"}:
+            raise ValueError("only a new run takes measurements, and none of them may be part of its identity")
+        self.manifest = identity.normal({**self.manifest, **values})
+        _write_json(self.directory / MANIFEST, self.manifest)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl at once. Rows of step k come before the checkpoint of step k.
+
+        Args:
+            row: JSON values with `step`, the number of updates done; None means not measured.
+
+        Raises:
+            SelfCheckError: a value that is not finite, named; it is not written.
+            ValueError: no `step`, or a continued run whose checkpoint was not loaded.
+        """
+        self._require_loaded()
+        self._metrics.add(row)
+        self._metrics.flush()
+
+    def sample(self, row: dict[str, Any]) -> None:
+        """Add a row to samples.jsonl; it is written by `flush`, once per update. Arguments and errors as of `log`."""
+        self._require_loaded()
+        self._samples.add(row)
+
+    def flush(self) -> None:
+        """Write the rows that wait: from here on a kill does not lose them."""
+        self._metrics.flush()
+        self._samples.flush()
+
+    def save_checkpoint(
+        self, step: int, blobs: Mapping[str, bytes], state: dict[str, Any], keep: int = 2, best: bool = False
+    ) -> Path:
+        """Put the rows, then a checkpoint, on the disk; see `smolt.runs.checkpoints.save`. Returns its directory."""
+        self._require_loaded()
+        self._sync_rows()
+        return checkpoints.save(self.directory / CHECKPOINTS, step, blobs, state, keep, best)
+
+    def load_checkpoint(self) -> Checkpoint | None:
+        """The newest sound checkpoint, None where there is none; the rows after it are dropped.
+
+        Damaged ones are passed over and named in `warnings`.
+
+        Raises:
+            StorageError: there are checkpoints and all are damaged; nothing was dropped.
+        """
+        folder = self.directory / CHECKPOINTS
+        checkpoint, damage = checkpoints.newest(folder)
+        if checkpoint is None and damage:
+            lines = "".join(f"\n  {line}" for line in damage)
+            raise files.StorageError(
+                errno.EIO, f"every checkpoint is damaged; --fresh starts over:{lines}", str(folder)
+            )
+        self.warnings += damage
+        step = -1 if checkpoint is None else checkpoint.step
+        for rows in (self._metrics, self._samples):
+            self.warnings += rows.keep_until(step)
+        self._loaded = True
+        return checkpoint
+
+    def best_checkpoint(self) -> Checkpoint | None:
+        """The newest sound checkpoint saved as best, None where there is none; damaged ones are named in `warnings`."""
+        checkpoint, damage = checkpoints.newest(self.directory / CHECKPOINTS, best=True)
+        self.warnings += damage
+        return checkpoint
+
+    def complete(self, result: dict[str, Any]) -> None:
+        """Write result.json, last of all: from here on the run is complete."""
+        self._sync_rows()
+        _write_json(self.directory / RESULT, result)
+
+    def close(self) -> None:
+        """Write the rows that wait and give the directory free; a second call does nothing."""
+        try:
+            self.flush()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _sync_rows(self) -> None:
+        self._metrics.sync()
+        self._samples.sync()
+
+    def _require_loaded(self) -> None:
+        if not self._loaded:
+            raise ValueError(
+                f"{self.directory}: a continued run begins with load_checkpoint(), which drops the rows after it"
+            )
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    files.atomic_write(path, jsontext.encode(value, path.name, indent=2) + "\n")
+
+
+def _lock(directory: Path, fresh: bool) -> DirectoryLock:
+    """The lock of the directory the run will live in: after `fresh` that is a new one under the old name."""
+    lock = acquire(directory)
+    if not (fresh and (directory / MANIFEST).exists()):
+        return lock
+    try:
+        number = 1
+        while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
+            number += 1
+        files.rename(directory, aside)
+        return acquire(directory)
+    finally:
+        lock.release()
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Raise UserError for a directory that is neither a run nor empty nor the trace of a start that was killed."""
+    try:
+        names = {entry.name for entry in directory.iterdir()}
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise UserError(f"{directory}: is a file, not a directory; choose another --out") from error
+    foreign = {name for name in names if name != LOCK and not name.startswith(f".{MANIFEST}.")}
+    if foreign and not (MANIFEST in names and (LOCK in names or _is_ours(directory))):
+        raise UserError(
+            f"{directory}: holds {min(foreign)!r} and is no smolt run; nothing was written: choose another --out"
+        )
+
+
+def _is_ours(directory: Path) -> bool:
+    """A run that was copied without its lock file."""
+    return FORMAT.encode() in (directory / MANIFEST).read_bytes()

@@ -1,0 +1,162 @@
+"""Writing that survives a crash, a power cut and a full disk.
+
+Every change that `smolt.runs` makes to a disk goes through this module, and here through `os`, so that a test can make
+any operation fail or be the last one. The order is always: write under a temporary name, fsync it, rename, fsync the
+directory. On macOS fsync hands the data to the drive, which may still hold it in its cache when the power goes.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+TEMPORARY = ".tmp"
+READ_SIZE = 1 << 20
+
+
+class StorageError(OSError):
+    """The disk is full, failing or read-only; what was complete is intact, and the same command continues later."""
+
+    exit_code = 74
+
+
+@contextlib.contextmanager
+def storage_errors(action: str, path: Path) -> Iterator[None]:
+    """Turn an OSError of the body into a StorageError that says what smolt was doing and where.
+
+    Args:
+        action: a verb in its -ing form, for the message.
+        path: the file or directory concerned.
+
+    Raises:
+        StorageError: with the errno of the OSError.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = (
+            f"{action} failed ({error.strerror}); earlier files are intact: put it right and run the same command again"
+        )
+        raise StorageError(error.errno, reason, str(path)) from error
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Replace the file `path` by `content` (text as UTF-8): after any crash it holds all of the old or all of the new.
+
+    Raises:
+        StorageError: the disk is full or failing; the old file is intact and nothing else is left behind.
+    """
+    atomic_stream(path, [content.encode() if isinstance(content, str) else content])
+
+
+def atomic_stream(path: Path, chunks: Iterable[bytes]) -> None:
+    """Like `atomic_write`, for content that is better not held in memory at once."""
+    temporary = temporary_name(path)
+    try:
+        write_durably(temporary, chunks)
+        rename(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name next to `path` that no other writer uses and that `sweep` recognises."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
+def write_durably(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file and fsync it; its directory entry is durable only after `sync` of the directory."""
+    with storage_errors("writing", path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            for chunk in chunks:
+                _write_all(descriptor, chunk)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add `content` at the end of a file, whole or, when the disk fails, not at all; durable only after `sync`."""
+    with storage_errors("appending", path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, content)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Fsync a file, or a directory (its entries: creations, renames, removals)."""
+    with storage_errors("syncing", path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory durably; one that exists already is fine. The parent must exist."""
+    with storage_errors("creating", path):
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return
+    sync(path.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename within one directory, durably."""
+    with storage_errors("renaming", source):
+        os.rename(source, target)
+    sync(target.parent)
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove a directory of plain files. It loses its name first: a crash on the way leaves no half checkpoint."""
+    doomed = directory
+    if not directory.name.endswith(TEMPORARY):
+        doomed = temporary_name(directory)
+        rename(directory, doomed)
+    with storage_errors("removing", doomed):
+        for entry in sorted(doomed.iterdir()):
+            os.unlink(entry)
+        os.rmdir(doomed)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a killed writer left in `directory` under temporary names. Only for the holder of its lock."""
+    for entry in sorted(directory.glob(f".*{TEMPORARY}")):
+        if entry.is_dir():
+            remove_directory(entry)
+        else:
+            with storage_errors("removing", entry):
+                os.unlink(entry)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(READ_SIZE):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """One os.write may take only a part: Linux stops at 2 GiB, a nearly full disk earlier."""
+    remaining = memoryview(content)
+    while remaining:
+        remaining = remaining[os.write(descriptor, remaining) :]

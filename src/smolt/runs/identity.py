@@ -1,0 +1,82 @@
+"""What a run is made from. Continued with another recipe, other data, model or renderer it would be a different run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from smolt.errors import UserError
+from smolt.runs import jsontext
+
+MANIFEST = "manifest.json"
+FORMAT = "smolt-run/1"
+IDENTITY = ("recipe", "data", "model", "renderer")
+SHOWN_DIFFERENCES = 20
+SHOWN_CHARACTERS = 100
+ABSENT = object()
+
+
+def normal(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as it will be read back from disk, with its format.
+
+    Raises:
+        ValueError: one of the four identity fields is missing (None says that there is none).
+    """
+    missing = [key for key in IDENTITY if key not in manifest]
+    if missing:
+        raise ValueError(f"the manifest of a run needs {', '.join(missing)}")
+    return jsontext.decode_object(jsontext.encode({**manifest, "format": FORMAT}, "manifest"), "manifest")
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of the run in `directory`.
+
+    Raises:
+        UserError: it is damaged, or of a format this smolt does not know.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = jsontext.decode_object(path.read_bytes(), str(path))
+    except ValueError as error:
+        raise UserError(f"{error}: the run cannot be continued; --fresh sets it aside") from error
+    if manifest.get("format") != FORMAT:
+        found = manifest.get("format")
+        raise UserError(f"{path}: format: expected {FORMAT!r}, found {found!r}; --fresh sets the directory aside")
+    return manifest
+
+
+def refuse_other(directory: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
+    """Compare the identity of the run on disk with what it is asked to continue with.
+
+    Raises:
+        UserError: they differ; the message names every field with both values.
+    """
+    found = [line for key in IDENTITY for line in differences(stored.get(key, ABSENT), current[key], key)]
+    if not found:
+        return
+    more = [f"... and {len(found) - SHOWN_DIFFERENCES} more"] if len(found) > SHOWN_DIFFERENCES else []
+    lines = "".join(f"\n  {line}" for line in found[:SHOWN_DIFFERENCES] + more)
+    raise UserError(
+        f"{directory / MANIFEST}: this run was started with something else:{lines}\n"
+        "Put it back to continue, choose another --out, or start over with --fresh (sets the old directory aside)."
+    )
+
+
+def differences(stored: Any, current: Any, field: str) -> list[str]:
+    """One line `field: stored here, current now` for every leaf in which two JSON values differ."""
+    if isinstance(stored, dict) and isinstance(current, dict):
+        keys = list(stored) + [key for key in current if key not in stored]
+        pairs = [(f"{field}.{key}", stored.get(key, ABSENT), current.get(key, ABSENT)) for key in keys]
+    elif isinstance(stored, list) and isinstance(current, list) and len(stored) == len(current):
+        pairs = [(f"{field}[{index}]", *pair) for index, pair in enumerate(zip(stored, current, strict=True))]
+    else:
+        before, now = _shown(stored), _shown(current)
+        return [] if before == now else [f"{field}: {_short(before)} in this run, {_short(now)} now"]
+    return [line for name, before, now in pairs for line in differences(before, now, name)]
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is ABSENT else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"

@@ -1,0 +1,103 @@
+"""One process in a run directory at a time; the lock dies with the process that holds it, however it dies."""
+
+import contextlib
+import fcntl
+import os
+import time
+import weakref
+from pathlib import Path
+
+from smolt.errors import DirectoryInUse
+from smolt.runs.files import storage_errors
+
+LOCK = "run.lock"
+ATTEMPTS = 50
+PAUSE_SECONDS = 0.02
+
+
+class DirectoryLock:
+    """An flock on DIR/run.lock, whose text is the owner's process id."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+        _held.add(self)
+
+    def release(self) -> None:
+        """Give the directory free; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+_held: "weakref.WeakSet[DirectoryLock]" = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    """Close the copy a forked worker gets: it may outlive its parent and must not keep the parent's lock."""
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
+
+
+def acquire(directory: Path) -> DirectoryLock:
+    """Lock `directory`, creating it with its parents where it is missing.
+
+    Raises:
+        DirectoryInUse: another process, or another Run of this one, holds it; the message names its process id.
+        StorageError: the directory or its lock file cannot be created.
+    """
+    path = directory / LOCK
+    owner: int | None = None
+    for _ in range(ATTEMPTS):
+        with storage_errors("locking", directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                continue  # set aside by its owner between the two calls
+            lock = DirectoryLock(descriptor)
+            try:
+                if _sign(descriptor, path):
+                    return lock
+                owner = _read_owner(descriptor)
+            except OSError:
+                lock.release()
+                raise
+            lock.release()
+        if owner is not None and _alive(owner):
+            break
+        time.sleep(PAUSE_SECONDS)  # the owner has the lock but has not signed it yet, or is just leaving
+    raise DirectoryInUse(
+        f"{directory}: another process (pid {owner or 'unknown'}) works here: wait for it, stop it or change --out"
+    )
+
+
+def _sign(descriptor: int, path: Path) -> bool:
+    """Take the lock and sign it; False when somebody else has it, or when the file has lost its name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            return True
+    return False
+
+
+def _read_owner(descriptor: int) -> int | None:
+    text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,79 @@
+"""Rows of a run, one JSON object a line: metrics.jsonl and samples.jsonl."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from smolt.runs import files, jsontext
+
+
+class RowFile:
+    """A JSONL file whose rows carry their `step`; rows wait in memory until `flush`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: list[bytes] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take one row.
+
+        Raises:
+            ValueError: no `step`, or not an integer >= 0.
+            SelfCheckError: a value that is not finite, named.
+        """
+        step = row.get("step")
+        if type(step) is not int or step < 0:
+            raise ValueError(f"a row of {self.path.name} needs an integer step >= 0, found {step!r}")
+        self._waiting.append(jsontext.encode(row, f"{self.path.name}: row of step {step}").encode() + b"\n")
+
+    def flush(self) -> None:
+        """Hand the waiting rows to the operating system: a kill no longer loses them."""
+        if self._waiting:
+            files.append(self.path, b"".join(self._waiting))
+            self._waiting.clear()
+
+    def sync(self) -> None:
+        """Put all rows on the disk: a power cut no longer loses them."""
+        self.flush()
+        if self.path.exists():
+            files.sync(self.path)
+            files.sync(self.path.parent)
+
+    def keep_until(self, step: int) -> list[str]:
+        """Drop the rows after `step` (all of them for -1), a torn last line and unreadable lines.
+
+        Returns:
+            One warning per unreadable line that is not merely the torn last one.
+        """
+        self._waiting.clear()
+        if not self.path.exists():
+            return []
+        warnings: list[str] = []
+        dropped = 0
+        for number, line in enumerate(self._lines(), start=1):
+            row_step = _step_of(line)
+            if row_step is None and line.endswith(b"\n"):
+                warnings.append(f"{self.path}:{number}: not a row, dropped")
+            dropped += row_step is None or row_step > step
+        if dropped:
+            files.atomic_stream(self.path, (line for line in self._lines() if _is_until(_step_of(line), step)))
+        return warnings
+
+    def _lines(self) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            yield from file
+
+
+def _is_until(row_step: int | None, step: int) -> bool:
+    return row_step is not None and row_step <= step
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a whole line, None for one that is torn or not a row."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        step = jsontext.decode_object(line, "row").get("step")
+    except ValueError:
+        return None
+    return step if type(step) is int else None
