@@ -1,0 +1,313 @@
+"""Packed attention: contexts and their answers lie end to end in one row, and each real token is computed once.
+
+A row holds each context once, then each of its answers; positions are explicit. Linear layers see N real tokens and no
+padding; only attention knows the structure: a context attends to itself causally, an answer to its context and itself.
+transformers' attention interface lets this one function serve unmodified models: the Layout travels as a keyword
+argument of the model's forward, never in a global.
+
+Inside attention, segments of like length are stacked into a few blocks, one scaled-dot-product call each. A context
+and its first answer are one ordinary causal sequence; every further answer is a segment of its own whose keys are
+its context's and its own.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from smolt.groups import Groups
+
+NAME = "smolt_packed"
+# Padding inside attention is cheaper than a call up to about this many score entries, or this share of the real ones.
+CALL_COST = 16_384
+PADDING_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Queries [start, end) of the row, whose keys are `shared` leading context positions and the queries themselves."""
+
+    start: int
+    end: int
+    shared: tuple[int, int]
+
+    @property
+    def queries(self) -> int:
+        return self.end - self.start
+
+    @property
+    def keys(self) -> int:
+        return self.shared[1] - self.shared[0] + self.queries
+
+
+@dataclass(frozen=True)
+class Block:
+    """Segments computed by one attention call: b rows of q queries and k keys, short ones padded at the right."""
+
+    segments: tuple[Segment, ...]
+    queries: int
+    keys: int
+    shared: Tensor  # int64 [b]: keys before the first query
+
+    def bias(self, dtype: torch.dtype, device: torch.device, window: int | None) -> Tensor | None:
+        """Additive mask [b, 1, q, k], or None where plain causal order from the top left says it all."""
+        if window is None and self.queries == self.keys:
+            return None
+        query = torch.arange(self.queries)[None, :, None] + self.shared[:, None, None]
+        key = torch.arange(self.keys)[None, None, :]
+        allowed = key <= query
+        if window is not None:
+            allowed &= key > query - window
+        blocked = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+        return blocked[:, None].to(device)
+
+
+@dataclass
+class Layout:
+    """How one packed row is laid out.
+
+    Attributes:
+        ids: int64 [1, N].
+        positions: int64 [1, N].
+        blocks: the attention calls.
+        query_index, key_index: rows of the packed tensors that fill all blocks, in order.
+        output_index: for each packed position its place among the blocks' outputs.
+        predicting: position that predicts each answer token, in the order of the true entries of `mask`.
+        last: position of each answer's last token; empty unless the row holds last tokens.
+        mask: bool [B, T], on `ids`' device.
+        kept: where each layer's keys and values [N, key heads, d] are left for a sampler; None in training.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    blocks: list[Block]
+    query_index: Tensor
+    key_index: Tensor
+    output_index: Tensor
+    predicting: Tensor
+    last: Tensor
+    mask: Tensor
+    kept: dict[int, tuple[Tensor, Tensor]] | None = None
+    biases: dict[tuple[int, torch.dtype, int | None], Tensor | None] = field(default_factory=dict)
+
+    def bias(self, number: int, query: Tensor, window: int | None) -> Tensor | None:
+        """The additive mask of one block, made once for all layers."""
+        place = (number, query.dtype, window)
+        if place not in self.biases:
+            self.biases[place] = self.blocks[number].bias(query.dtype, query.device, window)
+        return self.biases[place]
+
+
+def lay_out(groups: Groups, device: torch.device, with_last: bool) -> Layout:
+    """The packed row of some groups.
+
+    Args:
+        groups: contexts and answers.
+        device: where the tensors go.
+        with_last: whether each answer's last token is in the row. Nothing is predicted from it, so only a verdict,
+            which is read AT the stop token, needs it.
+    """
+    ids: list[Tensor] = []
+    positions: list[Tensor] = []
+    segments: list[Segment] = []
+    predicting: list[Tensor] = [torch.empty(0, dtype=torch.int64)] * len(groups)
+    last = [0] * len(groups)
+    answers_of: dict[int, list[int]] = {}
+    for row, owner in enumerate(groups.owners):
+        answers_of.setdefault(owner, []).append(row)
+    place = 0
+    for owner, context in enumerate(groups.contexts):
+        start, end = place, place + len(context)
+        ids.append(context)
+        positions.append(torch.arange(len(context)))
+        place = end
+        for number, row in enumerate(answers_of.get(owner, [])):
+            answer = groups.answers[row] if with_last else groups.answers[row][:-1]
+            first, place = place, place + len(answer)
+            ids.append(answer)
+            positions.append(torch.arange(len(context), len(context) + len(answer)))
+            predicting[row] = torch.cat([torch.tensor([end - 1]), torch.arange(first, first + len(groups.answers[row]) - 1)])
+            last[row] = place - 1
+            if number == 0:
+                segments.append(Segment(start, place, (start, start)))
+            elif len(answer):
+                segments.append(Segment(first, place, (start, end)))
+        if owner not in answers_of:
+            segments.append(Segment(start, end, (start, start)))
+    return finish(torch.cat(ids), torch.cat(positions), segments, predicting, last if with_last else [], groups, device)
+
+
+def finish(
+    ids: Tensor,
+    positions: Tensor,
+    segments: list[Segment],
+    predicting: list[Tensor],
+    last: list[int],
+    groups: Groups,
+    device: torch.device,
+) -> Layout:
+    """The Layout of a row, from its segments: gather indices of all blocks and where their outputs go back."""
+    blocks = [stack(run) for run in runs(segments)]
+    query_index, key_index, output_index = [], [], torch.empty(len(ids), dtype=torch.int64)
+    filled = 0
+    for block in blocks:
+        query_pad, key_pad = torch.arange(block.queries), torch.arange(block.keys)
+        for segment in block.segments:
+            query_index.append(torch.clamp(segment.start + query_pad, max=segment.end - 1))
+            before = segment.shared[1] - segment.shared[0]
+            own = torch.clamp(segment.start + key_pad - before, max=segment.end - 1)
+            key_index.append(torch.where(key_pad < before, segment.shared[0] + key_pad, own))
+            output_index[segment.start : segment.end] = filled + torch.arange(segment.queries)
+            filled += block.queries
+    return Layout(
+        ids=ids[None].to(device),
+        positions=positions[None].to(device),
+        blocks=blocks,
+        query_index=torch.cat(query_index).to(device),
+        key_index=torch.cat(key_index).to(device),
+        output_index=output_index.to(device),
+        predicting=torch.cat(predicting).to(device) if predicting else torch.empty(0, dtype=torch.int64, device=device),
+        last=torch.tensor(last, dtype=torch.int64, device=device),
+        mask=groups.mask.to(device) if len(groups) else torch.empty(0, 0, dtype=torch.bool, device=device),
+    )
+
+
+def runs(segments: Iterable[Segment]) -> Iterable[list[Segment]]:
+    """Segments in runs that are worth one padded call: causal ones apart from those with shared keys."""
+    for causal in (True, False):
+        kind = [segment for segment in segments if (segment.keys == segment.queries) is causal]
+        run: list[Segment] = []
+        real = longest_query = longest_key = 0
+        for segment in sorted(kind, key=lambda segment: (segment.keys, segment.queries)):
+            wider = max(longest_query, segment.queries), max(longest_key, segment.keys)
+            padded = (len(run) + 1) * wider[0] * wider[1]
+            area = real + segment.queries * segment.keys
+            if run and padded > area * (1 + PADDING_SHARE) + CALL_COST:
+                yield run
+                run, wider, area = [], (segment.queries, segment.keys), segment.queries * segment.keys
+            run.append(segment)
+            real, (longest_query, longest_key) = area, wider
+        if run:
+            yield run
+
+
+def stack(segments: list[Segment]) -> Block:
+    """The block of one run."""
+    return Block(
+        segments=tuple(segments),
+        queries=max(segment.queries for segment in segments),
+        keys=max(segment.keys for segment in segments),
+        shared=torch.tensor([segment.keys - segment.queries for segment in segments]),
+    )
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    layout: "Layout | Decoding | None" = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attention of one packed row, or of one decoding step, for transformers' AttentionInterface.
+
+    Args:
+        module: the calling attention layer (its `layer_idx` names the cache of a decoding step).
+        query: [1, heads, N, d] when packed, [slots, heads, 1, d] when decoding.
+        key: [.., key heads, .., d].
+        value: like key.
+        attention_mask: must be absent: the layout is the mask.
+        scaling: of the scores; None means d^-0.5.
+        dropout: must be 0; LoRA's dropout is the only one smolt trains with.
+        layout: how the row is laid out, or the decoding step's cache.
+        sliding_window: keys further back than this are not seen.
+        softcap: refused.
+        s_aux: attention sinks; refused.
+
+    Returns:
+        The outputs as [batch, N, heads, d], and None for the weights.
+
+    Raises:
+        NotImplementedError: for a keyword that changes attention in a way this function does not compute.
+    """
+    if layout is None or attention_mask is not None or softcap is not None or s_aux is not None or dropout:
+        raise NotImplementedError("packed attention was called with a feature it does not compute")
+    if isinstance(layout, Decoding):
+        return layout.attend(module.layer_idx, query, key, value, scaling, sliding_window), None  # type: ignore[arg-type]
+    if layout.kept is not None:
+        layout.kept[int(module.layer_idx)] = (key[0].transpose(0, 1), value[0].transpose(0, 1))  # type: ignore[arg-type]
+    gathered = query[0].transpose(0, 1).index_select(0, layout.query_index)
+    keys = key[0].transpose(0, 1).index_select(0, layout.key_index)
+    values = value[0].transpose(0, 1).index_select(0, layout.key_index)
+    query_sizes = [len(block.segments) * block.queries for block in layout.blocks]
+    key_sizes = [len(block.segments) * block.keys for block in layout.blocks]
+    outputs = []
+    pieces = zip(
+        layout.blocks, gathered.split(query_sizes), keys.split(key_sizes), values.split(key_sizes), strict=True
+    )
+    for number, (block, q, k, v) in enumerate(pieces):
+        b = len(block.segments)
+        bias = layout.bias(number, query, sliding_window)
+        attended = scaled_dot_product_attention(
+            q.view(b, block.queries, *q.shape[1:]).transpose(1, 2),
+            k.view(b, block.keys, *k.shape[1:]).transpose(1, 2),
+            v.view(b, block.keys, *v.shape[1:]).transpose(1, 2),
+            attn_mask=bias,
+            is_causal=bias is None,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        outputs.append(attended.transpose(1, 2).reshape(b * block.queries, *q.shape[1:]))
+    return torch.cat(outputs).index_select(0, layout.output_index)[None], None
+
+
+@dataclass
+class Decoding:
+    """Keys and values of the answers being decoded side by side: one slot each, one buffer a layer, never concatenated.
+
+    Attributes:
+        keys, values: one [slots, key heads, window, d] buffer a layer.
+        lengths: int64 [slots], tokens already in each slot's buffer; a step writes at this position.
+        longest: the largest length in use plus one: attention reads no further.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    lengths: Tensor
+    longest: int = 0
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Write this step's key and value, then attend: [slots, heads, 1, d] -> [slots, 1, heads, d].
+
+        Plain batched products: one-query scaled_dot_product_attention is several times slower on a CPU.
+        """
+        slots, heads, _, d = query.shape
+        keys, values = self.keys[layer], self.values[layer]
+        rows = torch.arange(slots, device=query.device)
+        keys[rows, :, self.lengths] = key[:, :, 0].to(keys.dtype)
+        values[rows, :, self.lengths] = value[:, :, 0].to(values.dtype)
+        keys, values = keys[:, :, : self.longest], values[:, :, : self.longest]
+        grouped = query.view(slots, keys.shape[1], heads // keys.shape[1], d).to(keys.dtype)
+        scores = (grouped @ keys.transpose(-1, -2)) * (d**-0.5 if scaling is None else scaling)
+        place = torch.arange(self.longest, device=query.device)[None]
+        seen = place <= self.lengths[:, None]
+        if window is not None:
+            seen &= place > self.lengths[:, None] - window
+        scores = scores.masked_fill(~seen[:, None, None], torch.finfo(scores.dtype).min)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+        return (weights @ values).view(slots, 1, heads, d).to(query.dtype)
+
+
+AttentionInterface.register(NAME, packed_attention)

@@ -1,0 +1,336 @@
+"""The trunk: one network, on which each role (policy, critic, reward model, reference) is an adapter or a copy.
+
+The trunk never changes under LoRA. With full weights a role is a trunk of its own. `states` is the one forward that
+training uses: packed where the architecture allows, padded with the same numbers where it does not.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from smolt import attention
+from smolt.config import LoRA
+from smolt.directories import Located
+from smolt.errors import UserError
+from smolt.groups import Groups, from_answers
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AGREEMENT = 1e-4  # largest difference of log-probabilities, fp32, between our forward and the model's own
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where and how precisely to compute; settled before update 1 and written to the manifest."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in `dtype`; parameters stay as they are stored."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            yield
+
+
+def choose_precision(device: str, dtype: str, threads: int | None = None) -> Precision:
+    """Settle `auto`: cuda, then mps, then cpu; bf16 on a cuda card that has it, else fp32.
+
+    Raises:
+        UserError: the device is not there, or fp16 on the CPU.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    chosen = next(name for name in ("cuda", "mps", "cpu") if present[name]) if device == "auto" else device
+    if not present[chosen]:
+        raise UserError(f"model.device: {chosen} is not available on this machine; write auto or cpu")
+    if dtype == "auto":
+        dtype = "bf16" if chosen == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if chosen == "cpu" and dtype == "fp16":
+        raise UserError("model.dtype: fp16 is not for the CPU; write fp32 or bf16")
+    return Precision(torch.device(chosen), DTYPES[dtype])
+
+
+class Trunk:
+    """One network, its precision, and the adapters on it.
+
+    Attributes:
+        network: the Hugging Face model; with LoRA its linear layers carry the adapters.
+        peft: the adapter manager, None with full weights.
+        packed: whether the packed forward serves this architecture.
+        own_head: whether log-probabilities come from our chunked head (else from the network's own logits).
+        why: the reason when either is False, for the record.
+    """
+
+    def __init__(self, network: PreTrainedModel, precision: Precision, base: str) -> None:
+        self.network = network.eval()
+        self.precision = precision
+        self.base = base
+        self.peft: PeftModel | None = None
+        self.packed = False
+        self.own_head = False
+        self.why = ""
+        self.trained: set[str] = set()
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network without its head."""
+        module: nn.Module = self.network.base_model
+        return module
+
+    @property
+    def width(self) -> int:
+        """Size of the hidden states."""
+        return int(self.network.config.hidden_size)
+
+    @property
+    def window(self) -> int:
+        """Most positions the network takes."""
+        return int(getattr(self.network.config, "max_position_embeddings", 2**31))  # noqa: B009 - absent for ALiBi models
+
+    @property
+    def head(self) -> Tensor:
+        """The output embedding, [V, h]."""
+        weight: Tensor = self.network.get_output_embeddings().weight
+        return weight
+
+    # --- adapters -----------------------------------------------------------------------------------------------------
+
+    def add_adapter(self, name: str, lora: LoRA) -> None:
+        """A fresh adapter: its output is exactly zero until it is trained."""
+        targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        )
+        try:
+            self._add(name, config)
+        except ValueError as error:
+            raise UserError(f"lora.targets: {error}") from None
+
+    def load_adapter(self, name: str, directory: Path) -> None:
+        """An adapter from a directory; missing or unexpected weights are an error, never a fresh adapter.
+
+        Raises:
+            UserError: the directory's weights do not fit.
+        """
+        self._add(name, LoraConfig.from_pretrained(str(directory)))
+        weights = load_file(directory / "adapter_model.safetensors")
+        lora_only = {key: value for key, value in weights.items() if ".lora_" in key}
+        result = set_peft_model_state_dict(self.peft, lora_only, adapter_name=name)
+        missing = [key for key in result.missing_keys if f".{name}." in key and "lora_" in key]
+        if missing or result.unexpected_keys or not lora_only:
+            raise UserError(f"{directory}: does not fit the base model ({(missing + result.unexpected_keys + ['no LoRA weights'])[0]})")
+
+    def copy_adapter(self, name: str, source: str) -> None:
+        """A frozen copy of an adapter as it is now."""
+        peft = self._require_peft()
+        self._add(name, peft.peft_config[source])
+        parameters = dict(self.network.named_parameters())
+        with torch.no_grad():
+            for key, value in parameters.items():
+                if f".{source}." in key:
+                    parameters[key.replace(f".{source}.", f".{name}.")].copy_(value)
+
+    def _add(self, name: str, config: LoraConfig) -> None:
+        config = copy.deepcopy(config)
+        config.base_model_name_or_path = self.base
+        config.inference_mode = False
+        if self.peft is None:
+            self.peft = get_peft_model(self.network, config, adapter_name=name)  # type: ignore[assignment]
+        else:
+            self.peft.add_adapter(name, config)
+        self._restore_gradients()
+
+    def _require_peft(self) -> PeftModel:
+        if self.peft is None:
+            raise RuntimeError("this trunk has no adapters")
+        return self.peft
+
+    def use(self, adapter: str | None) -> None:
+        """Switch to a role's adapter, or to the bare trunk with None. Call backward() of one role before switching.
+
+        peft turns requires_grad off for the adapters it leaves, and autograd then drops their gradients silently;
+        what is trained stays trainable here.
+        """
+        if self.peft is None:
+            return
+        if adapter is None:
+            self.peft.base_model.disable_adapter_layers()
+        else:
+            self.peft.base_model.enable_adapter_layers()
+            self.peft.base_model.set_adapter(adapter)
+        self._restore_gradients()
+
+    def train_all(self) -> None:
+        """Declare every weight trained (a trunk with full weights serves one role)."""
+        self.network.requires_grad_(True)
+
+    def train_adapter(self, adapter: str, learning: bool = True) -> None:
+        """Declare an adapter trained; its dropout acts only while learning."""
+        self.trained.add(adapter)
+        for key, module in self.network.named_modules():
+            if isinstance(module, nn.Dropout) and ".lora_dropout." in key:
+                module.train(learning)
+        self._restore_gradients()
+
+    def _restore_gradients(self) -> None:
+        for key, parameter in self.network.named_parameters():
+            parameter.requires_grad_(any(f".{name}." in key for name in self.trained))
+
+    def adapter_parameters(self, adapter: str) -> dict[str, nn.Parameter]:
+        """The parameters of one adapter by name."""
+        return {key: value for key, value in self.network.named_parameters() if f".{adapter}." in key}
+
+    # --- forward ------------------------------------------------------------------------------------------------------
+
+    def states(self, groups: Groups, with_last: bool = False) -> tuple[Tensor, Tensor]:
+        """Final hidden states that predict each answer token, and those AT each last answer token.
+
+        Returns:
+            ([M, h] in the order of the true entries of `groups.mask`, [B, h], empty unless `with_last`).
+        """
+        device = self.precision.device
+        if self.packed:
+            layout = attention.lay_out(groups, device, with_last)
+            hidden = self.run(layout)
+            return hidden.index_select(0, layout.predicting), hidden.index_select(0, layout.last)
+        padded, predicting, last = pad(groups)
+        hidden = self._backbone_padded(*(tensor.to(device) for tensor in padded))
+        chosen = hidden.flatten(0, 1)
+        return chosen.index_select(0, predicting.to(device)), chosen.index_select(0, last.to(device))
+
+    def run(self, layout: "attention.Layout") -> Tensor:
+        """The packed forward: hidden states [N, h]."""
+        with self.precision.autocast():
+            output = self.backbone(input_ids=layout.ids, position_ids=layout.positions, layout=layout, use_cache=False)
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def logits(self, groups: Groups) -> Tensor:
+        """The network's own logits that predict each answer token, [M, V]: for heads that ours does not equal."""
+        padded, predicting, _ = pad(groups)
+        ids, positions, mask = (tensor.to(self.precision.device) for tensor in padded)
+        with self.precision.autocast():
+            logits = self.network(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
+        chosen: Tensor = logits.flatten(0, 1).index_select(0, predicting.to(ids.device))
+        return chosen
+
+    def _backbone_padded(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        with self.precision.autocast():
+            output = self.backbone(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def choose_forward(self) -> None:
+        """Use the packed forward and our head where, on 16 answer tokens, they equal the network's own.
+
+        An architecture that does not route through the attention interface, or does something to its logits that our
+        head does not, keeps the padded forward or its own head with the same numbers; `why` says so.
+        """
+        groups = probe(self.network.config.vocab_size)
+        stored, self.precision = self.precision, Precision(self.precision.device, torch.float32)
+        with torch.no_grad(), in_float32(self.network):
+            states, last = self.states(groups, with_last=True)
+            if self.network.get_output_embeddings() is not None:
+                own = torch.log_softmax(states @ self.head.T, dim=-1)
+                difference = float((own - torch.log_softmax(self.logits(groups), dim=-1)).abs().max())
+                self.own_head = difference <= AGREEMENT
+                self.why = "" if self.own_head else f"its own head is used: ours differs by {difference:.1e}"
+            self._try_packed(groups, torch.cat([states, last]))
+        self.precision = stored
+
+    def _try_packed(self, groups: Groups, truth: Tensor) -> None:
+        implementation = self.network.config._attn_implementation
+        try:
+            self.network.set_attn_implementation(attention.NAME)
+            self.packed = True
+            difference = float((torch.cat(self.states(groups, with_last=True)) - truth).abs().max() / truth.abs().max())
+            if difference <= AGREEMENT:
+                return
+            reason = f"its states differ by {difference:.1e}"
+        except (NotImplementedError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+        self.packed = False
+        self.why = f"padded forward: {reason}"
+        self.network.set_attn_implementation(implementation)
+
+
+@contextlib.contextmanager
+def in_float32(network: nn.Module) -> Iterator[None]:
+    """The same module computing in fp32 for a moment; its stored weights come back bit for bit."""
+    dtypes = {name: parameter.dtype for name, parameter in network.named_parameters()}
+    if all(dtype == torch.float32 for dtype in dtypes.values()):
+        yield
+        return
+    kept = {name: parameter.data for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.data = parameter.data.float()
+    try:
+        yield
+    finally:
+        for name, parameter in network.named_parameters():
+            parameter.data = kept[name]
+
+
+def probe(vocabulary: int) -> Groups:
+    """Two contexts of unequal length with three answers, 16 answer tokens, for comparing forwards."""
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocabulary, (40,), generator=draw).tolist()
+    return from_answers([ids[:5], ids[5:14]], [[ids[14:22], ids[22:23]], [ids[23:30]]])
+
+
+def pad(groups: Groups) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """(ids, positions, mask), each [B, S] padded at the right, and the flat indices of predicting and last positions."""
+    rows = [torch.cat([groups.contexts[owner], answer]) for owner, answer in zip(groups.owners, groups.answers, strict=True)]
+    width = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    predicting, last = [], []
+    for number, (row, answer) in enumerate(zip(rows, groups.answers, strict=True)):
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+        end = number * width + len(row)
+        predicting.append(torch.arange(end - len(answer) - 1, end - 1))
+        last.append(end - 1)
+    positions = torch.arange(width)[None].expand_as(ids)
+    return (ids, positions, mask), torch.cat(predicting), torch.tensor(last)
+
+
+def load_trunk(located: Located, precision: Precision, trained: bool, classifier: bool = False) -> Trunk:
+    """Read a network: frozen weights are stored in the computing precision, trained ones in fp32.
+
+    Args:
+        located: the base model; an adapter is not loaded here.
+        precision: where and how precisely.
+        trained: whether all weights will be trained.
+        classifier: read it as a sequence classifier with one label (a reward model).
+
+    Raises:
+        UserError: the model cannot be read.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    dtype = torch.float32 if trained else precision.dtype
+    kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    extra = {"num_labels": 1} if classifier else {}
+    try:
+        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False, **extra)
+        network = kind.from_pretrained(
+            located.base, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model.path: {located.base}: {str(error).splitlines()[0]}") from None
+    trunk = Trunk(network.to(precision.device), precision, located.base)
+    trunk.choose_forward()
+    for parameter in trunk.network.parameters():
+        parameter.requires_grad_(False)
+    return trunk
