@@ -32,11 +32,10 @@ def keys(counters: NDArray[np.int64]) -> NDArray[np.uint64]:
     return state
 
 
-def uniforms(row_keys: NDArray[np.uint64], start: int, count: int) -> NDArray[np.float32]:
-    """The draws `start` ... `start + count - 1` of each key, [n] -> [n, count], multiples of 2^-24 in [0, 1)."""
-    steps = np.arange(start + 1, start + count + 1, dtype=np.uint64)
+def uniforms_at(row_keys: NDArray[np.uint64], steps: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """The draw number `steps` of each key, [n] and [n] -> [n], multiples of 2^-24 in [0, 1)."""
     with np.errstate(over="ignore"):
-        state = _mix(row_keys[:, None] + steps[None, :] * _INCREMENT)
+        state = _mix(row_keys + (steps + np.uint64(1)) * _INCREMENT)
     return (state >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
 
 
