@@ -1,0 +1,29 @@
+"""Records: the text smolt learns from and is measured on, read from the formats people have, and written back."""
+
+from smolt.records.formats import FORMATS, Format, Kind
+from smolt.records.nouns import Answer, Context, Demonstration, Preference, Question, Role, Score, Turn
+from smolt.records.reading import Loaded, load
+from smolt.records.source import DataSource, Source
+from smolt.records.writing import write_demonstrations, write_preferences, write_questions, write_rows
+
+__all__ = [
+    "FORMATS",
+    "Answer",
+    "Context",
+    "DataSource",
+    "Demonstration",
+    "Format",
+    "Kind",
+    "Loaded",
+    "Preference",
+    "Question",
+    "Role",
+    "Score",
+    "Source",
+    "Turn",
+    "load",
+    "write_demonstrations",
+    "write_preferences",
+    "write_questions",
+    "write_rows",
+]

@@ -1,0 +1,252 @@
+"""From rows to records: the format found or given, every row read, and the bad ones named or counted."""
+
+import difflib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, TypeVar, overload
+
+from smolt.errors import UserError
+from smolt.records import rows
+from smolt.records.formats import FORMATS, Entry, Format, Kind
+from smolt.records.nouns import Demonstration, Preference, Question
+from smolt.records.source import DataSource
+from smolt.records.turns import Row, RowProblem
+
+_LOOKED_AT = 100
+_SHOWN_LINES = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[T]):
+    """Records and where they came from.
+
+    Attributes:
+        records: In the order of the data.
+        format: The name of the format they were read as.
+        path: The file or data set that was read.
+        skipped: `file:line: field: reason` of every row left out.
+        sha256: Of the file's bytes (of the rows, for a data set); equal data, equal digest.
+        remarks: What a reader should know about rows that were kept, for example pairs whose two answers are the same.
+    """
+
+    records: list[T]
+    format: str
+    path: str
+    skipped: list[str]
+    sha256: str
+    remarks: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """One line for a person: how many records, from where, read as what."""
+        text = f"{len(self.records)} records from {self.path}, read as {self.format}"
+        return "; ".join([text, *([f"{len(self.skipped)} bad rows skipped"] if self.skipped else []), *self.remarks])
+
+
+@overload
+def load(data: DataSource, kind: Literal["demonstrations"]) -> Loaded[Demonstration]: ...
+@overload
+def load(data: DataSource, kind: Literal["preferences"]) -> Loaded[Preference]: ...
+@overload
+def load(data: DataSource, kind: Literal["questions"]) -> Loaded[Question]: ...
+@overload
+def load(data: DataSource, kind: Literal["text"]) -> Loaded[str]: ...
+
+
+def load(data: DataSource, kind: Kind) -> Loaded[Demonstration] | Loaded[Preference] | Loaded[Question] | Loaded[str]:
+    r"""Read a source as records of one kind.
+
+    Preferences can be read as demonstrations (the chosen answers) and questions (the contexts), demonstrations as
+    questions, and anything as text (the turns and the answer, a line each). In a dialogue every assistant turn that
+    answers a user is a demonstration of its own; as a question a dialogue is asked once, at its last answer. A question
+    without an id gets `<file's stem>:<line>`.
+
+    Args:
+        data: The path and how to read it; a recipe's `data` block, or a Source.
+        kind: What to make of each row.
+
+    Raises:
+        UserError: The source is missing, empty, of no known format, of one that cannot give this kind of record, or has
+            bad rows and `skip_bad` is off; the message names the first as `file:line: field: reason`.
+    """
+    if kind == "demonstrations":
+        return _load(data, kind, _demonstrations)
+    if kind == "preferences":
+        return _load(data, kind, _preferences)
+    if kind == "questions":
+        return _load(data, kind, _questions)
+    return _load(data, kind, _texts)
+
+
+def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], list[T]]) -> Loaded[T]:
+    if data.limit is not None and data.limit < 1:
+        raise UserError(f"{data.path}: limit: is {data.limit}; at least 1 record is needed")
+    table = rows.read(str(data.path), data.split)
+    lines = [_renamed(line, data.fields) for line in table.lines]
+    if not lines:
+        raise UserError(f"{table.name}: holds no rows")
+    form = _find_format(table.name, lines, kind, data.format)
+    _check_fields(table.name, form, data.fields)
+    records: list[T] = []
+    problems: list[str] = []
+    kept: list[tuple[int, list[Entry]]] = []
+    stem = Path(table.name).name.partition(".")[0]
+    for line in lines:
+        if data.limit is not None and len(records) >= data.limit:
+            break
+        try:
+            entries = _entries(line, form)
+            records.extend(convert(entries, f"{stem}:{line.number}"))
+        except RowProblem as problem:
+            column = data.fields.get(problem.field, problem.field)
+            problems.append(f"{table.name}:{line.number}: {column}: {problem.reason}")
+            continue
+        kept.append((line.number, entries))
+    if problems and not data.skip_bad:
+        raise UserError(_bad_rows(problems))
+    if not records:
+        reason = f"all {len(problems)} rows are bad; the first: {problems[0]}" if problems else f"holds no {kind}"
+        raise UserError(f"{table.name}: {reason}")
+    remarks = _remarks(kept) if kind == "preferences" else []
+    return Loaded(records[: data.limit], form.name, table.name, problems, table.sha256, remarks)
+
+
+def _entries(line: rows.Line, form: Format) -> list[Entry]:
+    if line.row is None:
+        raise RowProblem("row", line.problem)
+    for column in form.required:
+        if line.row.get(column) is None:
+            raise RowProblem(column, "is missing")
+    return form.read(line.row)
+
+
+def _bad_rows(problems: list[str]) -> str:
+    more = f"; {len(problems) - 1} more bad rows" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}. Mend the data, or set skip_bad: true to leave such rows out"
+
+
+def _renamed(line: rows.Line, fields: Mapping[str, str]) -> rows.Line:
+    """The row with each field of the format under its own name; a row without the column stays as it is."""
+    if line.row is None or not fields:
+        return line
+    row = {name: value for name, value in line.row.items() if name not in fields}
+    row.update({name: line.row.get(column) for name, column in fields.items()})
+    return rows.Line(line.number, row)
+
+
+def _check_fields(name: str, form: Format, fields: Mapping[str, str]) -> None:
+    known = (*form.required, *form.optional)
+    for given in fields:
+        if given not in known:
+            close = difflib.get_close_matches(given, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(
+                f"{name}: fields.{given}: the format {form.name} has no such field ({form.columns()}){hint}"
+            )
+
+
+def _find_format(name: str, lines: Iterable[rows.Line], kind: Kind, given: str | None) -> Format:
+    """The format given, or the one most of the first rows match."""
+    candidates = _named_formats(name, given) if given not in (None, "auto") else FORMATS
+    serving = [form for form in candidates if kind in form.kinds]
+    if given not in (None, "auto") and len(serving) == 1:
+        return serving[0]
+    seen = list(itertools.islice((line.row for line in lines if line.row is not None), _LOOKED_AT))
+    found = _most_matched(seen, serving)
+    if found is not None:
+        return found
+    if not seen:
+        first = next(iter(lines))
+        raise UserError(f"{name}:{first.number}: row: {first.problem}; no row could be parsed")
+    columns = ", ".join(sorted({str(column)[:60] for row in seen for column in row})[:30]) or "none"
+    other = _most_matched(seen, list(candidates))
+    if other is not None:
+        raise UserError(
+            f"{name}: its rows are {other.name} ({other.columns()}), which gives {', '.join(other.kinds)} but no "
+            f"{kind}; the formats that do: {_listed(serving)}"
+        )
+    raise UserError(
+        f"{name}: no known format has the columns {columns}; known for {kind}: {_listed(serving)}. "
+        "Name one with `format`, and its columns with `fields`"
+    )
+
+
+def _named_formats(name: str, given: str | None) -> list[Format]:
+    """The formats of a name, or of a family: hh is hh and hh_prompt."""
+    named = [form for form in FORMATS if form.name == given or form.name.startswith(f"{given}_")]
+    if not named:
+        known = [form.name for form in FORMATS]
+        close = difflib.get_close_matches(str(given), known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"{name}: format: {given!r} is unknown; {hint}known: {', '.join(known)}")
+    return named
+
+
+def _most_matched(seen: list[Row], candidates: list[Format]) -> Format | None:
+    """The format that is the first match of the most rows."""
+    counts = Counter(
+        index
+        for row in seen
+        if (index := next((i for i, f in enumerate(candidates) if f.matches(row)), None)) is not None
+    )
+    return candidates[min(counts, key=lambda index: (-counts[index], index))] if counts else None
+
+
+def _listed(formats: Iterable[Format]) -> str:
+    return "; ".join(f"{form.name} ({form.columns()})" for form in formats) or "none"
+
+
+def _demonstrations(entries: list[Entry], place: str) -> list[Demonstration]:
+    """Every answered entry; a dialogue whose only answers are missing is a problem, an empty document is not."""
+    demonstrations = [Demonstration(entry.context, entry.answer) for entry in entries if entry.answer is not None]
+    if entries and not demonstrations:
+        raise RowProblem("row", "holds a question and no answer to it")
+    if any(not demonstration.answer.strip() for demonstration in demonstrations):
+        raise RowProblem("chosen", "is empty: it cannot be a demonstration")
+    return demonstrations
+
+
+def _preferences(entries: list[Entry], place: str) -> list[Preference]:
+    return [
+        Preference(entry.context, entry.answer, entry.rejected, entry.weight)
+        for entry in entries
+        if entry.answer is not None and entry.rejected is not None
+    ]
+
+
+def _questions(entries: list[Entry], place: str) -> list[Question]:
+    asked = [entry for entry in entries if entry.last]
+    names = [place] if len(asked) == 1 else [f"{place}/{index + 1}" for index in range(len(asked))]
+    return [
+        Question(entry.context, entry.solution, entry.id or name, entry.kind)
+        for entry, name in zip(asked, names, strict=True)
+    ]
+
+
+def _texts(entries: list[Entry], place: str) -> list[str]:
+    return [
+        "\n".join([*(turn.content for turn in entry.context), entry.answer or ""]).strip()
+        for entry in entries
+        if entry.last
+    ]
+
+
+def _remarks(kept: list[tuple[int, list[Entry]]]) -> list[str]:
+    """Pairs that are well formed and kept, and yet teach little."""
+    same = [line for line, entries in kept if any(entry.answer == entry.rejected for entry in entries)]
+    empty = [
+        line
+        for line, entries in kept
+        if any(not (entry.answer or "").strip() or not (entry.rejected or "").strip() for entry in entries)
+    ]
+    found = ((same, "pairs whose two answers are the same"), (empty, "pairs with an empty answer"))
+    return [f"{len(lines)} {what} ({_lines(lines)})" for lines, what in found if lines]
+
+
+def _lines(numbers: list[int]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:_SHOWN_LINES])
+    return f"lines {shown}{', ...' if len(numbers) > _SHOWN_LINES else ''}"
