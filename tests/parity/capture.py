@@ -1,0 +1,274 @@
+"""Captures the parity goldens from the references: `python -m tests.parity.capture` (needs the extra `peers`).
+
+The references are plain transformers (SFT) and TRL 1.16.0 (reward model, DPO, GRPO), in fp32 on the CPU, on the models
+and rows of tests/parity/tiny.py. Every default that a number relies on is named in its settings below and is written
+into the golden file, because defaults move: TRL's `use_bias_correction_kl` flipped between releases.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+
+from tests.parity import tiny
+
+GOLDEN = Path(__file__).parent / "golden"
+TRL_VERSION = "1.16.0"
+
+Case = dict[str, Any]
+
+# Shared by every TRL trainer: fp32, on the CPU, no dropout, one process, nothing recomputed, nothing reported.
+TRAINER: Case = {
+    "bf16": False,
+    "fp16": False,
+    "use_cpu": True,
+    "gradient_checkpointing": False,
+    "use_liger_kernel": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "seed": 0,
+}
+REWARD_CASES: dict[str, Case] = {
+    "plain": {"center_rewards_coefficient": None},
+    "centered": {"center_rewards_coefficient": 0.01},
+    "margin": {"center_rewards_coefficient": None, "margin": 0.5},
+}
+# `sigmoid` of TRL 1.16.0 ignores label_smoothing. Its `aot` is the smoothed sigmoid on sorted log-ratios, so
+# that a batch of ONE pair is conservative DPO: the smoothed case is captured pair by pair and averaged.
+DPO_SHARED: Case = {
+    "f_divergence_type": "reverse_kl",
+    "ld_alpha": None,
+    "use_weighting": False,
+    "precompute_ref_log_probs": False,
+    "max_length": None,
+    "loss_weights": None,
+}
+DPO_CASES: dict[str, Case] = {
+    "sigmoid": {"loss_type": ["sigmoid"], "beta": 0.1, "label_smoothing": 0.0},
+    "sigmoid_beta_half": {"loss_type": ["sigmoid"], "beta": 0.5, "label_smoothing": 0.0},
+    "smoothed": {"loss_type": ["aot"], "beta": 0.5, "label_smoothing": 0.2},
+    "ipo": {"loss_type": ["ipo"], "beta": 0.5, "label_smoothing": 0.0},
+}
+GRPO_SHARED: Case = {
+    "num_generations": 4,
+    "max_completion_length": 8,
+    "temperature": 1.0,
+    "epsilon": 0.2,
+    "epsilon_high": 0.28,
+    "delta": None,
+    "beta": 0.0,
+    "use_bias_correction_kl": False,
+    "importance_sampling_level": "token",
+    "loss_type": "dapo",
+    "scale_rewards": "none",
+    "mask_truncated_completions": False,
+    "top_entropy_quantile": 1.0,
+    "off_policy_mask_threshold": None,
+    "entropy_coef": 0.0,
+    "use_vllm": False,
+}
+# "on_policy" (ours): no old log-probabilities are given, so that the ratio is 1 and only its gradient remains.
+GRPO_CASES: dict[str, Case] = {
+    "token_mean": {},
+    "answer_mean": {"loss_type": "grpo"},
+    "constant_length": {"loss_type": "dr_grpo"},
+    "kl_plain": {"beta": 0.04, "use_bias_correction_kl": False},
+    "kl_weighted_on_policy": {"beta": 0.04, "use_bias_correction_kl": True, "on_policy": True},
+    "sequence_ratio": {
+        "importance_sampling_level": "sequence",
+        "loss_type": "grpo",
+        "epsilon": 3e-3,
+        "epsilon_high": 4e-3,
+    },
+    # TRL clips CISPO's ratio from above only, at epsilon_high itself (not 1 + epsilon_high).
+    "cispo": {"loss_type": "cispo", "epsilon_high": 1.1},
+    "temperature": {"temperature": 0.7},
+}
+
+
+def fingerprint(model: torch.nn.Module, loss: torch.Tensor) -> Case:
+    """The loss, and the gradient it gives the model."""
+    model.zero_grad()
+    loss.backward()
+    return {"loss": loss.item(), "gradients": tiny.gradients(model)}
+
+
+def sft() -> dict[str, Case]:
+    """transformers' own causal loss: labels -100 on context and padding, mean over the answer tokens of the batch."""
+    model = tiny.policy()
+    rows = [context + answer for context, answer in zip(tiny.CONTEXTS, tiny.CHOSEN, strict=True)]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [tiny.PAD] * (width - len(row)) for row in rows])
+    attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    labels = ids.masked_fill(attention == 0, -100)
+    for row, context in enumerate(tiny.CONTEXTS):
+        labels[row, : len(context)] = -100
+    case = fingerprint(model, model(input_ids=ids, attention_mask=attention, labels=labels).loss)
+    pairs = zip(tiny.CONTEXTS, tiny.CHOSEN, strict=True)
+    return {"chosen": {"settings": {}, **case, "logprobs": [tiny.logprobs(model, *pair) for pair in pairs]}}
+
+
+def preference_rows(margin: float | None = None) -> list[Case]:
+    """The three pairs as token ids, under the column names of TRL's preference collator."""
+    triples = zip(tiny.CONTEXTS, tiny.CHOSEN, tiny.REJECTED, strict=True)
+    rows = [{"prompt_ids": context, "chosen_ids": good, "rejected_ids": bad} for context, good, bad in triples]
+    return [row | ({} if margin is None else {"margin": margin}) for row in rows]
+
+
+def reward_model(folder: str) -> dict[str, Case]:
+    """TRL's RewardTrainer.compute_loss on the three pairs."""
+    import trl
+    from datasets import Dataset
+
+    cases: dict[str, Case] = {}
+    for name, settings in REWARD_CASES.items():
+        model = tiny.scorer()
+        own = {key: value for key, value in settings.items() if key != "margin"}
+        rows = [
+            {
+                "chosen_ids": row["prompt_ids"] + row["chosen_ids"],
+                "rejected_ids": row["prompt_ids"] + row["rejected_ids"],
+            }
+            | ({"margin": settings["margin"]} if "margin" in settings else {})
+            for row in preference_rows()
+        ]
+        trainer = trl.RewardTrainer(
+            model=model,
+            args=trl.RewardConfig(output_dir=folder, max_length=None, **TRAINER, **own),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tiny.tokenizer(),
+        )
+        trainer.model.eval()
+        batch = trainer.data_collator(rows)
+        with torch.no_grad():
+            scores = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
+        case = fingerprint(trainer.model, trainer.compute_loss(trainer.model, batch))
+        cases[name] = {"settings": settings, **case, "scores": scores.tolist()}
+    return cases
+
+
+def dpo(folder: str) -> dict[str, Case]:
+    """TRL's DPOTrainer.compute_loss on the three pairs, against a reference with other weights."""
+    import trl
+    from datasets import Dataset
+
+    rows = preference_rows()
+    cases: dict[str, Case] = {}
+    for name, settings in DPO_CASES.items():
+        trainer = trl.DPOTrainer(
+            model=tiny.policy(),
+            ref_model=tiny.reference(),
+            args=trl.DPOConfig(output_dir=folder, **TRAINER, **DPO_SHARED, **settings),
+            train_dataset=Dataset.from_list([{"prompt": "w9", "chosen": "w10", "rejected": "w11"}]),
+            processing_class=tiny.tokenizer(),
+        )
+        trainer.model.eval()
+        batches = [[row] for row in rows] if settings["loss_type"] == ["aot"] else [rows]
+        losses = [trainer.compute_loss(trainer.model, trainer.data_collator(batch)) for batch in batches]
+        case = fingerprint(trainer.model, torch.stack(losses).mean())
+        cases[name] = {"settings": {**DPO_SHARED, **settings}, **case}
+    return cases
+
+
+def grpo_batch(temperature: float, on_policy: bool) -> Case:
+    """Prompts padded left, completions padded right, as TRL's rollouts are, with fixed old and reference log-probs."""
+    contexts = [context for context, group in zip(tiny.CONTEXTS, tiny.ANSWERS, strict=False) for _ in group]
+    answers = [answer for group in tiny.ANSWERS for answer in group]
+    before, after = max(map(len, contexts)), max(map(len, answers))
+
+    def padded(rows: list[list[Any]], fill: Any) -> torch.Tensor:
+        return torch.tensor([row + [fill] * (after - len(row)) for row in rows])
+
+    def given(model: Any) -> torch.Tensor:
+        pairs = zip(contexts, answers, strict=True)
+        return padded([tiny.logprobs(model, *pair, temperature) for pair in pairs], 0.0)
+
+    mask = padded([[1] * len(answer) for answer in answers], 0)
+    batch = {
+        "prompt_ids": torch.tensor([[tiny.PAD] * (before - len(row)) + row for row in contexts]),
+        "prompt_mask": torch.tensor([[0] * (before - len(row)) + [1] * len(row) for row in contexts]),
+        "completion_ids": padded(answers, tiny.PAD),
+        "completion_mask": mask,
+        "advantages": torch.tensor(tiny.ADVANTAGES),
+        "ref_per_token_logps": given(tiny.reference()),
+        "num_items_in_batch": mask.sum(),
+    }
+    return batch if on_policy else batch | {"old_per_token_logps": given(tiny.sampled())}
+
+
+def grpo(folder: str) -> dict[str, Case]:
+    """TRL's GRPOTrainer._compute_loss on eight fixed answers; in eval mode, so that no accumulation divides it."""
+    import trl
+    from datasets import Dataset
+
+    # With beta > 0 TRL loads a reference from where the policy came from; the loss reads the batch's log-probs instead.
+    origin = tiny.save(tiny.policy(), Path(folder) / "policy")
+    cases: dict[str, Case] = {}
+    for name, changes in GRPO_CASES.items():
+        on_policy = changes.get("on_policy", False)
+        settings = GRPO_SHARED | {key: value for key, value in changes.items() if key != "on_policy"}
+        trainer = trl.GRPOTrainer(
+            model=transformers.LlamaForCausalLM.from_pretrained(origin),
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            args=trl.GRPOConfig(output_dir=folder, per_device_train_batch_size=8, **TRAINER, **settings),
+            train_dataset=Dataset.from_list([{"prompt": "w9"}, {"prompt": "w10"}]),
+            processing_class=tiny.tokenizer(),
+        )
+        trainer.model.eval()
+        batch = grpo_batch(settings["temperature"], on_policy)
+        loss = trainer._compute_loss(trainer.model, batch)
+        recorded: Case = {
+            key: batch[key].tolist() for key in ("ref_per_token_logps", "old_per_token_logps") if key in batch
+        }
+        case = fingerprint(trainer.model, loss)
+        cases[name] = {"settings": settings | {"on_policy": on_policy}, **case, **recorded}
+    return cases
+
+
+CAPTURES: Mapping[str, Callable[[str], dict[str, Case]]] = {
+    "sft": lambda folder: sft(),
+    "reward_model": reward_model,
+    "dpo": dpo,
+    "grpo": grpo,
+}
+
+
+def capture(name: str) -> Case:
+    """The goldens of one algorithm, from the references as they are installed now."""
+    with tempfile.TemporaryDirectory() as folder:
+        cases = CAPTURES[name](folder)
+    versions = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
+    if name != "sft":
+        versions["trl"] = TRL_VERSION
+    return {"captured_from": versions, "cases": cases}
+
+
+def golden(name: str) -> Case:
+    """The stored goldens of one algorithm."""
+    stored: Case = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    return stored
+
+
+def main() -> None:
+    """Capture everything and write it down."""
+    import trl
+
+    if trl.__version__ != TRL_VERSION:
+        raise SystemExit(f"goldens are captured from TRL {TRL_VERSION}, here is {trl.__version__}")
+    torch.set_num_threads(1)
+    GOLDEN.mkdir(exist_ok=True)
+    for name in CAPTURES:
+        path = GOLDEN / f"{name}.json"
+        path.write_text(json.dumps(capture(name), indent=1) + "\n", encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

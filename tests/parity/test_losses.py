@@ -1,0 +1,128 @@
+"""smolt's losses and gradients equal the peers' to 1e-5, on fixed rows (golden files; no peer is needed here).
+
+The peers pad and run each answer with its own copy of the context; smolt packs each context once. Where the two agree,
+positions, masks, temperature, sums and counts agree too.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from smolt import numerics
+from smolt.groups import Groups, from_answers
+from tests.parity import tiny
+from tests.parity.capture import DPO_CASES, GRPO_CASES, REWARD_CASES, golden
+from tests.parity.conftest import Roles
+
+TOLERANCE = 1e-5
+
+
+def assert_equal(case: dict[str, Any], loss: Tensor, network: torch.nn.Module) -> None:
+    """The loss to 1e-5 of its size, and every parameter's gradient (norm and one projection) to 1e-5 of the largest."""
+    assert loss.item() == pytest.approx(case["loss"], rel=TOLERANCE, abs=TOLERANCE)
+    loss.backward()
+    ours, theirs = tiny.gradients(network), case["gradients"]
+    assert sorted(ours) == sorted(theirs)
+    largest = max(abs(value) for values in theirs.values() for value in values)
+    for name, expected in theirs.items():
+        assert ours[name] == pytest.approx(expected, abs=TOLERANCE * largest), name
+
+
+def pairs() -> Groups:
+    """Three contexts with their chosen and rejected answers: rows 0, 2, 4 are chosen, 1, 3, 5 rejected."""
+    return from_answers(tiny.CONTEXTS, [list(pair) for pair in zip(tiny.CHOSEN, tiny.REJECTED, strict=True)])
+
+
+def test_sft_equals_transformers(roles: Roles) -> None:
+    """Sum of -log pi over the answer tokens divided by their number = transformers' loss with labels -100 elsewhere."""
+    case = golden("sft")["cases"]["chosen"]
+    policy = roles.policy()
+    groups = from_answers(tiny.CONTEXTS, [[answer] for answer in tiny.CHOSEN])
+    logprobs, _ = policy(groups)
+    for row, expected in zip(logprobs.tolist(), case["logprobs"], strict=True):
+        assert row[: len(expected)] == pytest.approx(expected, abs=TOLERANCE)
+        assert not any(row[len(expected) :])
+    assert_equal(case, -numerics.masked_sum(logprobs, groups.mask) / groups.mask.sum(), policy.trunk.network)
+
+
+@pytest.mark.parametrize("name", REWARD_CASES)
+def test_reward_model_equals_trl(name: str, roles: Roles) -> None:
+    """Scores at the stop token, and the mean Bradley-Terry loss, plain, with centering 0.01, with margin 0.5."""
+    case = golden("reward_model")["cases"][name]
+    scorer, settings = roles.scorer(), case["settings"]
+    scores = scorer.verdicts(pairs())
+    chosen, rejected = scores[0::2], scores[1::2]
+    assert torch.cat([chosen, rejected]).tolist() == pytest.approx(case["scores"], abs=TOLERANCE)
+    centering = settings["center_rewards_coefficient"] or 0.0
+    terms = numerics.bradley_terry(chosen, rejected, torch.ones(3), settings.get("margin", 0.0), centering)
+    assert_equal(case, terms.mean(), scorer.trunk.network)
+
+
+@pytest.mark.parametrize("name", DPO_CASES)
+def test_dpo_equals_trl(name: str, roles: Roles) -> None:
+    """Sigmoid at beta 0.1 and 0.5, label smoothing 0.2, and IPO (averages per token), against a moved reference."""
+    case = golden("dpo")["cases"][name]
+    settings, policy, groups = case["settings"], roles.policy(), pairs()
+    ratios = numerics.answer_sums(policy(groups)[0] - roles.logprobs("reference", groups), groups.mask)
+    if settings["loss_type"] == ["ipo"]:
+        ratios = ratios / groups.lengths
+    lead, weight = ratios[0::2] - ratios[1::2], torch.ones(3)
+    if settings["loss_type"] == ["ipo"]:
+        terms = numerics.ipo(lead, settings["beta"], weight)
+    else:
+        terms = numerics.dpo_sigmoid(lead, settings["beta"], weight, settings["label_smoothing"])
+    assert_equal(case, terms.mean(), policy.trunk.network)
+
+
+REDUCTIONS: dict[str, numerics.Reduction] = {
+    "dapo": "token",
+    "cispo": "token",
+    "grpo": "answer",
+    "dr_grpo": "constant",
+}
+"""TRL's loss_type -> our reduction."""
+
+
+def surrogate_of(settings: dict[str, Any]) -> tuple[numerics.Surrogate, float, float]:
+    """Our surrogate and its clip range; TRL clips CISPO's ratio from above only, at epsilon_high itself."""
+    if settings["loss_type"] == "cispo":
+        return "cispo", 1.0, settings["epsilon_high"] - 1
+    sequence = settings["importance_sampling_level"] == "sequence"
+    return "sequence" if sequence else "clip", settings["epsilon"], settings["epsilon_high"]
+
+
+@pytest.mark.parametrize("name", GRPO_CASES)
+def test_grpo_equals_trl(name: str, roles: Roles) -> None:
+    """Surrogate, reduction and KL are independent choices here; each combination gives TRL's number."""
+    case = golden("grpo")["cases"][name]
+    settings, policy = case["settings"], roles.policy()
+    groups = from_answers(tiny.CONTEXTS[:2], tiny.ANSWERS)
+    logprobs, _ = policy(groups, settings["temperature"])
+    old = torch.tensor(case["old_per_token_logps"]) if "old_per_token_logps" in case else logprobs.detach()
+    advantages = torch.tensor(tiny.ADVANTAGES)
+    terms, _ = numerics.surrogate_loss(logprobs, old, advantages, groups.mask, *surrogate_of(settings))
+    if settings["beta"]:
+        estimator: numerics.Estimator = "k3_weighted" if settings["use_bias_correction_kl"] else "k3"
+        reference = torch.tensor(case["ref_per_token_logps"])
+        terms = terms + settings["beta"] * numerics.kl(logprobs, reference, estimator)
+    reduction = REDUCTIONS[settings["loss_type"]]
+    keep = torch.ones(len(groups), dtype=torch.bool)
+    total, count = numerics.reduce_tokens(terms, groups.mask, reduction, settings["max_completion_length"], keep)
+    assert_equal(case, total / count, policy.trunk.network)
+
+
+def test_clipping_acts_in_the_goldens() -> None:
+    """The GRPO rows exercise the clip: some ratios of the golden lie outside [0.8, 1.28], some inside."""
+    case = golden("grpo")["cases"]["token_mean"]
+    answers = [
+        (context, answer) for context, group in zip(tiny.CONTEXTS, tiny.ANSWERS, strict=False) for answer in group
+    ]
+    ratios = []
+    for (context, answer), old in zip(answers, case["old_per_token_logps"], strict=True):
+        now = tiny.logprobs(tiny.policy(), context, answer)
+        ratios += torch.tensor(now).sub(torch.tensor(old[: len(now)])).exp().tolist()
+    outside = [ratio for ratio in ratios if not 0.8 <= ratio <= 1.28]
+    assert len(ratios) == 32
+    assert 5 <= len(outside) <= 27
