@@ -16,6 +16,7 @@ from smolt.config.blocks import (
     Save,
     Watch,
 )
+from smolt.config.loading import STAGES, find_recipe, load_recipe, make_recipe, recipe_hash, shipped_recipes
 from smolt.config.recipes import (
     GAE,
     Advantage,
@@ -33,6 +34,7 @@ from smolt.config.recipes import (
     Surrogate,
     Vocabulary,
 )
+from smolt.config.sections import section_references, with_directories
 from smolt.config.studies import (
     STAGE_RECIPES,
     BestOfNRecipe,
@@ -48,6 +50,7 @@ from smolt.config.studies import (
 __all__ = [
     "GAE",
     "KL",
+    "STAGES",
     "STAGE_RECIPES",
     "Advantage",
     "BestOfNRecipe",
@@ -84,4 +87,11 @@ __all__ = [
     "Surrogate",
     "Vocabulary",
     "Watch",
+    "find_recipe",
+    "load_recipe",
+    "make_recipe",
+    "recipe_hash",
+    "section_references",
+    "shipped_recipes",
+    "with_directories",
 ]

@@ -28,8 +28,29 @@ def as_number(value: object) -> object:
 
 
 def as_path(value: object) -> object:
-    """Accept `pathlib.Path` where a text is expected (the Python interface passes both)."""
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    """Accept `pathlib.Path` where a text is expected (the Python interface passes both).
+
+    Raises:
+        ValueError: for a text with a zero byte, which no file system can hold.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a path holds no zero byte")
+    return value
+
+
+def as_targets(value: object) -> object:
+    """Tell the two ways to write LoRA's targets apart before the type does, for one clear message.
+
+    Raises:
+        ValueError: for anything but all-linear or a list of module names.
+    """
+    if value == "all-linear":
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(name, str) and name for name in value):
+        return value
+    raise ValueError("must be all-linear or a list of module names, such as [q_proj, v_proj]")
 
 
 Int = Annotated[int, Strict()]
@@ -112,7 +133,7 @@ class LoRA(Block):
     rank: Int = Field(default=16, ge=1, le=4096, description="rank of each adapter")
     alpha: Float = Field(default=32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
     dropout: Float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapter; 0 in ppo and grpo")
-    targets: tuple[str, ...] | Literal["all-linear"] = Field(
+    targets: Annotated[tuple[str, ...] | Literal["all-linear"], BeforeValidator(as_targets)] = Field(
         default="all-linear", description="module names that get an adapter, or all-linear"
     )
 

@@ -1,10 +1,10 @@
 """The recipes of a study: what makes its data, its sections, and how its arms are measured."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
-from smolt.config.blocks import Block, Data, EvaluationSampling, Int, Model, PathText, RewardMix, Sampling
+from smolt.config.blocks import Block, Data, EvaluationSampling, Int, LoRA, Model, PathText, RewardMix, Sampling
 from smolt.config.recipes import (
     DPORecipe,
     GRPORecipe,
@@ -77,7 +77,7 @@ class StudySettings(Block):
         return seeds
 
 
-StageRecipe = Annotated[
+StageRecipe = (
     PretrainRecipe
     | SFTRecipe
     | RewardRecipe
@@ -86,9 +86,8 @@ StageRecipe = Annotated[
     | GRPORecipe
     | PairsRecipe
     | BestOfNRecipe
-    | ProblemsRecipe,
-    Field(discriminator="stage"),
-]
+    | ProblemsRecipe
+)
 
 
 class Section(Block):
@@ -96,7 +95,7 @@ class Section(Block):
 
     name: Name = Field(description="the section's name; also its directory and its arm")
     source: str = Field(default="base", description="written `from:`: another section, or base")
-    recipe: StageRecipe = Field(description="the stage's recipe; `{section}` in a path is that section's directory")
+    recipe: StageRecipe = Field(discriminator="stage", description="`{section}` in a path is that section's directory")
 
 
 class StudyRecipe(Block):
@@ -106,12 +105,15 @@ class StudyRecipe(Block):
     name: Name = Field(default="study", description="name of the study")
     seed: Seed = Field(default=0, description="seed of the sections that give none")
     model: Model | None = Field(default=None, description="the base model; null when a section pretrains it")
+    lora: LoRA | None = Field(default=None, description="adapters of the sections that give none")
+    data: Data | None = Field(default=None, description="data of the sections that give none")
+    dev: Data | None = Field(default=None, description="dev data of the sections that give none")
     study: StudySettings = Field(default=StudySettings(), description="how the arms are measured")
     sections: tuple[Section, ...] = Field(default=(), description="in the order they run")
 
 
 Recipe = StageRecipe | StudyRecipe
-STAGE_RECIPES: dict[str, type[BaseModel]] = {
+STAGE_RECIPES: dict[str, type[StageRecipe]] = {
     "pretrain": PretrainRecipe,
     "sft": SFTRecipe,
     "reward": RewardRecipe,

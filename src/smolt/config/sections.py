@@ -1,0 +1,261 @@
+"""A study from its file: every section becomes a whole recipe, with what it takes over from the study and others."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from smolt.config.blocks import Block
+from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
+from smolt.config.studies import STAGE_RECIPES, Section, StudyRecipe
+from smolt.config.yaml_reader import KeyPath
+from smolt.errors import UserError
+
+MADE_FROM_NOTHING = ("pretrain", "problems")
+POLICIES = ("pretrain", "sft", "dpo", "ppo", "grpo")
+ARMS = ("sft", "dpo", "ppo", "grpo", "pretrain", "best_of_n")
+INHERITED = ("seed", "lora", "data", "dev")
+PATH_FIELDS = ("path", "reward_model")
+_REFERENCE = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_.\-]*)\}")
+_RecipeT = TypeVar("_RecipeT", bound=Block)
+
+
+def section_references(recipe: BaseModel) -> set[str]:
+    """The names of the study sections a stage recipe needs: `{name}` in its paths, and `budget.like`."""
+    dump = recipe.model_dump()
+    like = (dump.get("budget") or {}).get("like")
+    found = {name for text in _paths_in(dump) for name in _REFERENCE.findall(text)}
+    return found | ({like} if like else set())
+
+
+def with_directories(recipe: _RecipeT, directories: Mapping[str, Path]) -> _RecipeT:
+    """The recipe with every `{section}` in its paths replaced by that section's directory.
+
+    Args:
+        recipe: a stage recipe of a study.
+        directories: section name -> its run directory.
+
+    Raises:
+        UserError: a path names a section that has no directory.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1] not in directories:
+            raise UserError(f"`{match[0]}` names no section; known: {', '.join(directories) or 'none'}")
+        return str(directories[match[1]])
+
+    def filled(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {inner: filled(inner, item) for inner, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [filled(key, item) for item in value]
+        return _REFERENCE.sub(replaced, value) if isinstance(value, str) and key in PATH_FIELDS else value
+
+    return type(recipe).model_validate(filled("", recipe.model_dump()))
+
+
+def _paths_in(value: Any, key: str = "") -> list[str]:
+    """Every text under a key that holds a path."""
+    if isinstance(value, dict):
+        return [text for inner, item in value.items() for text in _paths_in(item, inner)]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _paths_in(item, key)]
+    return [value] if isinstance(value, str) and key in PATH_FIELDS else []
+
+
+def expand_dotted(body: dict[str, Any], origin: Origin, at: KeyPath, keep_blocks: bool = False) -> dict[str, Any]:
+    """`kl.coefficient: 0.05` as `kl: {coefficient: 0.05}`.
+
+    Args:
+        body: one block of a file.
+        origin: learns where the moved fields were written.
+        at: path of the block.
+        keep_blocks: leave dotted keys alone that hold a block (at the top of a study they are section names).
+
+    Raises:
+        Misplaced: the same field is given twice, dotted and not.
+    """
+    expanded: dict[str, Any] = {}
+    for key, value in body.items():
+        parts = key.split(".") if re.fullmatch(r"\w+(\.\w+)+", key) else [key]
+        if keep_blocks and isinstance(value, dict):
+            parts = [key]
+        if len(parts) > 1:
+            origin.moved[(*at, *parts)] = (*at, key)
+        target = expanded
+        for part in parts[:-1]:
+            inner = target.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise Misplaced((*at, key), f"{part} is given twice; write it as one block")
+            target[part] = target = dict(inner)
+        if parts[-1] in target:
+            raise Misplaced((*at, key), "given twice; remove one")
+        target[parts[-1]] = value
+    return expanded
+
+
+def expand_study(data: dict[str, Any], origin: Origin) -> dict[str, Any]:
+    """`expand_dotted` at the top of a study and inside each of its sections.
+
+    Raises:
+        Misplaced: a field is given twice.
+    """
+    data = expand_dotted(data, origin, (), keep_blocks=True)
+    return {
+        name: expand_dotted(value, origin, (name,)) if isinstance(value, dict) and _is_section(name, value) else value
+        for name, value in data.items()
+    }
+
+
+def read_study(data: dict[str, Any], origin: Origin) -> StudyRecipe:
+    """Build a study from plain data.
+
+    Raises:
+        UserError: with every mistake found, each at its line.
+    """
+    try:
+        data = expand_study(data, origin)
+        own = {name: value for name, value in data.items() if not _is_section(name, value)}
+        if "sections" in own:
+            raise Misplaced(("sections",), "write each section at the top, under its own name")
+        study = StudyRecipe.model_validate(own)
+    except Misplaced as wrong:
+        raise refusal(origin, [wrong.complaint]) from None
+    except ValidationError as error:
+        raise refusal(origin, complaints_about(error, StudyRecipe)) from None
+    bodies = {name: value or {} for name, value in data.items() if name not in own}
+    complaints = [_section_complaint(name, body) for name, body in bodies.items()]
+    if any(complaints) or not bodies:
+        nothing = Complaint((), f"a study needs a section: {', '.join(STAGE_RECIPES)}")
+        raise refusal(origin, [complaint for complaint in complaints if complaint] or [nothing])
+    sections = _sections(bodies, own, origin)
+    loose = _loose_ends(own, study, sections)
+    if loose:
+        raise refusal(origin, loose)
+    settings = study.study
+    if "baseline" not in settings.model_fields_set and "sft" not in sections:
+        settings = settings.model_copy(update={"baseline": "base"})
+    return study.model_copy(update={"sections": tuple(sections.values()), "study": settings})
+
+
+def _is_section(name: str, value: object) -> bool:
+    """Whether a top-level entry of a study is a section and not a field of the study."""
+    return name not in StudyRecipe.model_fields and (name in STAGE_RECIPES or isinstance(value, dict))
+
+
+def _section_complaint(name: str, body: Any) -> Complaint | None:
+    """Why a section is none: no stage, a stage that does not exist, or the name of the base model."""
+    if not isinstance(body, dict):
+        return Complaint((name,), "must be a block of fields")
+    if name == "base":
+        return Complaint((name,), "base is the name of the model before all stages; choose another name")
+    stage = body.get("stage", name)
+    if isinstance(stage, str) and stage in STAGE_RECIPES:
+        return None
+    if "stage" in body:
+        return Complaint((name, "stage"), "unknown stage" + suggestion(str(stage), STAGE_RECIPES))
+    close = nearest(name, [*STAGE_RECIPES, *StudyRecipe.model_fields])
+    hint = f'did you mean "{close}"?' if close else f"known: {', '.join(STAGE_RECIPES)};"
+    return Complaint((name,), f"unknown section; {hint} a section with a name of its own says its `stage:`")
+
+
+def _sections(bodies: dict[str, dict[str, Any]], study: dict[str, Any], origin: Origin) -> dict[str, Section]:
+    """All sections, or all complaints about them."""
+    sections: dict[str, Section] = {}
+    complaints: list[Complaint] = []
+    stages = {name: body.get("stage", name) for name, body in bodies.items()}
+    for position, (name, body) in enumerate(bodies.items()):
+        above = dict(list(stages.items())[:position])
+        try:
+            sections[name] = _section(name, body, study, above, origin)
+        except Misplaced as wrong:
+            complaints.append(wrong.complaint)
+        except ValidationError as error:
+            complaints += complaints_about(error, STAGE_RECIPES[stages[name]], (name,))
+    if complaints:
+        raise refusal(origin, complaints)
+    return sections
+
+
+def _section(name: str, body: dict[str, Any], study: dict[str, Any], above: dict[str, str], origin: Origin) -> Section:
+    """One section as a whole recipe.
+
+    Raises:
+        Misplaced: `from`, `name` or a reference makes no sense.
+        ValidationError: a field is wrong.
+    """
+    body = dict(body)
+    stage = body.get("stage", name)
+    recipe_class = STAGE_RECIPES[stage]
+    if "name" in body:
+        raise Misplaced((name, "name"), "a section is named by its key; remove this")
+    given = body.pop("from", None)
+    source = _source(name, stage, given, body.get("model"), above)
+    for field in INHERITED:
+        if field in recipe_class.model_fields and field in study and field not in body:
+            body[field] = study[field]
+            origin.moved[(name, field)] = (field,)
+    if "model" in recipe_class.model_fields:
+        body["model"] = _model(name, stage, body.get("model"), study.get("model"), origin)
+        if source != "base" and isinstance(body["model"], dict):
+            body["model"] = {**body["model"], "path": f"{{{source}}}/model"}
+    reward_model = body.get("reward_model")
+    if isinstance(reward_model, str) and reward_model in above:
+        body["reward_model"] = f"{{{reward_model}}}/model"
+    recipe = recipe_class.model_validate({**body, "stage": stage, "name": name})
+    for unknown in sorted(section_references(recipe) - set(above)):
+        known = ", ".join(above) or "none"
+        raise Misplaced((name,), f"refers to the section {unknown}, which does not stand above it; above: {known}")
+    return Section.model_validate({"name": name, "source": source, "recipe": recipe})
+
+
+def _model(name: str, stage: str, own: Any, shared: Any, origin: Origin) -> Any:
+    """A section's model block over the study's (pretraining takes over only where to compute)."""
+    own, shared = ({"path": block} if isinstance(block, str) else block for block in (own, shared))
+    if not isinstance(own, dict | None) or not isinstance(shared, dict | None):
+        return own
+    taken = {field: value for field, value in (shared or {}).items() if field not in (own or {})}
+    if stage == "pretrain":
+        taken = {field: value for field, value in taken.items() if field not in ("path", "window")}
+    for field in taken:
+        origin.moved[(name, "model", field)] = ("model", field)
+    return {**taken, **(own or {})}
+
+
+def _source(name: str, stage: str, given: Any, model: Any, above: dict[str, str]) -> str:
+    """The section whose model this one starts from: as given, else sft, else pretrain, else the study's base model.
+
+    Raises:
+        Misplaced: there is no such section above, or it makes no policy.
+    """
+    place = (name, "from")
+    own_path = isinstance(model, str) or (isinstance(model, dict) and "path" in model)
+    if stage in MADE_FROM_NOTHING or own_path:
+        if given is not None:
+            reason = "it gives its own model.path" if own_path else f"{stage} starts from nothing"
+            raise Misplaced(place, f"{reason}; remove `from`")
+        return "base"
+    if given is None:
+        usual = ("pretrain",) if stage == "sft" else ("sft", "pretrain")
+        given = next((known for known in usual if known in above), "base")
+    if not isinstance(given, str) or given not in ("base", *above):
+        raise Misplaced(place, "must be base or a section above" + suggestion(str(given), ["base", *above]))
+    if given != "base" and above[given] not in POLICIES:
+        raise Misplaced(place, f"{given} makes no policy to start from (its stage is {above[given]})")
+    return given
+
+
+def _loose_ends(own: dict[str, Any], study: StudyRecipe, sections: dict[str, Section]) -> list[Complaint]:
+    """Fields of the study that nobody would honour, and a baseline that is no arm."""
+    complaints = []
+    for field in ("lora", "data", "dev"):
+        users = [section for section in sections.values() if field in type(section.recipe).model_fields]
+        if own.get(field) is not None and not users:
+            complaints.append(Complaint((field,), "no section uses it; remove it"))
+    arms = ["base", *(name for name, section in sections.items() if section.recipe.stage in ARMS)]
+    if "baseline" in study.study.model_fields_set and study.study.baseline not in arms:
+        message = f"{study.study.baseline!r} is no arm" + suggestion(study.study.baseline, arms)
+        complaints.append(Complaint(("study", "baseline"), message))
+    return complaints
