@@ -370,9 +370,11 @@ def _resampled_means(values: Floats, prompts: Sequence[str] | None, resamples: i
         return None
     rows = counters.keys(np.stack([np.full(resamples, seed), np.arange(resamples)], axis=1))
     means = np.empty(resamples)
+    places = np.arange(size, dtype=np.uint64)[None, :]
     step = max(1, _CHUNK // size)
     for start in range(0, resamples, step):
-        chosen = (counters.uniforms(rows[start : start + step], 0, size).astype(np.float64) * size).astype(np.intp)
+        draws = counters.uniforms_at(rows[start : start + step, None], places)
+        chosen = (draws.astype(np.float64) * size).astype(np.intp)
         means[start : start + step] = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
     return means
 
