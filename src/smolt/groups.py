@@ -4,7 +4,7 @@ Notation: P contexts, B answers, T the longest answer. Every per-token tensor is
 speaks of answer token t, its stop token included. The prompt has no entry anywhere, so no loss can be written on it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -122,11 +122,10 @@ def atoms(groups: Groups) -> list[list[int]]:
     return list(members.values())
 
 
-def cut(groups: Groups, tokens: int) -> Iterator[Groups]:
-    """Micro-batches of at most about `tokens` packed tokens, each context counted once where its answers stay together.
+def cut_rows(groups: Groups, tokens: int) -> Iterator[list[int]]:
+    """Rows of micro-batches of at most about `tokens` packed tokens; a context counts once where its answers meet.
 
-    Where the cut falls never changes a gradient (losses are sums, divided once per update); an atom larger than the
-    budget travels alone.
+    An atom larger than the budget travels alone.
     """
     rows: list[int] = []
     used, owners = 0, set[int]()
@@ -135,11 +134,33 @@ def cut(groups: Groups, tokens: int) -> Iterator[Groups]:
         new = {groups.owners[row] for row in atom}
         fresh = sum(len(groups.contexts[owner]) for owner in new - owners)
         if rows and used + cost + fresh > tokens:
-            yield groups.select(rows)
+            yield rows
             rows, used, owners = [], 0, set()
             fresh = sum(len(groups.contexts[owner]) for owner in new)
-        rows += atom
+        rows = rows + atom
         used += cost + fresh
         owners |= new
     if rows:
+        yield rows
+
+
+def cut(groups: Groups, tokens: int) -> Iterator[Groups]:
+    """Micro-batches; where the cut falls never changes a gradient (losses are sums, divided once per step)."""
+    for rows in cut_rows(groups, tokens):
         yield groups.select(rows)
+
+
+def without_gradient(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor]) -> Tensor:
+    """A column, [B] or [B, T] on the CPU, computed by micro-batches without gradients."""
+    column: Tensor | None = None
+    with torch.no_grad():
+        for rows in cut_rows(groups, tokens):
+            part = compute(groups.select(rows)).cpu()
+            if column is None:
+                column = torch.zeros(groups.mask.shape if part.dim() == 2 else (len(groups),), dtype=part.dtype)
+            if part.dim() == 2:
+                part = widen(part, column.shape[1])
+            column[torch.tensor(rows)] = part
+    if column is None:
+        raise ValueError("no answers")
+    return column

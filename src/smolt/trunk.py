@@ -80,6 +80,7 @@ class Trunk:
         self.own_head = False
         self.why = ""
         self.trained: set[str] = set()
+        self.dropouts: list[nn.Module] = []
 
     @property
     def backbone(self) -> nn.Module:
@@ -148,6 +149,8 @@ class Trunk:
             self.peft = get_peft_model(self.network, config, adapter_name=name)  # type: ignore[assignment]
         else:
             self.peft.add_adapter(name, config)
+        named = self.network.named_modules()
+        self.dropouts = [part for key, part in named if ".lora_dropout." in key and isinstance(part, nn.Dropout)]
         self._restore_gradients()
 
     def _require_peft(self) -> PeftModel:
@@ -159,7 +162,7 @@ class Trunk:
         """Switch to a role's adapter, or to the bare trunk with None. Call backward() of one role before switching.
 
         peft turns requires_grad off for the adapters it leaves, and autograd then drops their gradients silently;
-        what is trained stays trainable here.
+        what is trained stays trainable here. An adapter's dropout acts only where gradients are wanted.
         """
         if self.peft is None:
             return
@@ -169,17 +172,16 @@ class Trunk:
             self.peft.base_model.enable_adapter_layers()
             self.peft.base_model.set_adapter(adapter)
         self._restore_gradients()
+        for dropout in self.dropouts:
+            dropout.train(torch.is_grad_enabled())
 
     def train_all(self) -> None:
         """Declare every weight trained (a trunk with full weights serves one role)."""
         self.network.requires_grad_(True)
 
-    def train_adapter(self, adapter: str, learning: bool = True) -> None:
-        """Declare an adapter trained; its dropout acts only while learning."""
+    def train_adapter(self, adapter: str) -> None:
+        """Declare an adapter trained."""
         self.trained.add(adapter)
-        for key, module in self.network.named_modules():
-            if isinstance(module, nn.Dropout) and ".lora_dropout." in key:
-                module.train(learning)
         self._restore_gradients()
 
     def _restore_gradients(self) -> None:
@@ -189,6 +191,14 @@ class Trunk:
     def adapter_parameters(self, adapter: str) -> dict[str, nn.Parameter]:
         """The parameters of one adapter by name."""
         return {key: value for key, value in self.network.named_parameters() if f".{adapter}." in key}
+
+    def micro_tokens(self, memory: float) -> int:
+        """Packed tokens whose activations fit in `memory` GiB, by the network's shape: the same on every run."""
+        config = self.network.config
+        mlp = getattr(config, "intermediate_size", None) or 4 * self.width  # noqa: B009 - GPT-2 leaves it None
+        size = 4 if self.precision.dtype == torch.float32 else 2
+        per_token = config.num_hidden_layers * (24 * self.width + 6 * mlp) * size
+        return max(256, int(memory * 2**30 / per_token))
 
     # --- forward ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,307 @@
+"""A training: one stage at work in its run directory. Iterate it for the metrics of each update, or finish it.
+
+Checkpoints are taken between updates only, so nothing of a rollout has to be saved: what an update does is a function
+of the weights, the optimizer's moments, the stream's small state and the update's number.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from smolt.config import Budget, Save, Watch, recipe_hash
+from smolt.config.studies import StageRecipe
+from smolt.errors import UserError
+from smolt.fitting import Learner, LossFunction, Metrics, Stream, fit
+from smolt.runs import Interrupts, Run
+
+PACKAGES = ("torch", "transformers", "peft", "tokenizers")
+
+
+@dataclass
+class Dev:
+    """How a stage is measured on dev data while it trains.
+
+    Attributes:
+        measure: metrics of the model as it is now.
+        metric: the one that decides, unless the recipe names another.
+        better: which way is up.
+    """
+
+    measure: Callable[[], dict[str, float]]
+    metric: str
+    better: Literal["max", "min"]
+
+
+@dataclass
+class Plan:
+    """Everything a stage hands to its training.
+
+    Attributes:
+        stage: its name.
+        recipe: what was asked for.
+        identity: data hashes, model, renderer: what a continued run must share with its start.
+        stream, loss, learner, micro_tokens: see `fit`.
+        save: writes the finished model into a directory.
+        result: what the stage returns as its model.
+        checks: run before the first update; each raises SelfCheckError.
+        dev: measurement on dev data, or None.
+        finish: last figures of the finished model; may refuse it (a gate).
+        facts: what the record should hold (packed or padded, precision, counts of dropped records, ...).
+        seconds: stop after so many seconds of training (budget.minutes or budget.like).
+    """
+
+    stage: str
+    recipe: StageRecipe
+    identity: dict[str, Any]
+    stream: Stream
+    loss: LossFunction
+    learner: Learner
+    micro_tokens: int
+    save: Callable[[Path], None]
+    result: object
+    checks: list[Callable[[], None]] = field(default_factory=list)
+    dev: Dev | None = None
+    finish: Callable[[], dict[str, Any]] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished stage gives: the model in memory (None when the run was complete already), where it lies, figures."""
+
+    model: Any
+    path: Path
+    metrics: dict[str, Any]
+
+
+class Training:
+    """Iterate for metrics, or `finish()`. Leaving early keeps the last checkpoint; `save()` takes one now.
+
+    Attributes:
+        stage: the stage's name.
+        total: updates in all.
+        out: the run directory.
+        complete: whether there is nothing left to do.
+    """
+
+    def __init__(self, plan: Plan, out: Path | None, fresh: bool = False) -> None:
+        self.stage = plan.stage
+        self.total = plan.stream.total
+        self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
+        self._plan = plan
+        self._run = Run.open(self.out, manifest=_manifest(plan), fresh=fresh)
+        self.complete = self._run.status == "complete"
+        self.warnings = self._run.warnings
+        self._step = 0
+        self._elapsed = 0.0
+        self._best: float | None = None
+        self._bad = 0
+        self._last: Metrics = {}
+        self._ended = False
+        self._steps = iter(()) if self.complete else self._train()
+
+    def __iter__(self) -> Iterator[Metrics]:
+        return self
+
+    def __next__(self) -> Metrics:
+        return next(self._steps)
+
+    def finish(self) -> Result:
+        """Run to the end; a finished run is left as it is.
+
+        Raises:
+            UserError: a gate of the stage refuses the finished model.
+        """
+        for _ in self:
+            pass
+        if self.complete:
+            result = self._run.result or {}
+            self._run.close()
+            return Result(None if self._step == 0 else self._plan.result, self.out, result)
+        raise RuntimeError("the training did not end")
+
+    def close(self) -> None:
+        """Give the run directory free."""
+        self._run.close()
+
+    def save(self) -> None:
+        """Take a checkpoint between two updates."""
+        recipe: Any = self._plan.recipe
+        self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=recipe.save.keep)
+
+    # --- the loop -------------------------------------------------------------------------------------------------------
+
+    def _train(self) -> Iterator[Metrics]:
+        plan, recipe = self._plan, self._plan.recipe
+        save: Save = recipe.save  # type: ignore[union-attr]
+        self._resume()
+        for check in plan.checks:
+            check()
+        ended = self._ended
+        steps = fit(plan.stream, plan.loss, plan.learner, plan.micro_tokens, recipe.seed, self._step)
+        while not ended:
+            began = time.perf_counter()
+            found = next(steps, None)
+            if found is None:
+                break
+            metrics, update = found
+            self._step = metrics["step"]
+            self._elapsed += time.perf_counter() - began
+            ended = "stop" in metrics or self._step >= self.total
+            if plan.seconds is not None and self._elapsed >= plan.seconds and not ended:
+                ended, metrics["stop"] = True, f"the time is up ({plan.seconds / 60:.1f} minutes)"
+            ended = self._watch(metrics, ended) or ended
+            for row in update.samples:
+                self._run.sample({"step": self._step, **row})
+            self._run.log(metrics)
+            self._last = metrics
+            self._ended = ended
+            if ended or (save.every and self._step % save.every == 0):
+                self.save()
+            yield metrics
+        self._complete()
+
+    def _watch(self, metrics: Metrics, last: bool) -> bool:
+        """Measure on dev data when it is time; remember the best; whether to stop for lack of improvement."""
+        plan = self._plan
+        watch: Watch = plan.recipe.watch  # type: ignore[union-attr]
+        due = watch.every and self._step % watch.every == 0
+        if plan.dev is None or not (due or last):
+            return False
+        figures = {f"dev/{name}": value for name, value in plan.dev.measure().items()}
+        metrics.update(figures)
+        name = f"dev/{watch.metric or plan.dev.metric}"
+        if name not in figures:
+            known = ", ".join(sorted(key.removeprefix("dev/") for key in figures))
+            raise UserError(f"watch.metric: {watch.metric} is not measured on dev data here; there are {known}")
+        value = figures[name] if plan.dev.better == "max" else -figures[name]
+        if self._best is None or value > self._best:
+            self._best, self._bad = value, 0
+            if watch.best:
+                blobs = {"weights.safetensors": plan.learner.blobs()["weights.safetensors"]}
+                self._run.save_checkpoint(self._step, blobs, {"dev": figures[name]}, keep=1, best=True)
+            return False
+        self._bad += 1
+        if watch.patience and self._bad >= watch.patience and not last:
+            metrics["stop"] = f"{name} has not improved in {self._bad} measurements"
+            return True
+        return False
+
+    def _complete(self) -> None:
+        plan = self._plan
+        best = self._run.best_checkpoint() if plan.dev and plan.recipe.watch.best else None  # type: ignore[union-attr]
+        chosen = self._step
+        if best is not None and best.step != self._step:
+            plan.learner.load_weights(best.read("weights.safetensors"))
+            chosen = best.step
+        figures = plan.finish() if plan.finish else {}
+        write_directory(self.out / "model", plan.save)
+        result = {
+            "stage": self.stage,
+            "updates": self._step,
+            "chosen_update": chosen,
+            "training_seconds": self._elapsed,
+            "peak_memory": peak_memory(plan.learner),
+            "facts": plan.facts,
+            "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},
+            **figures,
+        }
+        self._run.complete(result)
+        self.complete = True
+
+    # --- state ----------------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "stream": self._plan.stream.state(),
+            "learner": self._plan.learner.state(),
+            "elapsed": self._elapsed,
+            "best": self._best,
+            "bad": self._bad,
+            "ended": self._ended,
+            "last": self._last,
+        }
+
+    def _resume(self) -> None:
+        checkpoint = self._run.load_checkpoint()
+        if checkpoint is None:
+            return
+        learner = self._plan.learner
+        learner.load_weights(checkpoint.read("weights.safetensors"))
+        learner.load_moments(checkpoint.read("optimizer.safetensors"))
+        learner.restore(checkpoint.state["learner"])
+        self._plan.stream.restore(checkpoint.state["stream"])
+        self._step, self._elapsed = checkpoint.step, checkpoint.state["elapsed"]
+        self._best, self._bad = checkpoint.state["best"], checkpoint.state["bad"]
+        self._ended, self._last = checkpoint.state["ended"], checkpoint.state["last"]
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the run saved a checkpoint and can be continued with the same command."""
+
+    def __init__(self, exit_code: int, out: Path) -> None:
+        super().__init__(f"interrupted; the same command continues {out}")
+        self.exit_code = exit_code
+
+
+def drive(training: Training, interrupts: Interrupts, show: Callable[[Training, Metrics], None]) -> Result:
+    """Run a training to its end, showing each update; the first interrupt saves and stops between two updates.
+
+    Raises:
+        Interrupted: carries the exit code.
+    """
+    for metrics in training:
+        show(training, metrics)
+        if interrupts.exit_code is not None and not training.complete:
+            training.save()
+            training.close()
+            raise Interrupted(interrupts.exit_code, training.out)
+    return training.finish()
+
+
+def seconds_of(budget: Budget) -> float | None:
+    """The wall-clock limit of a budget."""
+    return None if budget.minutes is None else budget.minutes * 60
+
+
+def write_directory(directory: Path, write: Callable[[Path], None]) -> None:
+    """Fill a directory beside its place, then put it there: it is whole or absent."""
+    staging = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    write(staging)
+    if directory.exists():
+        shutil.rmtree(directory)
+    staging.rename(directory)
+
+
+def peak_memory(learner: Learner) -> int:
+    """Bytes at the peak so far: of the process, or of the card where the training runs on one."""
+    device = learner.optimizer.param_groups[0]["params"][0].device
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _manifest(plan: Plan) -> Mapping[str, Any]:
+    recipe = plan.recipe.model_dump(mode="json")
+    return {
+        "stage": plan.stage,
+        "recipe": recipe,
+        "recipe_hash": recipe_hash(plan.recipe),
+        **plan.identity,
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
+        "threads": torch.get_num_threads(),
+    }
