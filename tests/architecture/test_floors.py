@@ -33,6 +33,7 @@ FLOORS: dict[str, int] = {
     "rewards": 4,
     "judges": 4,
     "streams": 4,
+    "training": 4,
     "algorithms": 5,
     "evaluation": 6,
     "report": 6,
