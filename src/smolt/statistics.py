@@ -332,11 +332,11 @@ def _sentence(comparison: Comparison, p_holm: float | None, family: int) -> str:
     chance = f"p {format_p(comparison.p_value)}"
     if p_holm is not None and family > 1:
         chance += f", after Holm over {family} comparisons {format_p(p_holm).removeprefix('= ')}"
-    facts = f"{size}, 95 % interval {low} to {high}, {chance}, n = {comparison.n:,}"
+    facts = f"difference {size}, 95 % interval {low} to {high}, {chance}, n = {comparison.n:,}"
     if shown(comparison, p_holm):
         direction = "higher" if comparison.difference > 0 else "lower"
-        pairs = f"{comparison.wins:,} wins, {comparison.regressions:,} regressions"
-        return f"{comparison.b} has {direction} {comparison.metric} than {comparison.a}: {facts} ({pairs})."
+        claim = f"{comparison.b} has {direction} {comparison.metric} than {comparison.a}, by {size.lstrip('+-')}"
+        return f"{claim} ({facts}, {comparison.wins:,} wins, {comparison.regressions:,} regressions)."
     if comparison.minimum_detectable is None:
         return f"{names}: no difference could be shown ({facts})."
     smallest = comparison.minimum_detectable

@@ -65,7 +65,7 @@ def test_the_gsm8k_fixture() -> None:
     assert comparison.ties == 997
     assert comparison.sentence == (
         "grpo against sft, accuracy: no difference could be shown; only >= 3.8 points could have been "
-        "(-0.30 points, 95 % interval -2.97 to +2.36, p = 0.87, n = 1,319)."
+        "(difference -0.30 points, 95 % interval -2.97 to +2.36, p = 0.87, n = 1,319)."
     )
 
 
@@ -80,9 +80,11 @@ def test_rows_give_the_same_comparison_as_their_counts() -> None:
 def test_a_shown_difference_names_its_direction() -> None:
     higher = statistics.compare_counts("sft", "dpo", "accuracy", 60, 20, 400)
     lower = statistics.compare_counts("sft", "dpo", "accuracy", 20, 60, 400)
-    assert higher.sentence.startswith("dpo has higher accuracy than sft: +10.00 points, 95 % interval +5.")
-    assert lower.sentence.startswith("dpo has lower accuracy than sft: -10.00 points")
-    assert higher.sentence.endswith("(60 wins, 20 regressions).")
+    assert higher.sentence.startswith(
+        "dpo has higher accuracy than sft, by 10.00 points (difference +10.00 points, 95 % "
+    )
+    assert lower.sentence.startswith("dpo has lower accuracy than sft, by 10.00 points (difference -10.00 points")
+    assert higher.sentence.endswith(", n = 400, 60 wins, 20 regressions).")
 
 
 def test_holm_decides_where_it_is_given() -> None:

@@ -1,0 +1,129 @@
+"""Numbers and text as a reader sees them: formats, and model text made inert."""
+
+import math
+import unicodedata
+
+from smolt.report.analysis import RATES
+from smolt.statistics import Measure
+
+LONGEST_TEXT = 3000
+_JOINERS = "\u200c\u200d"  # emoji and several scripts need them
+_MINUS = "\u2212"
+TITLES = {
+    "accuracy": "Accuracy",
+    "reward": "Mean reward",
+    "kl": "KL to reference",
+    "length": "Length",
+    "stop_rate": "Stopped",
+}
+UNITS = {"kl": "nats per answer", "length": "tokens", "stop_rate": "ended by itself"}
+
+
+def visible(text: str) -> str:
+    """The text with every control, direction, invisible and surrogate character written as an escape.
+
+    Line breaks and tabs stay; everything else that a terminal, a browser or an editor would obey rather than show is
+    written as its code point.
+    """
+    return "".join(_escape(character) if _hidden(character) else character for character in text)
+
+
+def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
+    """The text, or its beginning and how much more there is."""
+    if len(text) <= longest:
+        return text
+    return f"{text[:longest]} [... {len(text) - longest:,} more characters]"
+
+
+def title(metric: str) -> str:
+    """A metric's name in words; unknown names stay as they are."""
+    return TITLES.get(metric, metric)
+
+
+def number(value: float, decimals: int | None = None) -> str:
+    """A number with thousands separators and a true minus; three significant digits unless decimals are given."""
+    if decimals is None:
+        decimals = 3 if value == 0 else min(6, max(0, 2 - math.floor(math.log10(abs(value)))))
+    return f"{value:,.{decimals}f}".replace("-", _MINUS)
+
+
+def signed(text: str) -> str:
+    """A formatted difference with a true minus."""
+    return text.replace("-", _MINUS)
+
+
+def measured(metric: str, measure: Measure) -> str:
+    """A measure's value: percent for a rate, else as many decimals as its interval calls for."""
+    if metric in RATES:
+        return f"{100 * measure.value:.1f} %"
+    return number(measure.value, _decimals(measure))
+
+
+def interval(metric: str, measure: Measure) -> str:
+    """A measure's interval in the unit of its value; `no interval` where none can be formed."""
+    if measure.low is None or measure.high is None:
+        return "no interval"
+    if metric in RATES:
+        return f"{100 * measure.low:.1f} to {100 * measure.high:.1f}"
+    decimals = _decimals(measure)
+    return f"{number(measure.low, decimals)} to {number(measure.high, decimals)}"
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value in a table cell."""
+    if p_value is None:
+        return "none"
+    return "< 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as the two largest units: `3 h 12 min`, `4 min 5 s`, `8.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min"
+
+
+def amount(count: float) -> str:
+    """A count with a unit of thousand or million: `950`, `41.2 k`, `3.40 M`."""
+    if count < 1e4:
+        return f"{count:,.0f}"
+    return f"{count / 1e3:.1f} k" if count < 1e6 else f"{count / 1e6:,.2f} M"
+
+
+def memory(size: float) -> str:
+    """Bytes as MiB or GiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def cost_text(cost: dict[str, float]) -> str:
+    """What an arm, or a study, cost; empty where nothing was measured."""
+    parts = []
+    if "seconds" in cost:
+        parts.append(duration(cost["seconds"]))
+    if "tokens" in cost:
+        parts.append(f"{amount(cost['tokens'])} tokens")
+    if "peak_memory" in cost:
+        parts.append(f"{memory(cost['peak_memory'])} peak memory")
+    return ", ".join(parts)
+
+
+def _decimals(measure: Measure) -> int:
+    scale = max(abs(bound) for bound in (measure.value, measure.low, measure.high) if bound is not None)
+    return 2 if scale == 0 else min(6, max(0, 2 - math.floor(math.log10(scale))))
+
+
+def _hidden(character: str) -> bool:
+    if character in "\n\t" or character in _JOINERS:
+        return False
+    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,0 +1,83 @@
+"""Writing a report: every file whole or not at all, the page last, so that it never speaks of files not yet there."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from smolt.report import markdown, page, plots, samples
+from smolt.report.analysis import Analysis, Compared, analyse
+from smolt.report.records import StudyRecord, plain, read_record, write_record
+from smolt.runs.files import atomic_write
+from smolt.statistics import Measure
+
+
+def write_report(directory: Path, record: StudyRecord) -> None:
+    """Write record.json, report.json, report.md, report.html and plots/ into a directory, which is made if missing.
+
+    Raises:
+        StorageError: the disk is full or failing; each file is the earlier one or the new one, whole.
+    """
+    analysis = analyse(record)
+    pictures, curves = plots.draw(record, analysis)
+    chosen = samples.choose(record, analysis)
+    write_record(directory, record)
+    text = json.dumps(contract(record, analysis), ensure_ascii=False, allow_nan=False, indent=2)
+    atomic_write(directory / "report.json", text + "\n")
+    _write_pictures(directory / "plots", [*pictures, *curves])
+    text = markdown.render(record, analysis, pictures, curves, chosen)
+    atomic_write(directory / "report.md", text)
+    text = page.render(record, analysis, pictures, curves, chosen)
+    atomic_write(directory / "report.html", text)
+
+
+def rewrite_report(directory: Path) -> StudyRecord:
+    """Write a report again from the record.json beside it.
+
+    Raises:
+        UserError: there is no record there, or it is damaged.
+    """
+    record = read_record(directory)
+    write_report(directory, record)
+    return record
+
+
+def contract(record: StudyRecord, analysis: Analysis) -> dict[str, Any]:
+    """report.json, which others read: docs/command-line.md names its fields; numbers are unrounded."""
+    document = {
+        "study": record.name,
+        "metric": analysis.headline,
+        "baseline": record.baseline or None,
+        "verdicts": analysis.verdicts,
+        "arms": {name: _measures(found) for name, found in analysis.measures.items()},
+        "comparisons": [_comparison(compared) for compared in analysis.comparisons],
+        "by_kind": {kind: _measures(cells) for kind, cells in analysis.by_kind.items()},
+        "length_reward_correlation": _measures(analysis.length_reward),
+        "caveats": analysis.caveats,
+        "cost": {arm.name: arm.cost for arm in record.arms},
+        "provenance": record.provenance,
+        "events": record.events,
+        "notes": record.notes,
+    }
+    checked: dict[str, Any] = plain(document)
+    return checked
+
+
+def _measures(found: dict[str, Measure]) -> dict[str, dict[str, Any]]:
+    return {name: asdict(measure) for name, measure in found.items()}
+
+
+def _comparison(compared: Compared) -> dict[str, Any]:
+    return asdict(compared.comparison) | {"p_holm": compared.p_holm, "against": compared.against}
+
+
+def _write_pictures(directory: Path, pictures: list[plots.Picture]) -> None:
+    """Write each picture as SVG and PNG, and remove the pictures of an earlier report that this one has not."""
+    files = {f"{picture.name}.svg": picture.light for picture in pictures}
+    files |= {f"{picture.name}.png": picture.png for picture in pictures}
+    directory.mkdir(exist_ok=True)
+    for name, content in files.items():
+        atomic_write(directory / name, content)
+    for path in directory.iterdir():
+        if path.suffix in {".svg", ".png"} and path.name not in files:
+            path.unlink()
