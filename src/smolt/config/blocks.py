@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
 
 def as_number(value: object) -> object:
@@ -31,10 +31,12 @@ def as_path(value: object) -> object:
     """Accept `pathlib.Path` where a text is expected (the Python interface passes both).
 
     Raises:
-        ValueError: for a text with a zero byte, which no file system can hold.
+        ValueError: for an empty text, or one with a zero byte, which no file system can hold.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if value == "":
+        raise ValueError("must not be empty")
     if isinstance(value, str) and "\0" in value:
         raise ValueError("a path holds no zero byte")
     return value
@@ -56,7 +58,7 @@ def as_targets(value: object) -> object:
 Int = Annotated[int, Strict()]
 Bool = Annotated[bool, Strict()]
 Float = Annotated[float, BeforeValidator(as_number)]
-PathText = Annotated[str, BeforeValidator(as_path), Field(min_length=1)]
+PathText = Annotated[str, BeforeValidator(as_path)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -149,11 +151,12 @@ class Optim(Block):
     eps: Float = Field(default=1e-8, gt=0, description="Adam's epsilon")
     clip: Float = Field(default=1.0, ge=0, description="largest gradient norm; 0 = off")
 
-    @model_validator(mode="after")
-    def _betas_in_range(self) -> "Optim":
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("betas must both lie in [0, 1)")
-        return self
+    @field_validator("betas")
+    @classmethod
+    def _betas_in_range(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("must both lie in [0, 1)")
+        return betas
 
 
 class Budget(Block):

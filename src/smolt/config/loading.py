@@ -123,7 +123,9 @@ def _stage(data: dict[str, Any], wanted: str | None, origin: Origin) -> str:
     if said is not None and said not in STAGES:
         raise refusal(origin, [Complaint(("stage",), "unknown stage" + suggestion(str(said), STAGES))])
     sections = [name for name in data if name in STAGE_RECIPES and name not in ("reward", wanted)]
-    if said is None and ("study" in data or (sections and all(isinstance(data[name], dict) for name in sections))):
+    if said is None and (
+        "study" in data or (sections and all(isinstance(data[name], dict | None) for name in sections))
+    ):
         said = "study"
     if said is None and wanted is None:
         raise UserError(f"{origin.file}:1: stage: missing; say which: {', '.join(STAGES)}")

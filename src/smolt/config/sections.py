@@ -86,7 +86,7 @@ def expand_dotted(body: dict[str, Any], origin: Origin, at: KeyPath, keep_blocks
             origin.moved[(*at, *parts)] = (*at, key)
         target = expanded
         for part in parts[:-1]:
-            inner = target.setdefault(part, {})
+            inner = {} if target.get(part) is None else target[part]
             if not isinstance(inner, dict):
                 raise Misplaced((*at, key), f"{part} is given twice; write it as one block")
             target[part] = target = dict(inner)

@@ -123,7 +123,7 @@ class _Walk:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                raise UserError(f"{self.file}:{line}: {dotted(path)}: a key must be a plain word")
+                raise UserError(f"{self.file}:{line}: a key must be a plain word")
             here = (*path, key_node.value)
             if here in self.lines:
                 raise UserError(
