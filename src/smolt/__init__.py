@@ -17,6 +17,8 @@ _HOMES = {
     "dpo": "smolt.algorithms",
     "ppo": "smolt.algorithms",
     "grpo": "smolt.algorithms",
+    "Training": "smolt.training",
+    "Result": "smolt.training",
     "Turn": "smolt.records.nouns",
     "Demonstration": "smolt.records.nouns",
     "Preference": "smolt.records.nouns",

@@ -116,7 +116,10 @@ def test_nothing_runs_code_found_in_data(module: str) -> None:
 
 
 def broad(handler: ast.ExceptHandler) -> bool:
-    """Whether a handler catches everything."""
+    """Whether a handler catches everything and does not end by raising it again."""
+    last = handler.body[-1]
+    if isinstance(last, ast.Raise) and last.exc is None:
+        return False
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     return any(kind is None or dotted(kind) in {"Exception", "BaseException"} for kind in kinds)
 
