@@ -135,9 +135,7 @@ def test_written_files_read_back(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown split, a negative count, more demonstrations than problems and a used-up space (here: after one
-    attempt, of which 2 in 14 fall into test) are errors.
-    """
+    """An unknown split, a negative count, too many demonstrations, and a space used up (here: after 1 attempt)."""
     with pytest.raises(UserError, match="split: 'valid' is unknown"):
         generate(0, 1, "valid")  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(UserError, match="count: is -1"):

@@ -72,6 +72,10 @@ class Format:
         """Whether the row has the required columns, filled, and looks as the format does."""
         return all(row.get(column) is not None for column in self.required) and self.fits(row)
 
+    def has_columns(self, row: Row) -> bool:
+        """Whether the row has the required columns, filled or not."""
+        return all(column in row for column in self.required)
+
     def columns(self) -> str:
         """The columns as messages show them, the optional ones in brackets."""
         return ", ".join((*self.required, *(f"[{column}]" for column in self.optional)))

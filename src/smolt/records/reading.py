@@ -3,7 +3,7 @@
 import difflib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, TypeVar, overload
@@ -149,33 +149,31 @@ def _check_fields(name: str, form: Format, fields: Mapping[str, str]) -> None:
             )
 
 
-def _find_format(name: str, lines: Iterable[rows.Line], kind: Kind, given: str | None) -> Format:
+def _find_format(name: str, lines: list[rows.Line], kind: Kind, given: str | None) -> Format:
     """The format given, or the one most of the first rows match."""
-    candidates = _named_formats(name, given) if given not in (None, "auto") else FORMATS
-    serving = [form for form in candidates if kind in form.kinds]
-    if given not in (None, "auto") and len(serving) == 1:
-        return serving[0]
+    named = _named_formats(name, given) if given not in (None, "auto") else FORMATS
+    serving = [form for form in named if kind in form.kinds]
     seen = list(itertools.islice((line.row for line in lines if line.row is not None), _LOOKED_AT))
-    found = _most_matched(seen, serving)
+    exact = next((form for form in serving if form.name == given), None)
+    found = _most_matched(seen, serving) or exact
     if found is not None:
         return found
     if not seen:
-        first = next(iter(lines))
-        raise UserError(f"{name}:{first.number}: row: {first.problem}; no row could be parsed")
-    columns = ", ".join(sorted({str(column)[:60] for row in seen for column in row})[:30]) or "none"
-    other = _most_matched(seen, list(candidates))
+        raise UserError(f"{name}:{lines[0].number}: row: {lines[0].problem}; no row could be parsed")
+    other = _most_matched(seen, named) or next((form for form in named if form.name == given), None)
     if other is not None:
         raise UserError(
             f"{name}: its rows are {other.name} ({other.columns()}), which gives {', '.join(other.kinds)} but no "
-            f"{kind}; the formats that do: {_listed(serving)}"
+            f"{kind}; the formats that do: {_listed(form for form in FORMATS if kind in form.kinds)}"
         )
+    columns = ", ".join(sorted({str(column)[:60] for row in seen for column in row})[:30]) or "none"
     raise UserError(
         f"{name}: no known format has the columns {columns}; known for {kind}: {_listed(serving)}. "
         "Name one with `format`, and its columns with `fields`"
     )
 
 
-def _named_formats(name: str, given: str | None) -> list[Format]:
+def _named_formats(name: str, given: str | None) -> Sequence[Format]:
     """The formats of a name, or of a family: hh is hh and hh_prompt."""
     named = [form for form in FORMATS if form.name == given or form.name.startswith(f"{given}_")]
     if not named:
@@ -186,14 +184,14 @@ def _named_formats(name: str, given: str | None) -> list[Format]:
     return named
 
 
-def _most_matched(seen: list[Row], candidates: list[Format]) -> Format | None:
-    """The format that is the first match of the most rows."""
-    counts = Counter(
-        index
-        for row in seen
-        if (index := next((i for i, f in enumerate(candidates) if f.matches(row)), None)) is not None
-    )
-    return candidates[min(counts, key=lambda index: (-counts[index], index))] if counts else None
+def _most_matched(seen: list[Row], candidates: Sequence[Format]) -> Format | None:
+    """The format that is the first match of the most rows; where none matches, that has its columns, filled or not."""
+    for test in (Format.matches, Format.has_columns):
+        first = (next((index for index, form in enumerate(candidates) if test(form, row)), None) for row in seen)
+        counts = Counter(index for index in first if index is not None)
+        if counts:
+            return candidates[min(counts, key=lambda index: (-counts[index], index))]
+    return None
 
 
 def _listed(formats: Iterable[Format]) -> str:
