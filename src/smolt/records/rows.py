@@ -51,6 +51,8 @@ def read(path: str, split: str | None) -> Table:
     Raises:
         UserError: It does not exist, cannot be read, is of no known kind, or has no such split.
     """
+    if not path.strip():
+        raise UserError(f"{path}: path: is empty; name a file, a directory or a hub data set")
     try:
         place = Path(path).expanduser()
         if place.is_file():
