@@ -141,13 +141,14 @@ def verify(directory: Path) -> tuple[dict[str, Any], list[str]]:
     if seal != expected:
         return {}, [f"{path}: expected {seal[:64]!r} as its sha256, found {expected[:64]!r}"]
     index = jsontext.decode_object(content, str(path))
-    faults = (_fault(directory / name, blob["bytes"], blob["sha256"]) for name, blob in index["blobs"].items())
+    faults = (_fault(directory, name, blob["bytes"], blob["sha256"]) for name, blob in index["blobs"].items())
     return index, [fault for fault in faults if fault]
 
 
-def _fault(path: Path, size: int, digest: str) -> str | None:
-    if not _BLOB_NAME.fullmatch(path.name):
-        return f"{path}: not the name of a file in a checkpoint"
+def _fault(directory: Path, name: str, size: int, digest: str) -> str | None:
+    if not _BLOB_NAME.fullmatch(name):
+        return f"{directory / INDEX}: {name!r} is not the name of a file in a checkpoint"
+    path = directory / name
     try:
         found_size, found = path.stat().st_size, files.sha256_of(path)
     except OSError as error:

@@ -1,5 +1,6 @@
 """A run directory: created or continued by one process at a time, and never written over."""
 
+import contextlib
 import errno
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,22 +60,23 @@ class Run:
         directory = directory.resolve()
         current = identity.normal(manifest)
         _refuse_foreign(directory)
-        lock = _lock(directory, fresh)
-        try:
+        with contextlib.ExitStack() as failing:
+            lock = _lock(directory, fresh)
+            failing.callback(lock.release)
             files.sweep(directory)
             if (directory / CHECKPOINTS).is_dir():
                 files.sweep(directory / CHECKPOINTS)
             if not (directory / MANIFEST).exists():
                 _write_json(directory / MANIFEST, current)
-                return cls(directory, lock, current, [], loaded=True)
-            stored = identity.read_manifest(directory)
-            identity.refuse_other(directory, stored, current)
-            changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
-            warnings = [f"{line}: the numbers may differ in their last digits" for line in changed]
-            return cls(directory, lock, stored, warnings, loaded=False)
-        except BaseException:
-            lock.release()
-            raise
+                run = cls(directory, lock, current, [], loaded=True)
+            else:
+                stored = identity.read_manifest(directory)
+                identity.refuse_other(directory, stored, current)
+                changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
+                warnings = [f"{line}: the numbers may differ in their last digits" for line in changed]
+                run = cls(directory, lock, stored, warnings, loaded=False)
+            failing.pop_all()
+        return run
 
     @property
     def status(self) -> Status:

@@ -25,6 +25,13 @@ class DirectoryLock:
     def release(self) -> None:
         """Give the directory free; a second call does nothing."""
         if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)  # nobody shall read this process id as the next owner's
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file; in a forked child this leaves the parent's lock as it is."""
+        if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -35,7 +42,7 @@ _held: "weakref.WeakSet[DirectoryLock]" = weakref.WeakSet()
 def _release_in_child() -> None:
     """Close the copy a forked worker gets: it may outlive its parent and must not keep the parent's lock."""
     for lock in list(_held):
-        lock.release()
+        lock.abandon()
 
 
 os.register_at_fork(after_in_child=_release_in_child)
@@ -63,9 +70,9 @@ def acquire(directory: Path) -> DirectoryLock:
                     return lock
                 owner = _read_owner(descriptor)
             except OSError:
-                lock.release()
+                lock.abandon()
                 raise
-            lock.release()
+            lock.abandon()
         if owner is not None and _alive(owner):
             break
         time.sleep(PAUSE_SECONDS)  # the owner has the lock but has not signed it yet, or is just leaving

@@ -1,0 +1,209 @@
+"""Real processes: the lock, its death with its owner, kills, and signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from smolt.errors import DirectoryInUse
+from smolt.runs import Interrupts, Run
+
+MANIFEST = {"recipe": None, "data": None, "model": None, "renderer": None}
+
+OPENER = """
+import os, sys
+from pathlib import Path
+from smolt.errors import DirectoryInUse
+from smolt.runs import Run
+manifest = {"recipe": None, "data": None, "model": None, "renderer": None}
+run = None
+print("ready", flush=True)
+for line in sys.stdin:
+    action, _, directory = line.strip().partition(" ")
+    try:
+        if action == "close":
+            run = run.close() if run else None
+        elif action == "fork" and os.fork() == 0:
+            sys.stdin.read()
+            os._exit(0)
+        else:
+            run = Run.open(Path(directory), manifest=manifest, fresh=action == "fresh") if directory else run
+        print("ok", flush=True)
+    except DirectoryInUse as error:
+        print(error.exit_code, error, flush=True)
+"""
+
+SAVER = """
+import sys
+from pathlib import Path
+from smolt.runs import Run
+manifest = {"recipe": None, "data": None, "model": None, "renderer": None}
+with Run.open(Path(sys.argv[1]), manifest=manifest) as run:
+    checkpoint = run.load_checkpoint()
+    step = checkpoint.step if checkpoint else 0
+    print("ready", flush=True)
+    while True:
+        step += 1
+        run.log({"step": step})
+        run.sample({"step": step})
+        run.flush()
+        run.save_checkpoint(step, {"weights": b"%d" % step * 1000}, {"step": step})
+        print(step, flush=True)
+"""
+
+STEPPER = """
+import sys, time
+from smolt.runs import Interrupts
+with Interrupts() as interrupts:
+    print("ready", flush=True)
+    while not interrupts.requested:
+        time.sleep(0.005)
+    print("saving", flush=True)
+    sys.stdin.read()
+print("saved", flush=True)
+sys.exit(interrupts.exit_code)
+"""
+
+
+class Worker:
+    """A process that answers each line it gets with one line."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.pid = process.pid
+
+    def send(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def read(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def ask(self, line: str) -> str:
+        self.send(line)
+        return self.read()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def worker(script: str, *arguments: str) -> Iterator[Worker]:
+    command = [sys.executable, "-c", script, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            started = Worker(process)
+            assert started.read() == "ready"
+            yield started
+        finally:
+            process.kill()
+
+
+def test_a_second_process_gets_the_pid_of_the_first(tmp_path: Path) -> None:
+    with worker(OPENER) as other:
+        assert other.ask(f"open {tmp_path}") == "ok"
+        with pytest.raises(DirectoryInUse, match=rf"another process \(pid {other.pid}\) works here") as caught:
+            Run.open(tmp_path, manifest=MANIFEST)
+        assert caught.value.exit_code == 75
+        assert other.ask("close") == "ok"
+        with Run.open(tmp_path, manifest=MANIFEST):
+            assert other.ask(f"open {tmp_path}").startswith(f"75 {tmp_path}: another process (pid {os.getpid()})")
+
+
+def test_the_lock_dies_with_its_killed_owner(tmp_path: Path) -> None:
+    with worker(OPENER) as other:
+        assert other.ask(f"open {tmp_path}") == "ok"
+        other.kill()
+        Run.open(tmp_path, manifest=MANIFEST).close()
+
+
+def test_a_forked_worker_that_outlives_the_owner_does_not_hold_the_lock(tmp_path: Path) -> None:
+    with worker(OPENER) as other:
+        assert other.ask(f"open {tmp_path}") == "ok"
+        assert other.ask("fork") == "ok"
+        with pytest.raises(DirectoryInUse):
+            Run.open(tmp_path, manifest=MANIFEST)
+        other.kill()
+        Run.open(tmp_path, manifest=MANIFEST).close()
+
+
+def test_four_that_start_at_once(tmp_path: Path) -> None:
+    """25 rounds in new directories: one wins, three get its pid. 10 rounds with --fresh in one directory: one wins.
+
+    There the three may also get the pid of the one that set the old directory aside and lost the new one to another.
+    """
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(OPENER)) for _ in range(4)]
+        for number in range(35):
+            action = f"open {tmp_path}/{number}/run" if number < 25 else f"fresh {tmp_path}/0/run"
+            for each in workers:
+                each.send(action)
+            replies = {each.pid: each.read() for each in workers}
+            winners = [pid for pid, reply in replies.items() if reply == "ok"]
+            assert len(winners) == 1, replies
+            losers = [reply for reply in replies.values() if reply != "ok"]
+            owners = winners if number < 25 else list(replies)
+            assert all(re.match(rf"75 .*\(pid ({'|'.join(map(str, owners))})\)", reply) for reply in losers), losers
+            assert [each.ask("close") for each in workers] == ["ok"] * 4
+    assert len([path for path in (tmp_path / "0").iterdir() if path.name != "run"]) == 10
+
+
+def test_sigkill_at_12_moments_of_a_run_that_saves_all_the_time(tmp_path: Path) -> None:
+    """After each kill: the last checkpoint it reported, or a later one; the rows up to it, and no others."""
+    reached = 0
+    for round_number in range(12):
+        with worker(SAVER, str(tmp_path)) as saver:
+            for _ in range(1 + round_number % 3):
+                reported = int(saver.read())
+            saver.kill()
+        with Run.open(tmp_path, manifest=MANIFEST) as run:
+            checkpoint = run.load_checkpoint()
+            assert checkpoint is not None
+            assert checkpoint.step >= reported > reached
+            assert checkpoint.read("weights") == b"%d" % checkpoint.step * 1000
+            assert run.warnings == []
+            for name in ("metrics.jsonl", "samples.jsonl"):
+                lines = (tmp_path / name).read_text().splitlines()
+                assert [json.loads(line)["step"] for line in lines] == list(range(1, checkpoint.step + 1))
+            reached = checkpoint.step
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_saves_and_exits_with_128_plus_its_number(number: signal.Signals, code: int) -> None:
+    with worker(STEPPER) as stepper:
+        stepper.process.send_signal(number)
+        assert stepper.read() == "saving"
+        assert stepper.process.stdin is not None
+        stepper.process.stdin.close()
+        assert stepper.read() == "saved"
+        assert stepper.process.wait() == code
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_leaves_at_once(second: signal.Signals) -> None:
+    """It ends by the signal itself, which shells report as 128 + its number, before anything is saved."""
+    with worker(STEPPER) as stepper:
+        stepper.process.send_signal(signal.SIGINT)
+        assert stepper.read() == "saving"
+        stepper.process.send_signal(second)
+        assert stepper.process.wait() == -second
+        assert stepper.read() == ""
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
+    with Interrupts() as interrupts:
+        assert (interrupts.requested, interrupts.exit_code) == (False, None)
+        signal.raise_signal(signal.SIGTERM)
+        assert (interrupts.requested, interrupts.exit_code) == (True, 143)
+    assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before
