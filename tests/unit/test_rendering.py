@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from smolt.errors import UserError
-from smolt.records.nouns import Context, Turn
+from smolt.records import Context, Turn
 from smolt.rendering import Renderer, load_renderer, train_tokenizer
 from tests.shared import shared_path
 from tests.unit import tokenizers_on_the_spot as made

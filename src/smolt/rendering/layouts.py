@@ -12,7 +12,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from smolt.errors import UserError
-from smolt.records.nouns import Context, Turn
+from smolt.records import Context, Turn
 
 Style = Literal["chat", "dialogue", "plain", "question"]
 STYLES: tuple[str, ...] = get_args(Style)

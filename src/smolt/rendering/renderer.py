@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from smolt.errors import UserError
-from smolt.records.nouns import Context, Turn
+from smolt.records import Context, Turn
 from smolt.rendering.control_tokens import PROBE, ControlEncoder, control_tokens
 from smolt.rendering.layouts import PLAIN_LAYOUTS, STRIPS, STYLES, TRIALS, chat_layout, plain_text, template_text
 

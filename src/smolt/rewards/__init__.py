@@ -1,0 +1,30 @@
+"""Rewards: rules, verifiers and Python functions behind one shape, `(questions, answers) -> list[Score]`."""
+
+from smolt.rewards.build import build_reward
+from smolt.rewards.linter import Finding, lint_reward
+from smolt.rewards.mix import Part, mix
+from smolt.rewards.numbers import EXTRACTOR, Extraction, equal_numbers, extract, parse_number
+from smolt.rewards.python import python_reward
+from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length, per_answer
+from smolt.rewards.sentiment import sentiment
+
+__all__ = [
+    "EXTRACTOR",
+    "Extraction",
+    "Finding",
+    "Part",
+    "Reward",
+    "build_reward",
+    "equal_numbers",
+    "exact_words",
+    "extract",
+    "format_hints",
+    "gsm8k",
+    "length",
+    "lint_reward",
+    "mix",
+    "parse_number",
+    "per_answer",
+    "python_reward",
+    "sentiment",
+]

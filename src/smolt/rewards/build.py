@@ -1,0 +1,93 @@
+"""From a recipe's `reward:` block to one reward function."""
+
+import difflib
+import inspect
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from smolt.config import RewardPart
+from smolt.errors import UserError
+from smolt.rewards.mix import Part, mix
+from smolt.rewards.python import python_reward
+from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length
+from smolt.rewards.sentiment import sentiment
+
+RULES: dict[str, Callable[..., Reward]] = {
+    "gsm8k": gsm8k,
+    "format": format_hints,
+    "sentiment": sentiment,
+    "length": length,
+    "exact_words": exact_words,
+}
+"""Name in a recipe -> factory; the part's options are the factory's arguments."""
+
+WITH_MODEL = ("model", "judge")
+"""Parts that a model rates: the caller builds them."""
+
+NAMES = (*RULES, "python", *WITH_MODEL)
+
+
+def build_reward(
+    parts: Sequence[RewardPart],
+    *,
+    model_reward: Callable[[RewardPart], Reward] | None = None,
+    cap: float | None = None,
+) -> Reward:
+    """The reward a recipe asks for (see mix.mix for its components).
+
+    Args:
+        parts: the recipe's parts; a second part of one name is shown as "name_2".
+        model_reward: builds the parts "model" and "judge" (it has the models); None when there is no such thing here.
+        cap: the sum is clipped to [-cap, cap].
+
+    Raises:
+        UserError: an unknown name or option (with the nearest), a missing or needless path.
+    """
+    seen: Counter[str] = Counter()
+    made: list[Part] = []
+    for part in parts:
+        seen[part.name] += 1
+        label = part.name if seen[part.name] == 1 else f"{part.name}_{seen[part.name]}"
+        made.append(Part(label, part.weight, _reward(part, model_reward)))
+    return mix(made, cap)
+
+
+def _reward(part: RewardPart, model_reward: Callable[[RewardPart], Reward] | None) -> Reward:
+    if part.name in WITH_MODEL:
+        if model_reward is None:
+            raise UserError(f"reward {part.name}: no model can be loaded here; use a rule or a python function")
+        return model_reward(part)
+    if part.name == "python":
+        if part.path is None:
+            raise UserError('reward python: path: is missing; give "file.py:function"')
+        return python_reward(part.path, part.options)
+    if part.name not in RULES:
+        raise UserError(f"reward: {part.name!r} is unknown{_nearest(part.name, NAMES)}")
+    if part.path is not None:
+        raise UserError(f"reward {part.name}: path: is not used by this reward; remove it")
+    return _from_options(part, RULES[part.name])
+
+
+def _from_options(part: RewardPart, factory: Callable[..., Reward]) -> Reward:
+    """Call a factory with a part's options, after a check of their names."""
+    known = inspect.signature(factory).parameters
+    for option in part.options:
+        if option not in known:
+            raise UserError(f"reward {part.name}: options.{option}: unknown option{_nearest(option, tuple(known))}")
+    needed = [name for name, entry in known.items() if entry.default is inspect.Parameter.empty]
+    missing = [name for name in needed if name not in part.options]
+    if missing:
+        raise UserError(f"reward {part.name}: options.{missing[0]}: is missing")
+    options: dict[str, Any] = dict(part.options)
+    try:
+        return factory(**options)
+    except TypeError as fault:
+        raise UserError(f"reward {part.name}: options {options}: {fault}") from fault
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    return f"; there are {', '.join(known)}" if known else "; this reward has none"
