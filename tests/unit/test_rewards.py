@@ -61,7 +61,7 @@ def test_gsm8k_refuses_an_unknown_equality() -> None:
 
 
 def test_format_hints() -> None:
-    r"""Hints of "Thus the answer is \boxed{2}": 0.2 + 0.2 + 0.5 = 0.9, capped to 0.5; plain "2": 0; 101 characters: 0.2."""
+    r"""Hints of "Thus the answer is \boxed{2}": 0.2 + 0.2 + 0.5 = 0.9, capped 0.5; "2": 0; 101 characters: 0.2."""
     text = "Thus the answer is \\boxed{2}"
     assert one(format_hints(cap=None), text).value == pytest.approx(0.9)
     assert one(format_hints(), text).value == 0.5
