@@ -52,7 +52,9 @@ class Policy:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """What training this role changes, by name."""
-        return role_parameters(self.trunk, self.adapter)
+        if self.adapter is None:
+            return dict(self.trunk.network.named_parameters())
+        return self.trunk.adapter_parameters(self.adapter)
 
     def as_reference(self) -> "Policy":
         """This policy as it is now, frozen: the bare trunk under a fresh adapter, else a copy."""
@@ -100,14 +102,11 @@ class Scorer:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """What training this role changes, by name; the head is `score.weight`."""
-        return {**role_parameters(self.trunk, self.adapter), "score.weight": self.head.weight}  # type: ignore[dict-item]
-
-
-def role_parameters(trunk: Trunk, adapter: str | None) -> dict[str, nn.Parameter]:
-    """An adapter's parameters, or with full weights all of the backbone's and a separate head's."""
-    if adapter is not None:
-        return trunk.adapter_parameters(adapter)
-    return {name: value for name, value in trunk.network.named_parameters() if not name.startswith("score.")}
+        if self.adapter is None:
+            own = dict(self.trunk.backbone.named_parameters())
+        else:
+            own = self.trunk.adapter_parameters(self.adapter)
+        return {**own, "score.weight": self.head.weight}  # type: ignore[dict-item]
 
 
 def spread(flat: Tensor, groups: Groups) -> Tensor:

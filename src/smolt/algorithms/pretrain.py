@@ -1,0 +1,113 @@
+"""A tokenizer and a small Llama from plain text: the model that a study from scratch starts with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from smolt import counters
+from smolt.algorithms.sft import sft_loss
+from smolt.checks import forward_facts
+from smolt.config import PretrainRecipe, Shape
+from smolt.errors import UserError
+from smolt.fitting import Learner, Role
+from smolt.groups import Groups, from_answers, join, without_gradient
+from smolt.models import Policy
+from smolt.numerics import masked_sum
+from smolt.records import load
+from smolt.rendering import Renderer, train_tokenizer
+from smolt.saving import save_policy
+from smolt.streams import Rows, updates_of
+from smolt.training import Dev, Plan, Training, seconds_of
+from smolt.trunk import Precision, Trunk, choose_precision
+
+
+def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = False) -> Training:
+    """Next-token prediction on rows of `shape.window` tokens.
+
+    Args:
+        recipe: text, tokenizer, shape and how long.
+        out: run directory; a new temporary one unless given.
+        fresh: set an existing run directory aside.
+    """
+    text = load(recipe.data, "text")
+    renderer = Renderer(train_tokenizer(text.records, recipe.tokenizer.vocab, recipe.tokenizer.digits))
+    items = text_rows(text.records, renderer, recipe.shape.window)
+    precision = choose_precision(recipe.model.device, recipe.model.dtype, recipe.model.threads)
+    policy = Policy(make_trunk(recipe.shape, renderer, precision, recipe.seed), None)
+    total = updates_of(recipe.budget, len(items), recipe.batch)
+    return Training(
+        Plan(
+            stage="pretrain",
+            recipe=recipe,
+            identity={"model": "from nothing", "renderer": renderer.fingerprint, "data": text.sha256},
+            stream=Rows(items, recipe.batch, total, recipe.seed),
+            loss=sft_loss(policy),
+            learner=Learner({"policy": Role(policy.parameters())}, recipe.optim, total),
+            micro_tokens=policy.trunk.micro_tokens(recipe.budget.memory),
+            save=lambda directory: save_policy(policy, renderer, directory),
+            result=policy,
+            dev=dev_text(policy, renderer, recipe),
+            facts={**forward_facts(policy.trunk), "records": len(items)},
+            seconds=seconds_of(recipe.budget),
+        ),
+        out,
+        fresh,
+    )
+
+
+def text_rows(texts: Sequence[str], renderer: Renderer, window: int) -> list[Groups]:
+    """All texts end to end, a stop token after each, cut into rows; a row is the answer to an empty context.
+
+    Raises:
+        UserError: there is less text than one row.
+    """
+    start = renderer.context(())
+    size = window - len(start)
+    tokens = [token for text in texts for token in renderer.answer(text)]
+    rows = [tokens[place : place + size] for place in range(0, len(tokens) - size + 1, size)]
+    if not rows:
+        raise UserError(f"data: {len(tokens)} tokens of text are less than one row of {size}; give more text")
+    return [from_answers([start], [[row]], stopped=False) for row in rows]
+
+
+def make_trunk(shape: Shape, renderer: Renderer, precision: Precision, seed: int) -> Trunk:
+    """A Llama of the given shape with random weights, all trained."""
+    tokenizer = renderer.tokenizer
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.mlp or -(-8 * shape.hidden // 3 // 64) * 64,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads or shape.heads,
+        max_position_embeddings=shape.window,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+        use_cache=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(counters.key(seed, 0) % 2**63)
+        network = LlamaForCausalLM(config)
+    trunk = Trunk(network.to(precision.device), precision, "")
+    trunk.choose_forward()
+    trunk.train_all()
+    return trunk
+
+
+def dev_text(policy: Policy, renderer: Renderer, recipe: PretrainRecipe) -> Dev | None:
+    """Loss in nats per token on held-out text."""
+    if recipe.dev is None:
+        return None
+    rows = text_rows(load(recipe.dev, "text").records, renderer, recipe.shape.window)[: recipe.watch.items]
+    groups, tokens = join(rows), policy.trunk.micro_tokens(recipe.budget.memory)
+
+    def measure() -> dict[str, Any]:
+        logprobs = without_gradient(groups, tokens, lambda part: policy(part)[0])
+        return {"loss": -float(masked_sum(logprobs.double(), groups.mask)) / int(groups.lengths.sum())}
+
+    return Dev(measure, "loss", "min")

@@ -1,0 +1,113 @@
+"""What PPO and GRPO share before their arithmetic begins: policy, questions, reward, sampling, dev measurement."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smolt.config import GRPORecipe, PPORecipe, RewardPart
+from smolt.errors import SelfCheckError
+from smolt.fitting import Metrics
+from smolt.learned import learned_reward
+from smolt.models import Policy, open_policy
+from smolt.preparation import Ground, open_ground, question_list
+from smolt.records import Question, Turn
+from smolt.rewards import build_reward, python_reward
+from smolt.sampling import Drawing, sample
+from smolt.streams import Reward, as_answers, mean
+from smolt.training import Dev
+
+GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
+FIRST_RATIO = 1e-5  # mean |ratio - 1| allowed before the first step of a rollout, fp32
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """The parts of a rollout stage."""
+
+    ground: Ground
+    policy: Policy
+    questions: list[Question]
+    dropped: int
+    sha256: str
+    reward: Reward
+    drawing: Drawing
+    micro_tokens: int
+
+
+def open_rollouts(
+    recipe: PPORecipe | GRPORecipe,
+    questions: Sequence[Question | str] | None,
+    reward: Callable[..., Any] | None,
+) -> Rolling:
+    """Load what a rollout stage works with.
+
+    Args:
+        recipe: the stage's recipe.
+        questions: instead of `recipe.data`.
+        reward: a Python function instead of `recipe.reward`.
+    """
+    ground = open_ground(recipe.model)
+    source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
+    asked, dropped, digest = question_list(source, ground.renderer, ground.window, recipe.sampling.max_tokens)
+    policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
+
+    def model_reward(part: RewardPart) -> Reward:
+        return learned_reward(part, ground.precision)
+
+    rater = python_reward(reward) if reward is not None else build_reward(
+        recipe.reward.parts, model_reward=model_reward, cap=recipe.reward.cap
+    )
+    sampling = recipe.sampling
+    return Rolling(
+        ground=ground,
+        policy=policy,
+        questions=asked,
+        dropped=dropped,
+        sha256=digest,
+        reward=rater,
+        drawing=Drawing(sampling.max_tokens, sampling.temperature, sampling.batch, ground.renderer.stop_ids),
+        micro_tokens=policy.trunk.micro_tokens(recipe.budget.memory),
+    )
+
+
+def as_question(question: Question | str) -> Question:
+    """A text as a question of one user turn."""
+    return Question((Turn("user", question),)) if isinstance(question, str) else question
+
+
+def dev_rewards(rolling: Rolling, recipe: PPORecipe | GRPORecipe) -> Dev | None:
+    """Mean reward, stop rate and length of greedy answers to held-out questions."""
+    if recipe.dev is None:
+        return None
+    ground, sampling = rolling.ground, recipe.sampling
+    held_out, _, _ = question_list(recipe.dev, ground.renderer, ground.window, sampling.max_tokens)
+    asked = held_out[: recipe.watch.items]
+    contexts = [ground.renderer.context(question.context) for question in asked]
+    greedy = Drawing(sampling.max_tokens, 0.0, sampling.batch, ground.renderer.stop_ids)
+
+    def measure() -> dict[str, float]:
+        groups = sample(rolling.policy, contexts, 1, greedy, (recipe.seed,))
+        scores = rolling.reward(asked, as_answers(groups, ground.renderer))
+        figures = {
+            "reward": mean([score.value for score in scores]),
+            "stop_rate": float(groups.stopped.float().mean()),
+            "length": float(groups.lengths.float().mean()),
+        }
+        for name in {name for score in scores for name in score.components}:
+            figures[name] = mean([score.components.get(name) for score in scores])
+        return {name: value for name, value in figures.items() if value is not None}
+
+    return Dev(measure, "reward", "max")
+
+
+def check_first_ratio(step: int, metrics: Metrics) -> None:
+    """Before the first optimizer step of a rollout the ratio is 1 and the clip does not act.
+
+    Raises:
+        SelfCheckError: it is not.
+    """
+    if step == 0 and metrics.get("ratio_error", 0.0) > FIRST_RATIO:
+        raise SelfCheckError(
+            f"the ratio before the first step of a rollout is off 1 by {metrics['ratio_error']:.1e} on average: "
+            "dropout is on, or old and new log-probabilities come from different forwards"
+        )

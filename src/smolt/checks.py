@@ -1,0 +1,69 @@
+"""Checks before the first update. Each raises SelfCheckError and names the likely cause; nothing else holds a run up."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolt.errors import SelfCheckError
+from smolt.groups import Groups
+from smolt.models import Policy
+from smolt.rendering import Renderer
+from smolt.trunk import Trunk
+
+LOOKED_AT = 64
+SAME_POLICY = 1e-6
+MISMATCH = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.25}
+
+
+def forward_facts(trunk: Trunk) -> dict[str, Any]:
+    """How the forward is computed, for the record."""
+    precision = trunk.precision
+    facts: dict[str, Any] = {
+        "forward": "packed" if trunk.packed else "padded",
+        "device": precision.device.type,
+        "dtype": str(precision.dtype).removeprefix("torch."),
+        "parameters": sum(parameter.numel() for parameter in trunk.network.parameters()),
+    }
+    return facts | ({"forward_note": trunk.why} if trunk.why else {})
+
+
+def answer_tokens_only(items: Sequence[Groups], renderer: Renderer) -> None:
+    """The loss is on each answer and its stop token, exactly: the stop token ends the answer and stands nowhere else."""
+    for number, item in enumerate(items[:LOOKED_AT]):
+        for answer in item.answers:
+            ids = answer.tolist()
+            if ids[-1] != renderer.stop_id or renderer.stop_id in ids[:-1]:
+                raise SelfCheckError(
+                    f"record {number + 1}: the answer must end with the stop token {renderer.stop_id} and hold no "
+                    f"other; it ends with {ids[-3:]} (chat template?)"
+                )
+        if int(item.mask.sum()) != sum(len(answer) for answer in item.answers):
+            raise SelfCheckError(f"record {number + 1}: the loss mask is not the answer (padding)")
+
+
+def same_policy(policy: Policy, reference: Policy, groups: Groups) -> None:
+    """At step 0 the policy is its reference: their log-probabilities are equal."""
+    with torch.no_grad():
+        difference = float((policy(groups)[0] - reference(groups)[0]).abs().max())
+    if not difference <= SAME_POLICY:
+        raise SelfCheckError(
+            f"KL(policy, reference) at step 0 is not 0: log-probabilities differ by {difference:.1e} "
+            "(another adapter, a different precision, or dropout that is on)"
+        )
+
+
+def sampler_agrees(sampled: Tensor, recomputed: Tensor, mask: Tensor, dtype: torch.dtype) -> float:
+    """Largest difference between the sampler's log-probabilities and the training forward's.
+
+    Raises:
+        SelfCheckError: above 1e-4 in fp32 (0.25 in half precision).
+    """
+    difference = float((sampled - recomputed).abs().masked_fill(~mask, 0.0).max())
+    if not difference <= MISMATCH[dtype]:
+        raise SelfCheckError(
+            f"sampled and recomputed log-probabilities differ by {difference:.1e} (allowed {MISMATCH[dtype]:g}): "
+            "template, temperature, padding, dropout or dtype differ between sampler and training"
+        )
+    return difference
