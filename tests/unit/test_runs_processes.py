@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -207,3 +208,17 @@ def test_handlers_are_put_back() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert (interrupts.requested, interrupts.exit_code) == (True, 143)
     assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before
+
+
+def test_outside_the_main_thread_nothing_is_caught() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def enter() -> None:
+        with Interrupts() as interrupts:
+            seen.extend([interrupts.requested, signal.getsignal(signal.SIGINT) == before])
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [False, True]
