@@ -51,7 +51,7 @@ def tiny_model(
     """Write a model of 2 layers, width 32 and 4 heads (2 for keys and values where it groups them).
 
     Weights are ten times wider than a fresh initialisation and biases are not zero, so that a wrong position, mask or
-    temperature is visible in the logits. Equal arguments give equal bytes. Dropout stays at each architecture's default.
+    temperature is visible in the logits. Equal arguments give equal bytes. Dropout keeps its default.
 
     Args:
         directory: where to; created.
