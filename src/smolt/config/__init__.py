@@ -16,7 +16,7 @@ from smolt.config.blocks import (
     Save,
     Watch,
 )
-from smolt.config.loading import STAGES, find_recipe, load_recipe, make_recipe, recipe_hash, shipped_recipes
+from smolt.config.loading import STAGES, find_recipe, load_recipe, make_block, make_recipe, recipe_hash, shipped_recipes
 from smolt.config.recipes import (
     GAE,
     Advantage,
@@ -89,6 +89,7 @@ __all__ = [
     "Watch",
     "find_recipe",
     "load_recipe",
+    "make_block",
     "make_recipe",
     "recipe_hash",
     "section_references",

@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from smolt.config.blocks import Block
 from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
 from smolt.config.sections import expand_dotted, expand_study, read_study
 from smolt.config.studies import STAGE_RECIPES, Recipe, StudyRecipe
@@ -17,6 +18,7 @@ from smolt.config.yaml_reader import Document, KeyPath, read_text, read_yaml
 from smolt.errors import UserError
 
 WITH_PATH_ALONE = ("model", "data", "dev", "test")
+BlockT = TypeVar("BlockT", bound=Block)
 STAGES = (*STAGE_RECIPES, "study")
 
 
@@ -72,6 +74,18 @@ def make_recipe(stage: str, **values: Any) -> Recipe:
             _set(plain, name, _plain(value), origin, name)
     origin.arguments.clear()
     return _built(plain, stage, origin)
+
+
+def make_block(block: type[BlockT], **values: Any) -> BlockT:
+    """One block from plain values, such as a command's options.
+
+    Raises:
+        UserError: with every mistake found.
+    """
+    try:
+        return block.model_validate(values)
+    except ValidationError as error:
+        raise refusal(Origin("option"), complaints_about(error, block)) from None
 
 
 def recipe_hash(recipe: BaseModel) -> str:

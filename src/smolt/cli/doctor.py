@@ -1,0 +1,140 @@
+"""`smolt doctor`: the machine, and whether a recipe's model and data can be used, before hours are spent."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from smolt.cli.outcomes import Outcome, deliver
+from smolt.cli.training import Json, Overrides
+from smolt.errors import UserError
+
+GIB = 2**30
+PACKAGES = ("smolt", "torch", "transformers", "peft", "tokenizers", "safetensors", "pydantic")
+KINDS = {
+    "sft": "demonstrations",
+    "reward": "preferences",
+    "dpo": "preferences",
+    "ppo": "questions",
+    "grpo": "questions",
+    "pairs": "questions",
+    "pretrain": "text",
+}
+Subject = Annotated[str | None, typer.Argument(metavar="[RECIPE|MODEL]", help="What to check besides the machine.")]
+
+
+def doctor(subject: Subject = None, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Check the machine, and a model or the model and data of a recipe."""
+    deliver(lambda: examined(subject, overrides or []), as_json)
+
+
+def examined(subject: str | None, overrides: list[str]) -> Outcome:
+    """What was found; problems make the exit code 2.
+
+    Raises:
+        UserError: the recipe itself is wrong.
+    """
+    facts: dict[str, Any] = {"machine": machine()}
+    checks = list(_checks(subject, overrides)) if subject is not None else []
+    if checks:
+        facts["checks"] = checks
+    facts["ok"] = all(check["ok"] for check in checks)
+    lines = [f"{name}: {value}" for name, value in facts["machine"].items()]
+    lines += [f"{'ok' if check['ok'] else 'PROBLEM'}: {check['what']}: {check['found']}" for check in checks]
+    words = "\n".join(lines)
+    return Outcome(facts, words, 0 if facts["ok"] else UserError.exit_code)
+
+
+def machine() -> dict[str, Any]:
+    """Python, packages, cores, threads, memory, disk and device of this machine; sizes in GiB."""
+    import torch
+
+    versions = {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    found: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **versions,
+        "cores": len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(memory, 1),
+        "disk_free_gib": round(shutil.disk_usage(".").free / GIB, 1),
+        "device": "cpu",
+    }
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        found |= {"device": f"cuda ({card.name})", "device_memory_gib": round(card.total_memory / GIB, 1)}
+        found["bf16"] = torch.cuda.is_bf16_supported()
+    elif torch.backends.mps.is_available():
+        found["device"] = "mps"
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _checks(subject: str, overrides: list[str]) -> Iterator[dict[str, Any]]:
+    """Each model and data block of the subject, looked at once."""
+    from smolt.config import Model, StudyRecipe, load_recipe, make_block, shipped_recipes
+
+    is_recipe = subject in shipped_recipes() or Path(subject).suffix in (".yaml", ".yml")
+    if not is_recipe:
+        yield _check_model(make_block(Model, path=subject))
+        return
+    recipe = load_recipe(subject, None, overrides)
+    yield {"what": "recipe", "ok": True, "found": f"a valid {recipe.stage} recipe"}
+    stages = [section.recipe for section in recipe.sections] if isinstance(recipe, StudyRecipe) else [recipe]
+    seen = set()
+    for stage in stages:
+        for block, path, check in _blocks(stage):
+            if path not in seen and "{" not in path:
+                seen.add(path)
+                yield check(block)
+
+
+def _blocks(recipe: Any) -> Iterator[tuple[Any, str, Any]]:
+    """The model and data blocks of a stage recipe, with what checks them."""
+    fields = type(recipe).model_fields
+    values = dict(recipe)
+    if "model" in fields and recipe.stage != "pretrain":
+        yield values["model"], values["model"].path, _check_model
+    for name in ("data", "dev"):
+        block = values.get(name)
+        if block is not None and recipe.stage in KINDS:
+            kind = KINDS[recipe.stage]
+            yield block, block.path, lambda found, kind=kind: _check_data(found, kind)
+
+
+def _check_model(model: Any) -> dict[str, Any]:
+    from smolt.preparation import open_ground
+
+    try:
+        ground = open_ground(model)
+    except UserError as error:
+        return {"what": f"model {model.path}", "ok": False, "found": str(error)}
+    below = f" on {ground.located.base}" if ground.located.adapter else ""
+    device, dtype = ground.precision.device, str(ground.precision.dtype).removeprefix("torch.")
+    return {
+        "what": f"model {model.path}{below}",
+        "ok": True,
+        "found": f"window {ground.window} tokens, {device} in {dtype}",
+    }
+
+
+def _check_data(data: Any, kind: Any) -> dict[str, Any]:
+    from smolt.records import load
+
+    try:
+        found = load(data, kind)
+    except UserError as error:
+        return {"what": f"data {data.path}", "ok": False, "found": str(error)}
+    return {"what": f"data {data.path}", "ok": True, "found": found.describe()}

@@ -1,0 +1,175 @@
+"""The commands around one model: sample, eval, chat, merge; and report, which writes a report again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smolt.cli.outcomes import Outcome, deliver
+from smolt.cli.training import Json
+
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model, adapter or run directory, or a hub name.")]
+DataPath = Annotated[str, typer.Argument(metavar="DATA", help="Questions: JSONL, Parquet or a data set.")]
+OutFile = Annotated[Path, typer.Option("--out", help="Directory to write samples.jsonl into.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, its stop token included.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 = greedy.")]
+Samples = Annotated[int, typer.Option(min=1, help="Answers per question.")]
+Batch = Annotated[int, typer.Option(min=1, help="Answers decoded side by side.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same answers.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many questions.")]
+Format = Annotated[str | None, typer.Option("--format", help="Format of the data; detected unless given.")]
+Split = Annotated[str | None, typer.Option(help="Split of a data set with several.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+DType = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Rules = Annotated[list[str], typer.Option("--reward", help="Who judges, for example gsm8k; may be repeated.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for name, command in (("sample", sample), ("eval", evaluate), ("report", report), ("chat", chat), ("merge", merge)):
+        app.command(name)(command)
+
+
+def sample(
+    model: ModelPath,
+    data: DataPath,
+    out: OutFile,
+    samples: Samples = 1,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 1.0,
+    batch: Batch = 64,
+    seed: Seed = 0,
+    limit: Limit = None,
+    record_format: Format = None,
+    split: Split = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Let a model answer questions; the answers go to OUT/samples.jsonl."""
+
+    def work() -> Outcome:
+        from smolt.config import Data, EvaluationSampling, Model, make_block
+        from smolt.evaluation import sample_answers
+
+        facts = sample_answers(
+            make_block(Model, path=model, device=device, dtype=dtype),
+            make_block(Data, path=data, format=record_format, split=split, limit=limit),
+            make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
+            samples=samples,
+            seed=seed,
+            out=out,
+        )
+        return Outcome(facts, f"{facts.get('n', '')} answers in {out / 'samples.jsonl'}".strip())
+
+    deliver(work, as_json)
+
+
+def evaluate(
+    model: ModelPath,
+    data: DataPath,
+    reward: Rules,
+    out: Annotated[Path | None, typer.Option("--out", help="Directory for samples.jsonl and the report.")] = None,
+    samples: Samples = 1,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.0,
+    batch: Batch = 64,
+    seed: Seed = 0,
+    limit: Limit = None,
+    record_format: Format = None,
+    split: Split = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure a model on questions: each figure with its interval and n."""
+
+    def work() -> Outcome:
+        from smolt.config import Data, EvaluationSampling, Model, RewardMix, make_block
+        from smolt.evaluation import evaluate_model
+
+        facts = evaluate_model(
+            make_block(Model, path=model, device=device, dtype=dtype),
+            make_block(Data, path=data, format=record_format, split=split, limit=limit),
+            make_block(RewardMix, parts=reward),
+            make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
+            samples=samples,
+            seed=seed,
+            out=out,
+        )
+        return Outcome(facts, measures(facts))
+
+    deliver(work, as_json)
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished study or evaluation.")],
+    as_json: Json = False,
+) -> None:
+    """Write a report again from its record."""
+
+    def work() -> Outcome:
+        import json
+
+        from smolt.report import rewrite_report
+
+        rewrite_report(directory)
+        facts = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+        return Outcome(facts, f"the report is {directory / 'report.html'}")
+
+    deliver(work, as_json)
+
+
+def chat(
+    model: ModelPath,
+    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.7,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens that hold this much probability.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 = all.")] = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+) -> None:
+    """Talk to a model in the terminal."""
+
+    def work() -> Outcome:
+        from smolt.chat import chat as converse
+        from smolt.config import ChatSampling, Model, make_block
+
+        sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+        converse(
+            make_block(Model, path=model, device=device, dtype=dtype), make_block(ChatSampling, **sampling), system
+        )
+        return Outcome({})
+
+    deliver(work, as_json=False)
+
+
+def merge(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="An adapter directory, or a run that holds one.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the merged model.")],
+    as_json: Json = False,
+) -> None:
+    """Merge an adapter into its base: a standalone model directory, checked against the adapter."""
+
+    def work() -> Outcome:
+        from smolt.merge import merge as merge_adapter
+
+        facts = merge_adapter(adapter, out)
+        return Outcome(facts, f"the merged model is in {out}")
+
+    deliver(work, as_json)
+
+
+def measures(facts: dict[str, object]) -> str:
+    """Each measure on a line: `accuracy 0.412 [0.368, 0.457], n = 500`."""
+    lines = []
+    for name, found in facts.items():
+        if isinstance(found, dict) and "value" in found:
+            value, low, high = (found.get(key) for key in ("value", "low", "high"))
+            shown = [f"{number:.3f}" if isinstance(number, int | float) else "-" for number in (value, low, high)]
+            lines.append(f"{name} {shown[0]} [{shown[1]}, {shown[2]}], n = {found.get('n')}")
+        elif isinstance(found, str | int | float):
+            lines.append(f"{name} {found}")
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""How every command ends: one JSON object on stdout or words for a person, and the exit code of what went wrong.
+
+This is the one place where exceptions become exit codes (docs/command-line.md).
+"""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+import typer
+
+from smolt.errors import DirectoryInUse, SelfCheckError, UserError
+
+DONE = 0
+WRONG_INPUT = 2
+OUT_OF_MEMORY = 71
+DISK = 74
+INTERRUPTED = 130
+TERMINATED = 143
+DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "failed to allocate")
+MEMORY_HINT = "out of memory; lower budget.memory, the batch, or the lengths, then run the same command again"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found.
+
+    Attributes:
+        facts: the JSON object that `--json` prints.
+        words: the same for a person.
+        exit_code: of the process.
+    """
+
+    facts: dict[str, Any]
+    words: str = ""
+    exit_code: int = DONE
+
+
+class Stopped(Exception):
+    """The command was interrupted in good order and can be continued."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def deliver(work: Callable[[], Outcome], as_json: bool) -> NoReturn:
+    """Run a command's work and leave with its exit code.
+
+    With `as_json` stdout carries exactly one JSON object, of an error as of a result; whatever else is printed on the
+    way, by libraries too, goes to stderr.
+
+    Raises:
+        typer.Exit: always, with the exit code.
+    """
+    stdout = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), _terminable():
+        outcome = _guarded(work)
+    _say(outcome, stdout, as_json)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _guarded(work: Callable[[], Outcome]) -> Outcome:
+    """The outcome of the work, or of the error that ended it; an error nobody expected passes with its traceback."""
+    try:
+        return work()
+    except (UserError, SelfCheckError, DirectoryInUse, Stopped) as error:
+        return _failed(error.exit_code, str(error))
+    except MemoryError:
+        return _failed(OUT_OF_MEMORY, MEMORY_HINT)
+    except KeyboardInterrupt:
+        return _failed(INTERRUPTED, "interrupted; the same command continues from the last checkpoint")
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in MEMORY_WORDS):
+            return _failed(OUT_OF_MEMORY, f"{MEMORY_HINT} ({str(error).splitlines()[0]})")
+        raise
+    except OSError as error:
+        from smolt.runs import StorageError
+
+        code = DISK if isinstance(error, StorageError) or error.errno in DISK_ERRORS else WRONG_INPUT
+        place = f"{error.filename}: " if error.filename else ""
+        return _failed(code, f"{place}{error.strerror or error}")
+
+
+def _failed(exit_code: int, message: str) -> Outcome:
+    return Outcome({"error": message, "exit_code": exit_code}, message, exit_code)
+
+
+def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> None:
+    failed = "error" in outcome.facts
+    try:
+        if as_json:
+            stdout.write(json.dumps(finite(outcome.facts), ensure_ascii=False, allow_nan=False) + "\n")
+        elif not failed and outcome.words:
+            stdout.write(outcome.words + "\n")
+        stdout.flush()
+    except BrokenPipeError:
+        # The reader left; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if failed:
+        label = "" if outcome.exit_code in (INTERRUPTED, TERMINATED) else "error: "
+        typer.echo(f"{label}{outcome.words}", err=True)
+
+
+def finite(value: Any) -> Any:
+    """JSON values with null for what is no finite number."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command with 143 where no training listens for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        raise Stopped(128 + number, "terminated; the same command continues from the last checkpoint")
+
+    before = signal.signal(signal.SIGTERM, receive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,90 @@
+"""What a training shows while it runs: one line a stage on a terminal, nothing where nobody looks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+FIGURES = (
+    ("reward", ("reward",), "{:+.3f}"),
+    ("loss", ("loss", "policy/loss"), "{:.4f}"),
+    ("KL", ("kl_sequence", "kl_reference", "kl", "kl_k1"), "{:.3f}"),
+    ("entropy", ("entropy",), "{:.2f}"),
+    ("stops", ("stop_rate",), "{:.0%}"),
+    ("length", ("length", "answer_length", "mean_length"), "{:.0f}"),
+    ("tokens/s", ("tokens_per_second",), "{:.0f}"),
+)
+
+
+class Running(Protocol):
+    """What the display asks of a training."""
+
+    @property
+    def stage(self) -> str:
+        """The stage's name."""
+
+    @property
+    def out(self) -> Path:
+        """Its run directory."""
+
+    @property
+    def total(self) -> int:
+        """Updates in all."""
+
+
+def figures(metrics: Mapping[str, Any]) -> str:
+    """The headline metrics of one update in a line: `reward +0.310  KL 0.020  stops 98%`."""
+    shown = []
+    for label, names, form in FIGURES:
+        value = next((metrics[name] for name in names if isinstance(metrics.get(name), int | float)), None)
+        if value is not None:
+            shown.append(f"{label} {form.format(value)}")
+    return "  ".join(shown)
+
+
+class Display:
+    """Shows trainings on stderr while entered; a study's stages get a line each."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console if console is not None else Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description:<10}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            redirect_stdout=False,
+        )
+        self._tasks: dict[Path, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, training: Running, done: int = 0) -> None:
+        """Give a training its line."""
+        if training.out not in self._tasks:
+            task = self._progress.add_task(training.stage, total=training.total, completed=done, figures="")
+            self._tasks[training.out] = task
+
+    def show(self, training: Running, metrics: Mapping[str, Any]) -> None:
+        """Show one update; its events (a skipped step, an early stop) stay on the screen above the lines."""
+        step = int(metrics["step"])
+        self.begin(training, step - 1)
+        self._progress.update(self._tasks[training.out], completed=step, figures=figures(metrics))
+        for event in [*metrics.get("events", []), *([metrics["stop"]] if "stop" in metrics else [])]:
+            self.remark(f"{training.stage} update {step}: {event}")
+
+    def remark(self, text: str) -> None:
+        """One line that stays, on stderr."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

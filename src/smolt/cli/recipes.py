@@ -1,0 +1,70 @@
+"""`smolt recipe`: list the shipped recipes, show one, check any."""
+
+from typing import Annotated
+
+import typer
+
+from smolt.cli.outcomes import Outcome, deliver
+from smolt.cli.training import Json, Overrides, RecipeName
+
+app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
+Stage = Annotated[str | None, typer.Option("--stage", help="The stage, where the recipe does not say it.")]
+
+
+@app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """List the shipped recipes."""
+    deliver(listed, as_json)
+
+
+@app.command("show")
+def show(name: RecipeName, as_json: Json = False) -> None:
+    """Print a recipe as it is written; with --json every field with its value."""
+    deliver(lambda: shown(name), as_json)
+
+
+@app.command("check")
+def check(recipe: RecipeName, overrides: Overrides = None, stage: Stage = None, as_json: Json = False) -> None:
+    """Check a recipe without loading data or models."""
+    deliver(lambda: checked(recipe, overrides or [], stage), as_json)
+
+
+def listed() -> Outcome:
+    """The shipped recipes, each with the first line of its file."""
+    from smolt.config import load_recipe, shipped_recipes
+
+    found = []
+    for name, path in shipped_recipes().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].strip("# ")
+        found.append({"name": name, "stage": load_recipe(name).stage, "about": first, "path": str(path)})
+    width = max((len(entry["name"]) for entry in found), default=0)
+    lines = [f"{entry['name']:<{width}}  {entry['stage']:<9}  {entry['about']}" for entry in found]
+    return Outcome({"recipes": found}, "\n".join(lines) or "no recipes are shipped")
+
+
+def shown(name: str) -> Outcome:
+    """The text of a recipe.
+
+    Raises:
+        UserError: there is none of this name, or it is wrong.
+    """
+    from smolt.config import find_recipe, load_recipe
+
+    path = find_recipe(name)
+    recipe = load_recipe(path)
+    return Outcome(recipe.model_dump(mode="json"), path.read_text(encoding="utf-8").rstrip("\n"))
+
+
+def checked(source: str, overrides: list[str], stage: str | None) -> Outcome:
+    """Whether a recipe is valid, and its hash.
+
+    Raises:
+        UserError: with all its mistakes.
+    """
+    from smolt.config import StudyRecipe, load_recipe, recipe_hash
+
+    recipe = load_recipe(source, stage, overrides)
+    names = [section.name for section in recipe.sections] if isinstance(recipe, StudyRecipe) else []
+    facts = {"valid": True, "stage": recipe.stage, "name": recipe.name, "sections": names, "hash": recipe_hash(recipe)}
+    parts = f" with the sections {', '.join(names)}" if names else ""
+    return Outcome(facts, f"{source}: a valid {recipe.stage} recipe{parts}")
