@@ -306,7 +306,9 @@ def format_p(p_value: float | None) -> str:
     """A p-value with two significant digits and its relation: `= 0.87`, `< 0.0001`, or `not available`."""
     if p_value is None:
         return "not available"
-    return "< 0.0001" if p_value < 1e-4 else f"= {p_value:.2g}"
+    if p_value < 1e-4:
+        return "< 0.0001"
+    return f"= {p_value:.{1 - math.floor(math.log10(p_value))}f}"
 
 
 def format_difference(value: float, comparison: Comparison) -> str:

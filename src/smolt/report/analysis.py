@@ -161,10 +161,12 @@ def _baseline(record: StudyRecord) -> Arm | None:
 def _comparisons(record: StudyRecord) -> list[Compared]:
     planned: list[tuple[Arm, Arm, Literal["baseline", "control"]]] = []
     baseline = _baseline(record)
+    candidates, controls = _of_role(record, "candidate"), _of_role(record, "control")
     if baseline is not None:
-        planned += [(baseline, arm, "baseline") for arm in _of_role(record, "candidate", "control")]
-    for control in _of_role(record, "control"):
-        planned += [(control, arm, "control") for arm in _of_role(record, "candidate")]
+        planned += [(baseline, arm, "baseline") for arm in candidates]
+    planned += [(control, arm, "control") for control in controls for arm in candidates]
+    if baseline is not None:
+        planned += [(baseline, arm, "baseline") for arm in controls]
     metrics = sorted(("accuracy", "reward"), key=lambda metric: metric != record.metric)
     return [compared for metric in metrics for compared in _family(planned, metric)]
 
@@ -278,10 +280,10 @@ def _caveats(record: StudyRecord) -> list[str]:
     baseline = _baseline(record)
     asked = {item.key for item in baseline.items} if baseline is not None else set()
     for arm in _of_role(record, "candidate", "control") if asked else []:
-        left_out = asked ^ {item.key for item in arm.items}
-        if left_out:
+        answered = {item.key for item in arm.items}
+        if answered != asked:
             sentences.append(
-                f"{len(left_out):,} questions were answered by only one of {arm.name} and {record.baseline}, "
-                "and are left out of their comparison."
+                f"{arm.name} against {record.baseline}: {len(asked ^ answered):,} of {len(asked | answered):,} "
+                "questions were answered by only one of the two and are left out."
             )
     return sentences

@@ -7,96 +7,86 @@ from typing import Any
 
 MOST_PANELS = 6
 MOST_POINTS = 300
-
-
-@dataclass(frozen=True)
-class Guide:
-    """A metric of metrics.jsonl under the names it goes by."""
-
-    title: str
-    names: tuple[str, ...]
-    good: str
+Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One metric of one arm's run: points (update, value), averaged to at most MOST_POINTS."""
+    """One metric of one arm's run: points (update, value), those of the run averaged to at most MOST_POINTS."""
 
     arm: str
     metric: str
     title: str
     good: str
-    points: list[tuple[float, float]]
+    points: Points
+    held_out: Points
 
 
-GUIDES = (
-    Guide(
-        "Reward", ("reward", "mean_reward", "reward_mean", "score"), "Good: rises, then levels off; a jump is suspect."
-    ),
-    Guide("Accuracy", ("accuracy",), "Good: rises above the starting point and stays there."),
-    Guide("Margin", ("margin", "reward_margin"), "Good: grows slowly from 0; a fast climb is overfitting."),
-    Guide(
-        "KL to reference",
-        ("kl_reference", "kl_sequence", "sequence_kl", "kl", "kl_k1", "k1"),
-        "Good: grows slowly and stays small; never below 0 for long.",
-    ),
-    Guide("Loss", ("loss",), "Good: falls and flattens; below the held-out loss for long is overfitting."),
-    Guide("Policy loss", ("policy_loss", "surrogate"), "Good: small, around 0, without spikes; its level says little."),
-    Guide("Value loss", ("value_loss", "critic_loss"), "Good: falls early, then follows the reward."),
-    Guide("Explained variance", ("explained_variance",), "Good: rises from 0 towards 1; below 0 the critic misleads."),
-    Guide("Entropy", ("entropy",), "Good: falls gently; near 0 the answers have become all alike."),
-    Guide(
-        "Log-probability of the chosen",
-        ("logp_chosen", "chosen_logp", "logprobs_chosen", "chosen_logprobs", "chosen_logprob"),
-        "Good: does not fall; a fall means good answers become less likely too.",
-    ),
-    Guide(
-        "Answer length",
-        ("length", "answer_length", "mean_length", "answer_tokens"),
-        "Good: no drift that the task does not explain.",
-    ),
-    Guide("Stopped by itself", ("stop_rate", "stopped"), "Good: close to 1; a fall means answers run into the limit."),
-    Guide(
-        "Clipped share", ("clip_fraction", "clipped"), "Good: below about 0.2; 0 throughout means the clip never acts."
-    ),
-    Guide(
-        "Groups without signal",
-        ("groups_without_signal", "no_signal", "empty_groups", "dropped_groups"),
-        "Good: well below 1; such groups teach nothing.",
-    ),
-    Guide("Gradient norm", ("gradient_norm", "grad_norm"), "Good: steady; spikes come before collapses."),
+GUIDES: dict[str, tuple[str, str]] = {
+    "reward": ("Reward", "Good: rises, then levels off; a sudden jump is suspect."),
+    "loss": ("Loss", "Good: falls and flattens; held out, it must not turn upwards."),
+    "reward_loss": ("Loss", "Good: falls below 0.69, a coin's; held out, it must not turn upwards."),
+    "accuracy": ("Accuracy on pairs", "Good: rises from 0.5; held out, it follows."),
+    "margin": ("Margin", "Good: grows slowly from 0; a fast climb is overfitting."),
+    "chosen_logprob": ("Log-probability, chosen", "Good: does not fall; a fall makes good answers less likely too."),
+    "rejected_logprob": ("Log-probability, rejected", "Good: falls, but gently; a plunge drags the chosen along."),
+    "kl": ("KL to reference", "Good: grows slowly and stays small; never below 0 for long."),
+    "entropy": ("Entropy", "Good: falls gently; near 0 the answers have become all alike."),
+    "stop_rate": ("Stopped by itself", "Good: close to 1; a fall means answers run into the limit."),
+    "length": ("Answer length", "Good: no drift that the task does not explain."),
+    "signal": ("Groups with signal", "Good: stays well above 0; a group whose rewards are all equal teaches nothing."),
+    "explained_variance": ("Explained variance", "Good: rises from 0 towards 1; below 0 the critic misleads."),
+    "critic_loss": ("Critic loss", "Good: falls early, then follows the reward."),
+    "clip_fraction": ("Clipped share", "Good: below about 0.2."),
+    "gradient_norm": ("Gradient norm", "Good: steady; spikes come before collapses."),
+}
+"""Metric -> (title, what good looks like)."""
+
+HEADLINES: dict[str, tuple[str, ...]] = {
+    "pretrain": ("loss", "entropy", "gradient_norm"),
+    "sft": ("loss", "entropy", "gradient_norm"),
+    "reward": ("reward_loss", "accuracy", "margin"),
+    "dpo": ("loss", "accuracy", "margin", "chosen_logprob", "rejected_logprob", "gradient_norm"),
+    "ppo": ("reward", "kl", "entropy", "stop_rate", "length", "explained_variance"),
+    "grpo": ("reward", "kl", "entropy", "stop_rate", "length", "signal"),
+}
+"""Stage -> its headline metrics; a run with none of them shows what GUIDES knows, in that order."""
+
+_NOT_METRICS = frozenset(
+    {"step", "seconds", "tokens", "tokens_per_second", "epoch", "learning_rate", "optimizer_steps"}
 )
-_NOT_METRICS = frozenset({"step", "update", "seconds", "tokens", "tokens_per_second", "time", "epoch", "seed"})
 
 
-def panels(arm: str, curve: Sequence[dict[str, Any]]) -> list[Panel]:
-    """The headline metrics of a run as panels, in the order of GUIDES; a metric with fewer than two points is left out.
+def panels(arm: str, stage: str, curve: Sequence[dict[str, Any]]) -> list[Panel]:
+    """The headline metrics of a run; one with fewer than two points is left out.
 
     Where no name is known, the first metrics of the rows are shown without a word on what good looks like.
     """
-    names = list(dict.fromkeys(name for row in curve for name in row if name not in _NOT_METRICS))
-    known = [(guide, name) for guide in GUIDES for name in [_named(guide, names)] if name is not None]
-    chosen = [Panel(arm, name, guide.title, guide.good, _points(curve, name)) for guide, name in known]
-    if not chosen:
-        chosen = [Panel(arm, name, name, "", _points(curve, name)) for name in names]
-    return [panel for panel in chosen if len(panel.points) > 1][:MOST_PANELS]
+    recorded = [name for name in dict.fromkeys(name for row in curve for name in row) if name not in _NOT_METRICS]
+    drawable = [name for name in recorded if len(_points(curve, name)) > 1]
+    names: list[str] = []
+    for known in (HEADLINES.get(stage, ()), tuple(GUIDES), drawable):
+        names = names or [name for name in known if name in drawable]
+    found = []
+    for name in names[:MOST_PANELS]:
+        title, good = GUIDES.get(name, (name, ""))
+        held_out = _points(curve, f"dev/{'loss' if name == 'reward_loss' else name}")
+        found.append(Panel(arm, name, title, good, _thinned(_points(curve, name)), held_out))
+    return found
 
 
-def _named(guide: Guide, names: Sequence[str]) -> str | None:
-    """The first name of the rows that the guide knows; `train/loss` counts as `loss`, held-out ones do not."""
-    for wanted in guide.names:
-        for name in names:
-            if name in (wanted, f"train/{wanted}", f"train_{wanted}"):
-                return name
-    return None
+def _points(curve: Sequence[dict[str, Any]], name: str) -> Points:
+    """(update, value) of the rows that carry a finite value; a row without a step counts by its place."""
+    points = []
+    for place, row in enumerate(curve, start=1):
+        step, value = _finite(row.get("step")), _finite(row.get(name))
+        if value is not None:
+            points.append((float(place) if step is None else step, value))
+    return points
 
 
-def _points(curve: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    points = [
-        (float(_finite(row.get("step")) or 0.0) if _finite(row.get("step")) is not None else float(place), value)
-        for place, row in enumerate(curve)
-        if (value := _finite(row.get(name))) is not None
-    ]
+def _thinned(points: Points) -> Points:
+    """Neighbours averaged until at most MOST_POINTS are left."""
     stride = math.ceil(len(points) / MOST_POINTS)
     if stride <= 1:
         return points

@@ -59,8 +59,8 @@ def render(
         cost_line=cost_line(record),
         metrics=[(metric, wording.title(metric), wording.UNITS.get(metric, "")) for metric in metrics],
         arms=[_arm(arm, analysis, metrics) for arm in record.arms],
-        other_measures=other_measures(analysis, metrics),
-        comparisons=[_comparison(compared, analysis) for compared in analysis.comparisons],
+        other_measures=_grouped(other_measures(analysis, metrics)),
+        families=_families(analysis),
         pictures=[_picture(picture) for picture in pictures],
         curves=[(arm.name, [_picture(curve) for curve in curves if curve.arm == arm.name]) for arm in record.arms],
         samples=[_sample(sample, analysis.headline) for sample in samples],
@@ -72,7 +72,10 @@ def render(
 def claim_and_facts(sentence: str) -> tuple[str, str]:
     """A verdict cut before its last bracket, which holds the numbers behind the claim; they may be empty."""
     claim, bracket, facts = sentence.rpartition(" (")
-    return (f"{claim}.", facts.removesuffix(").")) if bracket and facts.endswith(").") else (sentence, "")
+    if not bracket or not facts.endswith(")."):
+        return sentence, ""
+    facts = wording.signed(facts.removesuffix(").")).replace("n = ", "n\u00a0=\u00a0")
+    return f"{claim}.".replace("only >= ", "only \u2265 "), facts
 
 
 def facts_line(record: StudyRecord, analysis: Analysis) -> str:
@@ -90,7 +93,7 @@ def facts_line(record: StudyRecord, analysis: Analysis) -> str:
 
 def cost_line(record: StudyRecord) -> str:
     """The cost of all arms together: seconds and tokens summed, the highest memory; empty where nothing is known."""
-    total: dict[str, float] = {}
+    total: dict[str, int | float] = {}
     for arm in record.arms:
         for name in ("seconds", "tokens"):
             if name in arm.cost:
@@ -154,6 +157,21 @@ def _arm(arm: Arm, analysis: Analysis, metrics: Sequence[str]) -> dict[str, Any]
     }
 
 
+def _grouped(rows: Sequence[tuple[str, str, Cell, str]]) -> list[tuple[str, list[tuple[str, Cell, str]]]]:
+    """The rows of each arm together."""
+    arms = dict.fromkeys(arm for arm, *_ in rows)
+    return [(name, [(metric, cell, source) for arm, metric, cell, source in rows if arm == name]) for name in arms]
+
+
+def _families(analysis: Analysis) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The comparisons' rows under the metric and the test they share."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for compared in analysis.comparisons:
+        heading = f"{wording.title(compared.comparison.metric)}, {compared.comparison.test}"
+        families.setdefault(heading, []).append(_comparison(compared, analysis))
+    return list(families.items())
+
+
 def _comparison(compared: Compared, analysis: Analysis) -> dict[str, Any]:
     """A row of the comparisons' table; `bar` places its interval on the axis that all rows of the metric share."""
     comparison = compared.comparison
@@ -166,7 +184,6 @@ def _comparison(compared: Compared, analysis: Analysis) -> dict[str, Any]:
     return {
         "comparison": comparison,
         "against": compared.against,
-        "metric": wording.title(comparison.metric),
         "difference": "none" if numbers[0] is None else numbers[0] + unit,
         "interval": "no interval" if None in numbers else f"{numbers[1]} to {numbers[2]}",
         "bar": _bar(compared, analysis),

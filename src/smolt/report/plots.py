@@ -29,8 +29,18 @@ class Theme:
     arms: tuple[str, ...]
 
 
-LIGHT = Theme("#22252b", "#6a6f7a", "#e6e3de", ("#7d838f", "#cf553b", "#2b7a8c", "#b58a2a", "#7b5a9e", "#5c8746"))
-DARK = Theme("#e9e6e1", "#9a9ea8", "#34373d", ("#8f95a1", "#f08a70", "#58b0c2", "#d9b25c", "#ab8bd0", "#8cba74"))
+LIGHT = Theme(
+    ink="#22252b",
+    muted="#6a6f7a",
+    grid="#e6e3de",
+    arms=("#7d838f", "#cf553b", "#2b7a8c", "#b58a2a", "#7b5a9e", "#5c8746", "#b35c86", "#4a62a8", "#8a6d52"),
+)
+DARK = Theme(
+    ink="#e9e6e1",
+    muted="#9a9ea8",
+    grid="#34373d",
+    arms=("#8f95a1", "#f08a70", "#58b0c2", "#d9b25c", "#ab8bd0", "#8cba74", "#dd8fb4", "#8ba3e0", "#bfa084"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,13 +69,15 @@ def draw(record: StudyRecord, analysis: Analysis) -> tuple[list[Picture], list[P
     colours = arm_places(record)
     comparing = [_by_model(record, analysis, metric, colours) for metric in ("accuracy", "reward")]
     pictures = [*comparing, _by_kind(analysis, colours), _scatter(record, analysis, colours)]
-    curves = [_curve(panel, colours) for arm in record.arms for panel in guides.panels(arm.name, arm.curve)]
+    curves = [_curve(panel, colours) for arm in record.arms for panel in guides.panels(arm.name, arm.stage, arm.curve)]
     return [picture for picture in pictures if picture is not None], curves
 
 
 def arm_places(record: StudyRecord) -> dict[str, int]:
-    """Each arm's place in the list of colours: the baseline the first (grey), the others in their order."""
-    others = [arm.name for arm in record.arms if arm.name != record.baseline]
+    """Each arm's place in the list of colours: the baseline the first (grey), then candidates, controls, the rest."""
+    order = ["candidate", "baseline", "control", "component"]
+    ranked = sorted(record.arms, key=lambda arm: order.index(arm.role))
+    others = [arm.name for arm in ranked if arm.name != record.baseline]
     count = len(LIGHT.arms)
     places = {name: 1 + place % (count - 1) for place, name in enumerate(others)}
     return places | ({record.baseline: 0} if record.baseline else {})
@@ -142,10 +154,15 @@ def _curve(panel: Panel, places: dict[str, int]) -> Picture:
             axes.plot(steps, _smooth(values), color=colour, linewidth=1.8)
         else:
             axes.plot(steps, values, color=colour, linewidth=1.8)
+        if panel.held_out:
+            dots = [step for step, _ in panel.held_out], [value for _, value in panel.held_out]
+            axes.plot(*dots, color=theme.ink, linewidth=1.0, marker="o", markersize=3.2)
         axes.grid(True, axis="y")
         axes.set_xlabel("update")
 
     alt = f"{panel.metric} of {panel.arm}: from {wording.number(values[0])} to {wording.number(values[-1])}"
+    if panel.held_out:
+        alt += f"; held out, {wording.number(panel.held_out[-1][1])} at the end"
     name = f"curve_{_file_name(panel.arm)}_{_file_name(panel.metric)}"
     return _picture(name, panel.arm, panel.title, panel.good, alt, 1.75, paint, width=3.1)
 

@@ -72,7 +72,7 @@ class Arm:
     parent: str | None = None
     items: list[Item] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
-    cost: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, int | float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     extra_measures: dict[str, Measure] = field(default_factory=dict)
     role: Role = "candidate"

@@ -38,6 +38,7 @@ def choose(record: StudyRecord, analysis: Analysis) -> list[Sample]:
         return [Sample("", _row(list(arms.values()), first, item)) for item in _in_order(first.items)[:PER_OUTCOME]]
     baseline, best = arms[record.baseline], arms[analysis.best]
     others = [arm for name, arm in arms.items() if name not in (baseline.name, best.name)]
+    others.sort(key=lambda arm: arm.role != "candidate")
     outcomes: dict[Outcome, list[Item]] = {"win": [], "regression": []}
     for pair in paired(baseline, best):
         for before, after, _ in rated([pair], analysis.headline):

@@ -2,9 +2,10 @@
 
 import math
 import unicodedata
+from collections.abc import Mapping
 
 from smolt.report.analysis import RATES
-from smolt.statistics import Measure
+from smolt.statistics import Measure, format_p
 
 LONGEST_TEXT = 3000
 _JOINERS = "\u200c\u200d"  # emoji and several scripts need them
@@ -54,7 +55,7 @@ def signed(text: str) -> str:
 
 def measured(metric: str, measure: Measure) -> str:
     """A measure's value: percent for a rate, else as many decimals as its interval calls for."""
-    if metric in RATES:
+    if _is_rate(metric, measure):
         return f"{100 * measure.value:.1f} %"
     return number(measure.value, _decimals(measure))
 
@@ -63,7 +64,7 @@ def interval(metric: str, measure: Measure) -> str:
     """A measure's interval in the unit of its value; `no interval` where none can be formed."""
     if measure.low is None or measure.high is None:
         return "no interval"
-    if metric in RATES:
+    if _is_rate(metric, measure):
         return f"{100 * measure.low:.1f} to {100 * measure.high:.1f}"
     decimals = _decimals(measure)
     return f"{number(measure.low, decimals)} to {number(measure.high, decimals)}"
@@ -71,9 +72,7 @@ def interval(metric: str, measure: Measure) -> str:
 
 def p_text(p_value: float | None) -> str:
     """A p-value in a table cell."""
-    if p_value is None:
-        return "none"
-    return "< 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
+    return "none" if p_value is None else format_p(p_value).removeprefix("= ")
 
 
 def duration(seconds: float) -> str:
@@ -99,7 +98,7 @@ def memory(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def cost_text(cost: dict[str, float]) -> str:
+def cost_text(cost: Mapping[str, float]) -> str:
     """What an arm, or a study, cost; empty where nothing was measured."""
     parts = []
     if "seconds" in cost:
@@ -109,6 +108,11 @@ def cost_text(cost: dict[str, float]) -> str:
     if "peak_memory" in cost:
         parts.append(f"{memory(cost['peak_memory'])} peak memory")
     return ", ".join(parts)
+
+
+def _is_rate(metric: str, measure: Measure) -> bool:
+    """Wilson's interval is one of a proportion, whatever the measure's name."""
+    return metric in RATES or measure.source == "Wilson"
 
 
 def _decimals(measure: Measure) -> int:

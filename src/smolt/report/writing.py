@@ -43,7 +43,7 @@ def rewrite_report(directory: Path) -> StudyRecord:
 
 
 def contract(record: StudyRecord, analysis: Analysis) -> dict[str, Any]:
-    """report.json, which others read: docs/command-line.md names its fields; numbers are unrounded."""
+    """report.json, which other programs read; numbers are unrounded, rates and their differences in 0..1."""
     document = {
         "study": record.name,
         "metric": analysis.headline,
