@@ -1,4 +1,4 @@
-"""Random models of a few thousand weights, one for each architecture that smolt says it serves, opened in their roles."""
+"""Random models of a few thousand weights, one for each architecture smolt says it serves, opened in their roles."""
 
 from pathlib import Path
 from typing import Any

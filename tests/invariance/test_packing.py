@@ -59,7 +59,7 @@ def largest_difference(found: PreTrainedModel, truth: PreTrainedModel) -> float:
 
 @pytest.mark.parametrize("architecture", tiny_models.CONFIGURATIONS)
 def test_forward_and_gradient_equal_single_sequences(architecture: str, models: Models) -> None:
-    """Log-probabilities within 1e-5, and the gradient of a random weighting of them within 1e-5 of its largest entry."""
+    """Log-probabilities within 1e-5; the gradient of a random weighting of them within 1e-5 of its largest entry."""
     policy, groups = tiny_models.open_full(models(architecture)), batch()
     truth = tiny_models.network(architecture)
     logprobs, _ = policy(groups)
