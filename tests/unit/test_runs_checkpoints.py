@@ -138,6 +138,27 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
     assert (newest_step(folder), newest_step(folder, best=True)) == (5, 3)
 
 
+def test_a_best_snapshot_is_not_continued_from_and_removes_no_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    saved(folder, [1, 2])
+    save(folder, 3, {"weights": b"3"}, {"dev": 0.5}, keep=1, best=True)
+    assert names(folder) == ["step-00000001", "step-00000002", "step-00000003-best"]
+    assert (newest_step(folder), newest_step(folder, best=True)) == (2, 3)
+
+
+def test_every_checkpoint_keeps_its_own_best(tmp_path: Path) -> None:
+    """Best at 1, 3, 5; checkpoints at 2 and 4: 2 needs the best of 1, 4 that of 3; with 6 in place of 2, 1 goes."""
+    folder = tmp_path / "checkpoints"
+    for step in range(1, 6):
+        save(folder, step, BLOBS, STATE, keep=2, best=step % 2 == 1)
+    left = ["step-00000001-best", "step-00000002", "step-00000003-best", "step-00000004", "step-00000005-best"]
+    assert names(folder) == left
+    save(folder, 6, BLOBS, STATE, keep=2)
+    assert names(folder) == [*left[2:], "step-00000006"]
+    checkpoints.drop_best_after(folder, 4)
+    assert names(folder) == ["step-00000003-best", "step-00000004", "step-00000006"]
+
+
 def test_without_a_best_there_is_none(tmp_path: Path) -> None:
     saved(tmp_path / "checkpoints", [1])
     assert newest(tmp_path / "checkpoints", best=True) == (None, [])
@@ -153,12 +174,13 @@ def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
     assert names(folder) == ["step-00000003.2"]
 
 
-def test_a_step_saved_again_without_best_keeps_the_best_one(tmp_path: Path) -> None:
+def test_one_step_as_best_and_as_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     save(folder, 3, {"a": b"first"}, {}, best=True)
     save(folder, 3, {"a": b"second"}, {})
-    assert names(folder) == ["step-00000003-best", "step-00000003.1"]
-    assert newest_step(folder, best=True) == 3
+    save(folder, 3, {"a": b"third"}, {}, best=True)
+    assert names(folder) == ["step-00000003", "step-00000003.1-best"]
+    assert (newest_step(folder), newest_step(folder, best=True)) == (3, 3)
 
 
 def test_later_checkpoints_of_a_given_up_continuation_go(tmp_path: Path) -> None:

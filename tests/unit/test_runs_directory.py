@@ -132,6 +132,19 @@ def test_the_best_checkpoint(tmp_path: Path) -> None:
         assert best is not None and (best.step, best.best, best.read("weights")) == (1, True, b"1")
 
 
+def test_a_best_snapshot_after_the_checkpoint_goes_on_resume(tmp_path: Path) -> None:
+    """Killed after the best of step 3, before its checkpoint: the run is at 2 again, where the best was step 1's."""
+    with Run.open(tmp_path, manifest=MANIFEST) as run:
+        run.save_checkpoint(1, {"weights": b"1"}, {}, best=True)
+        assert run.status == "new"
+        train(run, 1, 2)
+        run.save_checkpoint(3, {"weights": b"3"}, {}, best=True)
+    with Run.open(tmp_path, manifest=MANIFEST) as run:
+        checkpoint, best = run.load_checkpoint(), run.best_checkpoint()
+        assert checkpoint is not None and best is not None
+        assert (checkpoint.step, best.step) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [

@@ -1,11 +1,14 @@
-"""Checkpoints: DIR/checkpoints/step-00000012 (or step-00000012-best), each of plain files, their SHA-256 and a state.
+"""Checkpoints: DIR/checkpoints/step-00000012, and snapshots of the best model: DIR/checkpoints/step-00000012-best.
+
+Each holds plain files, their SHA-256 and a state:
 
     adapter.safetensors ...   the blobs, by the names their writer gave them
     checkpoint.json           step, size and SHA-256 of every blob, and the state
     checkpoint.sha256         the SHA-256 of checkpoint.json, in the format of `sha256sum -c`
 
 A directory gets its name only after every byte in it was synced and read back; so a name means a whole checkpoint,
-and what the checksums find later is damage.
+and what the checksums find later is damage. The best are a series of their own: a run never continues from one (it may
+hold weights only), and with every checkpoint the best up to it is kept.
 """
 
 import contextlib
@@ -66,8 +69,9 @@ def save(
 ) -> Path:
     """Write and verify a checkpoint, then remove those it makes superfluous.
 
-    Kept are the `keep` newest steps up to this one and the newest best one. Later steps go: they belong
-    to a continuation that was given up (a damaged checkpoint skipped on resume).
+    A checkpoint leaves the `keep` newest steps up to its own; later steps go: they belong to a continuation that was
+    given up (a damaged checkpoint skipped on resume). A best one leaves all checkpoints. Both leave the newest best
+    one, and the newest best one up to each checkpoint that stays, so that whichever is loaded finds its own.
 
     Args:
         folder: DIR/checkpoints, created where it is missing.
@@ -75,7 +79,7 @@ def save(
         blobs: file name to content; names of letters, digits, '.', '_' and '-'.
         state: JSON values that come back exactly: no tuples, no NaN, text keys.
         keep: >= 1.
-        best: marks it as the one the run selects when it ends.
+        best: a snapshot of the best model so far, not a checkpoint to continue from.
 
     Returns:
         The directory of the new checkpoint.
@@ -86,7 +90,8 @@ def save(
     """
     index = _index(step, blobs, state, keep)
     files.make_directory(folder)
-    again = max((entry.again + 1 for entry in _entries(folder) if entry.step == step), default=0)
+    same = [entry for entry in _entries(folder) if (entry.step, entry.best) == (step, best)]
+    again = max((entry.again + 1 for entry in same), default=0)
     target = folder / f"step-{step:08d}{f'.{again}' if again else ''}{'-best' if best else ''}"
     temporary = files.temporary_name(target)
     try:
@@ -104,14 +109,14 @@ def save(
 
 
 def newest(folder: Path, best: bool = False) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint (of those marked best, if asked) whose every byte is as it was written.
+    """The newest checkpoint (or best snapshot, if asked) whose every byte is as it was written.
 
     Returns:
         The checkpoint, or None where there is none; and one line (file, expected, found) per fault passed over.
     """
     warnings: list[str] = []
     for entry in sorted(_entries(folder), reverse=True):
-        if best and not entry.best:
+        if entry.best != best:
             continue
         index, faults = verify(entry.directory)
         if not faults:
@@ -122,8 +127,15 @@ def newest(folder: Path, best: bool = False) -> tuple[Checkpoint | None, list[st
 
 
 def exist(folder: Path) -> bool:
-    """Whether any directory bears a checkpoint's name, sound or damaged."""
-    return bool(_entries(folder))
+    """Whether there is a checkpoint to continue from, sound or damaged."""
+    return any(not entry.best for entry in _entries(folder))
+
+
+def drop_best_after(folder: Path, step: int) -> None:
+    """Remove the best snapshots after `step`: what continues from there will find its own."""
+    for entry in sorted(_entries(folder)):
+        if entry.best and entry.step > step:
+            files.remove_directory(entry.directory)
 
 
 def verify(directory: Path) -> tuple[dict[str, Any], list[str]]:
@@ -201,10 +213,15 @@ def _entries(folder: Path) -> list[_Entry]:
 
 
 def _superfluous(entries: Iterable[_Entry], new: _Entry, keep: int) -> list[_Entry]:
-    """All but the new one, the newest of each of the `keep` newest steps up to it, and the newest best one of them."""
-    earlier = sorted((entry for entry in entries if entry.step <= new.step), reverse=True)
-    newest_of_step: dict[int, _Entry] = {}
-    for entry in earlier:
-        newest_of_step.setdefault(entry.step, entry)
-    kept = {new, *list(newest_of_step.values())[:keep], *[entry for entry in earlier if entry.best][:1]}
-    return sorted(set(entries) - kept)
+    """What goes now that `new` is on the disk; see `save`."""
+    newest_first = sorted(entries, reverse=True)
+    checkpoints = [entry for entry in newest_first if not entry.best]
+    best = [entry for entry in newest_first if entry.best and entry.step <= new.step]
+    if not new.best:
+        newest_of_step: dict[int, _Entry] = {}
+        for entry in checkpoints:
+            newest_of_step.setdefault(entry.step, entry)
+        checkpoints = [entry for step, entry in newest_of_step.items() if step <= new.step][:keep]
+    last_steps = [new.step, *[entry.step for entry in checkpoints]]
+    bests = {entry for last in last_steps for entry in [each for each in best if each.step <= last][:1]}
+    return sorted({*newest_first} - {*checkpoints, *bests})

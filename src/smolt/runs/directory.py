@@ -138,7 +138,7 @@ class Run:
         return checkpoints.save(self.directory / CHECKPOINTS, step, blobs, state, keep, best)
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """The newest sound checkpoint, None where there is none; the rows after it are dropped.
+        """The newest sound checkpoint, None where there is none; rows and best snapshots after it go.
 
         Damaged ones are passed over and named in `warnings`.
 
@@ -156,11 +156,12 @@ class Run:
         step = -1 if checkpoint is None else checkpoint.step
         for rows in (self._metrics, self._samples):
             self.warnings += rows.keep_until(step)
+        checkpoints.drop_best_after(folder, step)
         self._loaded = True
         return checkpoint
 
     def best_checkpoint(self) -> Checkpoint | None:
-        """The newest sound checkpoint saved as best, None where there is none; damaged ones are named in `warnings`."""
+        """The newest sound best snapshot, None where there is none; damaged ones are named in `warnings`."""
         checkpoint, damage = checkpoints.newest(self.directory / CHECKPOINTS, best=True)
         self.warnings += damage
         return checkpoint
