@@ -3,9 +3,14 @@
 import math
 import os
 from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
+
+SHIPPED = Path(str(files("smolt"))) / "shipped"
+"""The recipes that come with smolt, and their data."""
 
 
 def as_number(value: object) -> object:
@@ -28,7 +33,7 @@ def as_number(value: object) -> object:
 
 
 def as_path(value: object) -> object:
-    """Accept `pathlib.Path` where a text is expected (the Python interface passes both).
+    """Accept `pathlib.Path` where a text is expected, and put the place of smolt's own data for ``{shipped}``.
 
     Raises:
         ValueError: for an empty text, or one with a zero byte, which no file system can hold.
@@ -39,7 +44,7 @@ def as_path(value: object) -> object:
         raise ValueError("must not be empty")
     if isinstance(value, str) and "\0" in value:
         raise ValueError("a path holds no zero byte")
-    return value
+    return value.replace("{shipped}", str(SHIPPED)) if isinstance(value, str) else value
 
 
 def as_targets(value: object) -> object:
@@ -117,6 +122,9 @@ class Model(Block):
     window: Int | None = Field(
         default=None, ge=2, description="most tokens of context and answer; null = the model's own"
     )
+    style: Literal["chat", "dialogue", "plain", "question"] | None = Field(
+        default=None, description="how turns become text; null = as saved with the model, else chat where it can, else question"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -184,7 +192,7 @@ class Budget(Block):
 class Data(Block):
     """A file of records: JSONL, Parquet or a data set directory, its format detected unless given."""
 
-    path: PathText = Field(description="file or directory; in a study `{section}/file` is that section's directory")
+    path: PathText = Field(description="file or directory; `{section}/file` of a study, `{shipped}/file` of smolt")
     split: str | None = Field(default=None, description="split of a data set with several")
     format: str | None = Field(default=None, description="name of the record format; null = detected")
     fields: dict[str, str] = Field(default_factory=dict, description="column to read for each field of the format")

@@ -4,13 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
-from smolt.config.blocks import Block
+from smolt.config.blocks import SHIPPED, Block
 from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
 from smolt.config.sections import expand_dotted, expand_study, read_study
 from smolt.config.studies import STAGE_RECIPES, Recipe, StudyRecipe
@@ -24,8 +23,7 @@ STAGES = (*STAGE_RECIPES, "study")
 
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with smolt: name -> file."""
-    folder = Path(str(files("smolt"))) / "shipped"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
 
 
 def find_recipe(source: str) -> Path:
@@ -42,6 +40,12 @@ def find_recipe(source: str) -> Path:
     close = nearest(source, shipped)
     hint = f'; did you mean "{close}"?' if close else f"; shipped: {', '.join(shipped) or 'none'}"
     raise UserError(f"{ascii(source)[1:-1]}: no such recipe file, and no shipped recipe of this name{hint}")
+
+
+@overload
+def load_recipe(source: str | Path, stage: Literal["study"], overrides: Sequence[str] = ()) -> StudyRecipe: ...
+@overload
+def load_recipe(source: str | Path, stage: str | None = None, overrides: Sequence[str] = ()) -> Recipe: ...
 
 
 def load_recipe(source: str | Path, stage: str | None = None, overrides: Sequence[str] = ()) -> Recipe:

@@ -17,6 +17,7 @@ MADE_FROM_NOTHING = ("pretrain", "problems")
 POLICIES = ("pretrain", "sft", "dpo", "ppo", "grpo")
 ARMS = ("sft", "dpo", "ppo", "grpo", "pretrain", "best_of_n")
 INHERITED = ("seed", "lora", "data", "dev")
+TAKEN = {"base": "the model before all stages", "shipped": "the data that comes with smolt"}
 PATH_FIELDS = ("path", "reward_model")
 _REFERENCE = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_.\-]*)\}")
 _RecipeT = TypeVar("_RecipeT", bound=Block)
@@ -146,11 +147,11 @@ def _is_section(name: str, value: object) -> bool:
 
 
 def _section_complaint(name: str, body: Any) -> Complaint | None:
-    """Why a section is none: no stage, a stage that does not exist, or the name of the base model."""
+    """Why a section is none: no stage, a stage that does not exist, or a name that means something else."""
     if not isinstance(body, dict):
         return Complaint((name,), "must be a block of fields")
-    if name == "base":
-        return Complaint((name,), "base is the name of the model before all stages; choose another name")
+    if name in TAKEN:
+        return Complaint((name,), f"{name} is the name of {TAKEN[name]}; choose another name")
     stage = body.get("stage", name)
     if isinstance(stage, str) and stage in STAGE_RECIPES:
         return None
@@ -218,7 +219,7 @@ def _model(name: str, stage: str, own: Any, shared: Any, origin: Origin) -> Any:
         return own
     taken = {field: value for field, value in (shared or {}).items() if field not in (own or {})}
     if stage == "pretrain":
-        taken = {field: value for field, value in taken.items() if field not in ("path", "window")}
+        taken = {field: value for field, value in taken.items() if field not in ("path", "window", "style")}
     for field in taken:
         origin.moved[(name, "model", field)] = ("model", field)
     return {**taken, **(own or {})}
