@@ -165,7 +165,9 @@ def test_the_power_model_catches_a_writer_that_does_not_sync(scene: Path, monkey
             check(directory, first)
         except (AssertionError, StorageError, UserError):
             unsound += 1
-    assert unsound > 50
+        if unsound == 50:
+            return
+    pytest.fail(f"{unsound} unsound states, expected at least 50")
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
