@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -295,13 +295,18 @@ def peak_memory(learner: Learner) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _manifest(plan: Plan) -> Mapping[str, Any]:
+def package_versions() -> dict[str, str]:
+    """What the numbers depend on."""
+    return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
+
+
+def _manifest(plan: Plan) -> dict[str, Any]:
     recipe = plan.recipe.model_dump(mode="json")
     return {
         "stage": plan.stage,
         "recipe": recipe,
         "recipe_hash": recipe_hash(plan.recipe),
         **plan.identity,
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
+        "versions": package_versions(),
         "threads": torch.get_num_threads(),
     }

@@ -1,0 +1,62 @@
+"""Preferences from a policy's own answers: for each question the best and the worst become a pair, if they differ."""
+
+from pathlib import Path
+from typing import Any
+
+from smolt.config import PairsRecipe, RewardPart
+from smolt.learned import learned_reward
+from smolt.preparation import open_ground, question_list
+from smolt.records import Preference, Question, Score, write_preferences
+from smolt.rewards import build_reward
+from smolt.sampling import Drawing, sample
+from smolt.saving import load_policy
+from smolt.streams import Reward, as_answers
+
+CHUNK = 256
+
+
+def make_pairs(recipe: PairsRecipe, folder: Path) -> dict[str, Any]:
+    """Sample, judge and write `preferences.jsonl` into a directory.
+
+    Questions whose answers are all rated alike give no pair; both are counted.
+
+    Returns:
+        How many questions were asked and how many pairs came of them.
+    """
+    ground = open_ground(recipe.model)
+
+    def model_reward(part: RewardPart) -> Reward:
+        return learned_reward(part, ground.precision)
+
+    reward = build_reward(recipe.reward.parts, model_reward=model_reward, cap=recipe.reward.cap)
+    questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
+    policy = load_policy(recipe.model.path, ground.precision)
+    limits = recipe.sampling
+    drawing = Drawing(limits.max_tokens, limits.temperature, limits.batch, ground.renderer.stop_ids)
+    pairs: list[Preference] = []
+    asked = 0
+    for start in range(0, len(questions), CHUNK):
+        chunk = questions[start : start + CHUNK]
+        contexts = [ground.renderer.context(question.context) for question in chunk]
+        groups = sample(policy, contexts, recipe.samples, drawing, (recipe.seed,), ids=range(start, start + len(chunk)))
+        answers = as_answers(groups, ground.renderer)
+        scores = reward([chunk[owner] for owner in groups.owners], answers)
+        for number, question in enumerate(chunk):
+            rows = slice(number * recipe.samples, (number + 1) * recipe.samples)
+            pair = best_and_worst(question, [answer.text for answer in answers[rows]], scores[rows])
+            pairs += [pair] if pair is not None else []
+        asked += len(chunk)
+        if recipe.limit is not None and len(pairs) >= recipe.limit:
+            pairs = pairs[: recipe.limit]
+            break
+    write_preferences(folder / "preferences.jsonl", pairs)
+    return {"questions": asked, "pairs": len(pairs), "judge": [part.name for part in recipe.reward.parts]}
+
+
+def best_and_worst(question: Question, texts: list[str], scores: list[Score]) -> Preference | None:
+    """The first best answer over the first worst one; None where all rated answers are rated alike."""
+    rated = [(score.value, text) for score, text in zip(scores, texts, strict=True) if score.value is not None]
+    if len(rated) < 2:
+        return None
+    best, worst = max(rated, key=lambda row: row[0]), min(rated, key=lambda row: row[0])
+    return None if best[0] == worst[0] else Preference(question.context, best[1], worst[1])

@@ -1,0 +1,343 @@
+"""A study: every section of a recipe in turn, every arm measured on the same questions, one report.
+
+Each section has a run directory of its own under the study's, each arm's answers lie beside its model, and whatever is
+whole is not done again: the same command continues where it stopped.
+"""
+
+import gc
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smolt.algorithms import STAGES
+from smolt.algorithms.sft import sft
+from smolt.config import (
+    BestOfNRecipe,
+    PairsRecipe,
+    ProblemsRecipe,
+    RewardMix,
+    Section,
+    SFTRecipe,
+    StudyRecipe,
+    recipe_hash,
+    with_directories,
+)
+from smolt.errors import UserError
+from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, read_items, take, write_items
+from smolt.fitting import Metrics
+from smolt.pairs import make_pairs
+from smolt.preparation import Ground, open_ground
+from smolt.problems import write_problems
+from smolt.report import Arm, Item, StudyRecord, write_report
+from smolt.report.analysis import analyse
+from smolt.records import Source, load
+from smolt.runs import Interrupts, Run, atomic_write
+from smolt.runs.jsontext import decode_object
+from smolt.saving import load_policy
+from smolt.statistics import Measure
+from smolt.training import Interrupted, Training, drive, package_versions
+
+Progress = Callable[[Training, Metrics], None]
+ANSWERS = "evaluation.jsonl"
+MEASURED = ("sft", "dpo", "ppo", "grpo", "best_of_n")
+
+
+def run_study(
+    recipe: StudyRecipe, *, out: Path, fresh: bool = False, progress: Progress = lambda training, metrics: None
+) -> dict[str, Any]:
+    """Run or continue a study.
+
+    Args:
+        recipe: the study.
+        out: its directory.
+        fresh: set an existing study there aside.
+        progress: called after each update of each stage.
+
+    Returns:
+        status ("complete" or "already complete"), verdicts, measures of each arm.
+
+    Raises:
+        UserError: the recipe, its data or its model are wrong.
+        Interrupted: Ctrl-C or SIGTERM; the same command continues.
+    """
+    manifest = {
+        "stage": "study",
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_hash": recipe_hash(recipe),
+        "data": None,
+        "model": None,
+        "renderer": None,
+        "versions": package_versions(),
+        "threads": torch.get_num_threads(),
+    }
+    with Run.open(out, manifest=manifest, fresh=fresh) as run:
+        if run.status == "complete":
+            return {**(run.result or {}), "status": "already complete"}
+        with Interrupts() as interrupts:
+            study = Study(recipe, out, progress, interrupts)
+            for seed in recipe.study.seeds:
+                study.train_and_measure(seed)
+        record = study.record()
+        write_report(out, record)
+        analysis = analyse(record)
+        summary = {
+            "arms": {
+                name: {metric: measure.value for metric, measure in measures.items()}
+                for name, measures in analysis.measures.items()
+            },
+            "verdicts": analysis.verdicts,
+        }
+        run.complete(summary)
+        return {**summary, "status": "complete"}
+
+
+@dataclass
+class Study:
+    """A study at work."""
+
+    recipe: StudyRecipe
+    out: Path
+    progress: Progress
+    interrupts: Interrupts
+
+    def folder(self, name: str, seed: int) -> Path:
+        """The run directory of a section; with several seeds each has a set of its own."""
+        several = len(self.recipe.study.seeds) > 1
+        return self.out / f"seed-{seed}" / name if several else self.out / name
+
+    def folders(self, seed: int) -> dict[str, Path]:
+        """All sections' directories."""
+        return {section.name: self.folder(section.name, seed) for section in self.recipe.sections}
+
+    def train_and_measure(self, seed: int) -> None:
+        """Every section, then every arm's answers."""
+        for section in self.recipe.sections:
+            recipe: Any = self._seeded(section, seed)
+            folder = self.folder(section.name, seed)
+            if isinstance(recipe, ProblemsRecipe):
+                self._alone(folder, recipe, lambda at, of: write_generated(at, of))
+            elif isinstance(recipe, PairsRecipe):
+                self._alone(folder, recipe, lambda at, of: make_pairs(of, at))
+            elif not isinstance(recipe, BestOfNRecipe):
+                self._train(section, recipe, folder, seed)
+            gc.collect()
+        self._measure(seed)
+
+    def _seeded(self, section: Section, seed: int) -> Any:
+        recipe = with_directories(section.recipe, self.folders(seed))
+        return recipe.model_copy(update={"seed": recipe.seed + seed})
+
+    def _alone(self, folder: Path, recipe: Any, work: Callable[[Path, Any], dict[str, Any]]) -> None:
+        """A section that makes data: done once, whole or not at all."""
+        manifest = {"recipe": recipe.model_dump(mode="json"), "data": None, "model": None, "renderer": None}
+        with Run.open(folder, manifest=manifest) as run:
+            if run.status != "complete":
+                run.complete(work(folder, recipe))
+        self._pause(folder)
+
+    def _train(self, section: Section, recipe: Any, folder: Path, seed: int) -> None:
+        if finished(folder, recipe):
+            return
+        if isinstance(recipe, SFTRecipe) and recipe.budget.like:
+            seconds = float(self.result(recipe.budget.like, seed)["training_seconds"])
+            training = sft(recipe, out=folder, seconds=seconds)
+        else:
+            training = STAGES[section.recipe.stage](recipe, out=folder)
+        try:
+            drive(training, self.interrupts, self.progress)
+        finally:
+            training.close()
+
+    def _pause(self, at: Path) -> None:
+        if self.interrupts.exit_code is not None:
+            raise Interrupted(self.interrupts.exit_code, at)
+
+    def result(self, name: str, seed: int) -> dict[str, Any]:
+        """What a finished section left."""
+        path = self.folder(name, seed) / "result.json"
+        return decode_object(path.read_bytes(), str(path))
+
+    # --- measuring ------------------------------------------------------------------------------------------------------
+
+    def arms(self) -> list[str]:
+        """Names of what is measured: the base model where it is the baseline, then every section with a policy."""
+        base = ["base"] if self.recipe.study.baseline == "base" else []
+        return base + [section.name for section in self.recipe.sections if section.recipe.stage in MEASURED]
+
+    def section(self, name: str) -> Section | None:
+        """The section of an arm; None for the base model."""
+        return next((section for section in self.recipe.sections if section.name == name), None)
+
+    def model_path(self, name: str, seed: int) -> str:
+        """Where an arm's model lies; best-of-n's is its source's."""
+        section = self.section(name)
+        if section is None:
+            if self.recipe.model is None:
+                raise UserError("study.baseline: there is no base model; name a section")
+            return self.recipe.model.path
+        if section.recipe.stage == "best_of_n":
+            return self.model_path(section.source, seed)
+        return str(self.folder(name, seed) / "model")
+
+    def answers_path(self, name: str, seed: int) -> Path:
+        """Where an arm's rated answers lie."""
+        return self.folder(name, seed) / ANSWERS
+
+    def _measure(self, seed: int) -> None:
+        exam: Exam | None = None
+        for name in self.arms():
+            if self.answers_path(name, seed).is_file():
+                continue
+            ground = self._ground(name, seed)
+            exam = exam or self._exam(ground, seed)
+            items = self._items(name, exam, ground, seed)
+            self.answers_path(name, seed).parent.mkdir(parents=True, exist_ok=True)
+            write_items(self.answers_path(name, seed), items)
+            gc.collect()
+            self._pause(self.out)
+
+    def _ground(self, name: str, seed: int) -> Ground:
+        """The arm's model, computed as its section's recipe says."""
+        section = self.section(name)
+        block: Any = section.recipe.model if section is not None else self.recipe.model  # type: ignore[union-attr]
+        return open_ground(block.model_copy(update={"path": self.model_path(name, seed)}))
+
+    def _exam(self, ground: Ground, seed: int) -> Exam:
+        settings = with_directories(self.recipe.study, self.folders(seed))
+        if settings.test is None:
+            raise UserError("study.test: is missing: name the final questions (a file the training never sees)")
+        reward = settings.reward or self._trained_reward(seed)
+        return open_exam(ground, settings.test, reward, settings.sampling, settings.samples, seed, settings.items)
+
+    def _trained_reward(self, seed: int) -> RewardMix:
+        for section in self.recipe.sections:
+            recipe: Any = self._seeded(section, seed)
+            if section.recipe.stage in ("grpo", "ppo"):
+                found: RewardMix = recipe.reward
+                return found
+        raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
+
+    def _items(self, name: str, exam: Exam, ground: Ground, seed: int) -> list[Item]:
+        section = self.section(name)
+        policy = load_policy(self.model_path(name, seed), ground.precision)
+        if section is not None and section.recipe.stage == "best_of_n":
+            recipe: Any = self._seeded(section, seed)
+            return best_of_n(exam, recipe, policy, ground)
+        items = take(exam, policy, ground)
+        baseline = self.recipe.study.baseline
+        if name == baseline:
+            return items
+        reference = load_policy(self.model_path(baseline, seed), ground.precision)
+        apart = kl_to(reference, policy, exam, ground)
+        return [
+            replace(item, kl=apart[index // exam.samples]) if index % exam.samples == 0 and index // exam.samples < len(apart) else item
+            for index, item in enumerate(items)
+        ]
+
+    # --- the record -----------------------------------------------------------------------------------------------------
+
+    def record(self) -> StudyRecord:
+        """Everything the report is generated from."""
+        seeds = self.recipe.study.seeds
+        arms = [self._arm(name) for name in self.arms()]
+        arms += [self._arm(section.name) for section in self.recipe.sections if section.recipe.stage == "reward"]
+        judged = any(item.correct is not None for arm in arms for item in arm.items)
+        events = [
+            f"{arm.name}, update {row['step']}: {event}"
+            for arm in arms
+            for row in arm.curve
+            for event in [*row.get("events", []), *([row["stop"]] if "stop" in row else [])]
+        ]
+        return StudyRecord(
+            name=self.recipe.name,
+            arms=arms,
+            baseline=self.recipe.study.baseline,
+            metric="reward" if self.recipe.study.metric == "reward" or not judged else "accuracy",
+            provenance={
+                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe_hash": recipe_hash(self.recipe),
+                "versions": package_versions(),
+                "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+                "seeds": list(seeds),
+            },
+            events=events,
+            notes=[],
+        )
+
+    def _arm(self, name: str) -> Arm:
+        section, seeds = self.section(name), self.recipe.study.seeds
+        items = [
+            replace(item, seed=seed)
+            for seed in seeds
+            if self.answers_path(name, seed).is_file()
+            for item in read_items(self.answers_path(name, seed))
+        ]
+        if section is None or section.recipe.stage == "best_of_n":
+            facts = {} if section is None else {"n": section.recipe.n, "chosen by": section.recipe.reward_model}  # type: ignore[union-attr]
+            role: Any = "baseline" if name == self.recipe.study.baseline else "candidate"
+            parent = None if section is None else section.source
+            return Arm(name=name, stage="base" if section is None else "best_of_n", parent=parent, items=items, facts=facts, role=role)
+        results = [self.result(name, seed) for seed in seeds]
+        rows = read_rows(self.folder(name, seeds[0]) / "metrics.jsonl")
+        return Arm(
+            name=name,
+            stage=section.recipe.stage,
+            parent=section.source,
+            items=items,
+            curve=rows,
+            cost={
+                "seconds": sum(result["training_seconds"] for result in results) / len(results),
+                "tokens": float(sum(row.get("tokens", 0) for row in rows)),
+                "peak_memory": float(max(result["peak_memory"] for result in results)),
+            },
+            facts=results[0].get("facts", {}),
+            extra_measures=held_out_measures(results[0]),
+            role=self._role(section),
+        )
+
+    def _role(self, section: Section) -> Any:
+        if section.name == self.recipe.study.baseline:
+            return "baseline"
+        if section.recipe.stage == "reward":
+            return "component"
+        like = isinstance(section.recipe, SFTRecipe) and section.recipe.budget.like
+        return "control" if like else "candidate"
+
+
+def held_out_measures(result: Mapping[str, Any]) -> dict[str, Measure]:
+    """A reward model's accuracy on held-out pairs."""
+    found = result.get("accuracy")
+    if not isinstance(found, dict):
+        return {}
+    measure = Measure(found["value"], found["low"], found["high"], found["n"], "Wilson interval, held-out pairs")
+    return {"held-out accuracy": measure}
+
+
+def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:
+    """The word problems of a study, and their text for a tokenizer: questions and the fixed demonstrations only."""
+    write_problems(folder, recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations)
+    questions = load(Source(str(folder / "train.jsonl")), "questions").records
+    worked = load(Source(str(folder / "demonstrations.jsonl")), "text").records if recipe.demonstrations else []
+    lines = [turn.content for question in questions for turn in question.context] + worked
+    atomic_write(folder / "text.txt", "\n".join(lines) + "\n")
+    return {"files": sorted(path.name for path in folder.glob("*.jsonl"))}
+
+
+def finished(folder: Path, recipe: Any) -> bool:
+    """Whether a section is complete and was made by this very recipe (else opening it says what differs)."""
+    manifest, result = folder / "manifest.json", folder / "result.json"
+    if not (manifest.is_file() and result.is_file()):
+        return False
+    stored = decode_object(manifest.read_bytes(), str(manifest))
+    return bool(stored.get("recipe_hash") == recipe_hash(recipe))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file."""
+    if not path.is_file():
+        return []
+    return [decode_object(line.encode(), f"{path}:{n}") for n, line in enumerate(path.read_text().splitlines(), 1)]
