@@ -48,7 +48,7 @@ class Ground:
 def open_ground(model: Model) -> Ground:
     """Resolve a recipe's model block."""
     located = locate(model.path)
-    renderer = load_renderer(located.tokenizer)
+    renderer = load_renderer(located.tokenizer, model.style)
     precision = choose_precision(model.device, model.dtype, model.threads)
     own = window_of(located)
     if model.window is not None and model.window > own:

@@ -15,6 +15,7 @@ from smolt.config import (
     section_references,
     with_directories,
 )
+from smolt.config.blocks import SHIPPED
 from smolt.errors import UserError
 
 STUDY = """\
@@ -93,7 +94,8 @@ def test_study_level_data_and_dotted_fields(tmp_path: Path) -> None:
 
 def test_pretraining_takes_over_where_to_compute_only(tmp_path: Path) -> None:
     """The later sections start from the pretrained model, and no base model is needed."""
-    text = "model: {path: m, threads: 2, window: 64}\npretrain: {data: t.txt}\nsft: {data: d}\ndpo: {data: p}\n"
+    text = "model: {path: m, threads: 2, window: 64, style: plain}\npretrain: {data: t.txt}\n"
+    text += "sft: {data: d}\ndpo: {data: p}\n"
     recipe = study(tmp_path, text)
     assert isinstance(recipe.sections[0].recipe, PretrainRecipe)
     assert recipe.sections[0].recipe.model.threads == 2
@@ -126,6 +128,24 @@ def test_with_directories(tmp_path: Path) -> None:
     assert filled.optim == recipe.optim
     with pytest.raises(UserError, match=r"`\{sft\}` names no section; known: problems"):
         with_directories(recipe, {"problems": Path("/p")})
+
+
+def test_shipped_data_is_found_in_every_path(tmp_path: Path) -> None:
+    """`{shipped}` is smolt's own directory of recipes and data, never a section, and a dump does not change again."""
+    text = 'model: m\nstudy: {test: "{shipped}/data/a"}\nsft: {data: {path: "{shipped}/data/b.jsonl"}}\n'
+    found = study(tmp_path, text, "sft.dev={shipped}/data/c.jsonl")
+    sft = found.sections[0].recipe
+    assert isinstance(sft, SFTRecipe)
+    assert found.study.test is not None
+    assert sft.dev is not None
+    folder = f"{SHIPPED}/data"
+    assert (found.study.test.path, sft.data.path, sft.dev.path) == (
+        f"{folder}/a",
+        f"{folder}/b.jsonl",
+        f"{folder}/c.jsonl",
+    )
+    assert section_references(sft) == set()
+    assert StudyRecipe.model_validate(found.model_dump(mode="json")) == found
 
 
 def test_dump_reads_back_equal(tmp_path: Path) -> None:
@@ -179,6 +199,7 @@ def test_the_baseline_is_sft_where_there_is_one(tmp_path: Path) -> None:
         ("seed: 5", "sed: 5", 's.yaml:4: sed: unknown field; did you mean "seed"?'),
         ("{train: 100}", "3", "s.yaml:6: problems: must be a block of fields"),
         ("dpo:", "base:", "s.yaml:10: base: base is the name of the model before all stages"),
+        ("dpo:", "shipped:", "s.yaml:10: shipped: shipped is the name of the data that comes with smolt"),
         ("dpo:", "sections:", "s.yaml:10: sections: write each section at the top, under its own name"),
         ("stage: sft,", "stage: [sft],", "s.yaml:17: sft_more.stage: unknown stage"),
     ],

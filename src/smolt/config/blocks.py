@@ -123,7 +123,7 @@ class Model(Block):
         default=None, ge=2, description="most tokens of context and answer; null = the model's own"
     )
     style: Literal["chat", "dialogue", "plain", "question"] | None = Field(
-        default=None, description="how turns become text; null = as saved with the model, else chat where it can, else question"
+        default=None, description="how turns become text; null = as saved, else by the chat template, else question"
     )
 
     @model_validator(mode="before")
