@@ -20,7 +20,7 @@ def list_recipes(as_json: Json = False) -> None:
 @app.command("show")
 def show(name: RecipeName, as_json: Json = False) -> None:
     """Print a recipe as it is written; with --json every field with its value."""
-    deliver(lambda: shown(name), as_json)
+    deliver(lambda: shown(name, as_json), as_json)
 
 
 @app.command("check")
@@ -31,28 +31,31 @@ def check(recipe: RecipeName, overrides: Overrides = None, stage: Stage = None, 
 
 def listed() -> Outcome:
     """The shipped recipes, each with the first line of its file."""
-    from smolt.config import load_recipe, shipped_recipes
+    from smolt.config import shipped_recipes
+    from smolt.config.yaml_reader import read_yaml
 
     found = []
     for name, path in shipped_recipes().items():
-        first = path.read_text(encoding="utf-8").splitlines()[0].strip("# ")
-        found.append({"name": name, "stage": load_recipe(name).stage, "about": first, "path": str(path)})
+        document = read_yaml(path)
+        about, stage = document.text.splitlines()[0].strip("# "), document.data.get("stage", "study")
+        found.append({"name": name, "stage": stage, "about": about, "path": str(path)})
     width = max((len(entry["name"]) for entry in found), default=0)
     lines = [f"{entry['name']:<{width}}  {entry['stage']:<9}  {entry['about']}" for entry in found]
     return Outcome({"recipes": found}, "\n".join(lines) or "no recipes are shipped")
 
 
-def shown(name: str) -> Outcome:
-    """The text of a recipe.
+def shown(name: str, fields: bool) -> Outcome:
+    """The text of a recipe, with `fields` also every field and its value.
 
     Raises:
-        UserError: there is none of this name, or it is wrong.
+        UserError: there is none of this name, or with `fields` it is wrong, or leaves a value to the command line.
     """
     from smolt.config import find_recipe, load_recipe
+    from smolt.config.yaml_reader import read_yaml
 
     path = find_recipe(name)
-    recipe = load_recipe(path)
-    return Outcome(recipe.model_dump(mode="json"), path.read_text(encoding="utf-8").rstrip("\n"))
+    values = load_recipe(path).model_dump(mode="json") if fields else {}
+    return Outcome(values, read_yaml(path).text.rstrip("\n"))
 
 
 def checked(source: str, overrides: list[str], stage: str | None) -> Outcome:
