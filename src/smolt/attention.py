@@ -12,6 +12,7 @@ its context's and its own.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +37,12 @@ class Segment:
 
     @property
     def queries(self) -> int:
+        """Number of queries."""
         return self.end - self.start
 
     @property
     def keys(self) -> int:
+        """Number of keys."""
         return self.shared[1] - self.shared[0] + self.queries
 
 
@@ -129,7 +132,9 @@ def lay_out(groups: Groups, device: torch.device, with_last: bool) -> Layout:
             first, place = place, place + len(answer)
             ids.append(answer)
             positions.append(torch.arange(len(context), len(context) + len(answer)))
-            predicting[row] = torch.cat([torch.tensor([end - 1]), torch.arange(first, first + len(groups.answers[row]) - 1)])
+            predicting[row] = torch.cat(
+                [torch.tensor([end - 1]), torch.arange(first, first + len(groups.answers[row]) - 1)]
+            )
             last[row] = place - 1
             if number == 0:
                 segments.append(Segment(start, place, (start, start)))
@@ -243,9 +248,9 @@ def packed_attention(
     if layout is None or attention_mask is not None or softcap is not None or s_aux is not None or dropout:
         raise NotImplementedError("packed attention was called with a feature it does not compute")
     if isinstance(layout, Decoding):
-        return layout.attend(module.layer_idx, query, key, value, scaling, sliding_window), None  # type: ignore[arg-type]
+        return layout.attend(cast(int, module.layer_idx), query, key, value, scaling, sliding_window), None
     if layout.kept is not None:
-        layout.kept[int(module.layer_idx)] = (key[0].transpose(0, 1), value[0].transpose(0, 1))  # type: ignore[arg-type]
+        layout.kept[cast(int, module.layer_idx)] = (key[0].transpose(0, 1), value[0].transpose(0, 1))
     gathered = query[0].transpose(0, 1).index_select(0, layout.query_index)
     keys = key[0].transpose(0, 1).index_select(0, layout.key_index)
     values = value[0].transpose(0, 1).index_select(0, layout.key_index)

@@ -1,4 +1,4 @@
-"""Checks before the first update. Each raises SelfCheckError and names the likely cause; nothing else holds a run up."""
+"""Checks before the first update. Each raises SelfCheckError and names the likely cause; nothing else stops a run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def forward_facts(trunk: Trunk) -> dict[str, Any]:
 
 
 def answer_tokens_only(items: Sequence[Groups], renderer: Renderer) -> None:
-    """The loss is on each answer and its stop token, exactly: the stop token ends the answer and stands nowhere else."""
+    """The loss is on each answer and its stop token, exactly: that token ends the answer and stands nowhere else."""
     for number, item in enumerate(items[:LOOKED_AT]):
         for answer in item.answers:
             ids = answer.tolist()

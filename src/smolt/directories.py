@@ -72,7 +72,9 @@ def check_directory(directory: Path) -> None:
             raise UserError(f"{directory / name}: auto_map: the model wants to run its own code; smolt never does")
     weights = [file.name for file in directory.iterdir() if file.suffix in UNSAFE_SUFFIXES]
     if weights and not any(directory.glob("*.safetensors")):
-        raise UserError(f"{directory}: its weights are only in {weights[0]}, which may carry code; convert to safetensors")
+        raise UserError(
+            f"{directory}: its weights are only in {weights[0]}, which may carry code; convert to safetensors"
+        )
     for index in directory.glob("*.index.json"):
         for shard in set(read_json(index).get("weight_map", {}).values()):
             if not isinstance(shard, str) or Path(shard).name != shard:

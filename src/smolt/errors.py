@@ -7,7 +7,7 @@ DirectoryInUse (75)  another process is working in the run directory
 
 
 class UserError(ValueError):
-    """The user's mistake: the message says `file:line: field: reason` where there is a file, and how to put it right."""
+    """The user's mistake: the message says `file:line: field: reason` where there is a file, and how to mend it."""
 
     exit_code = 2
 

@@ -50,7 +50,13 @@ class Exam:
 
 
 def open_exam(
-    ground: Ground, data: Data, reward: RewardMix, sampling: EvaluationSampling, samples: int, seed: int, items: int | None
+    ground: Ground,
+    data: Data,
+    reward: RewardMix,
+    sampling: EvaluationSampling,
+    samples: int,
+    seed: int,
+    items: int | None,
 ) -> Exam:
     """Read the questions and build the rater, once for all arms."""
 
@@ -110,14 +116,18 @@ def correctness(score: Score) -> bool | None:
 
 def best_of_n(exam: Exam, recipe: BestOfNRecipe, policy: Policy, ground: Ground) -> list[Item]:
     """For each question the answer a learned reward model likes best among n: it does not see the solution."""
-    judge = learned_reward(RewardPart(name="model", path=recipe.reward_model, options={"refused": True}), ground.precision)
+    judge = learned_reward(
+        RewardPart(name="model", path=recipe.reward_model, options={"refused": True}), ground.precision
+    )
     limits = recipe.sampling
     drawing = Drawing(limits.max_tokens, limits.temperature, limits.batch, ground.renderer.stop_ids)
     items: list[Item] = []
     for start in range(0, len(exam.questions), CHUNK):
         asked = exam.questions[start : start + CHUNK]
         contexts = [ground.renderer.context(question.context) for question in asked]
-        groups = sample(policy, contexts, recipe.n, drawing, (recipe.seed, exam.seed), ids=range(start, start + len(asked)))
+        groups = sample(
+            policy, contexts, recipe.n, drawing, (recipe.seed, exam.seed), ids=range(start, start + len(asked))
+        )
         answers = as_answers(groups, ground.renderer)
         scores = judge([asked[owner] for owner in groups.owners], answers)
         values = [float("-inf") if score.value is None else score.value for score in scores]

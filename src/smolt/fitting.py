@@ -61,7 +61,9 @@ class Update:
 class Stream(Protocol):
     """What an algorithm learns from. Its state, beyond the number of updates done, is what `state` returns."""
 
-    total: int
+    @property
+    def total(self) -> int:
+        """Updates in all."""
 
     def next(self, number: int) -> Update:
         """The update after `number` updates are done: a function of its arguments, the weights and the state."""
@@ -171,16 +173,16 @@ class Learner:
         still = sorted(name for name in self.unwitnessed if name.startswith(f"{role}/"))
         if self.steps[role] == WITNESSED_UPDATES and still:
             raise SelfCheckError(
-                f"after {WITNESSED_UPDATES} steps the gradient of {still[0]} and {len(still) - 1} more is still exactly "
-                "zero: an adapter that is not switched on, or a dtype that underflows"
+                f"after {WITNESSED_UPDATES} steps the gradient of {still[0]} and {len(still) - 1} more is still "
+                "exactly zero: an adapter that is not switched on, or a dtype that underflows"
             )
-
-    # --- checkpoint -----------------------------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, Tensor]:
         """All trained parameters, `role/name`."""
         return {
-            f"{role}/{name}": value.detach() for role, part in self.roles.items() for name, value in part.parameters.items()
+            f"{role}/{name}": value.detach()
+            for role, part in self.roles.items()
+            for name, value in part.parameters.items()
         }
 
     def blobs(self) -> dict[str, bytes]:
@@ -247,7 +249,7 @@ def accumulate(minibatch: Groups, loss: LossFunction, micro_tokens: int) -> tupl
             name = "loss" if part.role == "policy" else f"{part.role}_loss"
             tally.add({name: (part.total, part.count), **part.metrics})
             if part.count:
-                part.total.backward()  # type: ignore[no-untyped-call]
+                part.total.backward()
     return tally, counts
 
 

@@ -4,6 +4,7 @@ On a small model the vocabulary IS the memory (49,152 x 576 against 30 layers of
 states that predict answer tokens, some rows at a time, and runs again in the backward pass instead of being kept.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,9 +18,7 @@ class _ChosenLogprobs(torch.autograd.Function):
     """(states [M, h], head [V, h], targets [M], temperature) -> (logprobs [M], entropy [M]), both fp32."""
 
     @staticmethod
-    def forward(
-        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(len(states), dtype=torch.float32, device=states.device)
         entropy = torch.empty_like(logprobs)
         for rows in _chunks(len(states), len(head)):
@@ -70,5 +69,5 @@ def chosen_logprobs(states: Tensor, head: Tensor, targets: Tensor, temperature: 
     Returns:
         (logprobs, entropy), both fp32 [M] in nats, both differentiable.
     """
-    logprobs, entropy = _ChosenLogprobs.apply(states, head.to(states.dtype), targets, temperature)
-    return logprobs, entropy
+    apply: Callable[..., tuple[Tensor, Tensor]] = _ChosenLogprobs.apply
+    return apply(states, head.to(states.dtype), targets, temperature)

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class Scorer:
             own = dict(self.trunk.backbone.named_parameters())
         else:
             own = self.trunk.adapter_parameters(self.adapter)
-        return {**own, "score.weight": self.head.weight}  # type: ignore[dict-item]
+        return {**own, "score.weight": cast(nn.Parameter, self.head.weight)}
 
 
 def spread(flat: Tensor, groups: Groups) -> Tensor:
@@ -161,8 +162,8 @@ def attach(trunk: Trunk, name: str, located: Located, lora: LoRA, seed: int) -> 
     if located.adapter is not None:
         trunk.load_adapter(name, located.adapter)
         found = trunk.peft.peft_config[name] if trunk.peft is not None else None
-        if found is not None and (found.r, float(found.lora_alpha)) != (lora.rank, lora.alpha):  # type: ignore[attr-defined]
-            raise _rank_error(located, found.r, found.lora_alpha, lora)  # type: ignore[attr-defined]
+        if found is not None and (found.r, float(found.lora_alpha)) != (lora.rank, lora.alpha):
+            raise _rank_error(located, found.r, found.lora_alpha, lora)
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

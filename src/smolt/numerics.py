@@ -18,7 +18,7 @@ Estimator = Literal["k1", "k2", "k3", "k3_weighted"]
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of `values` over real tokens, [B, T] -> scalar; padding contributes exactly zero even where it is not finite."""
+    """Sum of `values` over real tokens, [B, T] -> scalar; padding adds exactly zero even where it is not finite."""
     return values.masked_fill(~mask, 0.0).sum()
 
 
@@ -34,9 +34,6 @@ def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
         return values.masked_fill(~mask, 0.0)
     scaled = (values - real.mean()) * torch.rsqrt(real.var() + eps)
     return scaled.masked_fill(~mask, 0.0)
-
-
-# --- preferences -----------------------------------------------------------------------------------------------------
 
 
 def bradley_terry(
@@ -75,9 +72,6 @@ def ipo(average_lead: Tensor, beta: float, weight: Tensor) -> Tensor:
     return weight * (average_lead - target) ** 2 + (1 - weight) * (-average_lead - target) ** 2
 
 
-# --- KL ---------------------------------------------------------------------------------------------------------------
-
-
 def kl(logprobs: Tensor, reference: Tensor, estimator: Estimator = "k1") -> Tensor:
     """Per-token estimate of KL(policy || reference) from tokens the policy sampled, [B, T].
 
@@ -92,9 +86,6 @@ def kl(logprobs: Tensor, reference: Tensor, estimator: Estimator = "k1") -> Tens
         return difference**2 / 2
     k3 = torch.exp(-difference) - 1 + difference
     return k3 if estimator == "k3" else k3 * torch.exp(logprobs - logprobs.detach())
-
-
-# --- actor-critic -----------------------------------------------------------------------------------------------------
 
 
 def token_rewards(scores: Tensor, logprobs: Tensor, reference: Tensor, mask: Tensor, coefficient: float) -> Tensor:
@@ -148,9 +139,6 @@ def adapted_coefficient(coefficient: float, sequence_kl: float, target: float, g
     """Next KL coefficient (1909.08593 section 2.2): e = clip(KL / target - 1, +-0.2); coefficient * (1 + gain * e)."""
     error = min(max(sequence_kl / target - 1, -0.2), 0.2)
     return coefficient * (1 + gain * error)
-
-
-# --- groups -----------------------------------------------------------------------------------------------------------
 
 
 def group_advantages(

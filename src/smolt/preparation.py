@@ -121,7 +121,9 @@ def question_list(
         if length > window:
             lengths.append((number + 1, length))
         else:
-            fitting.append(question if question.id else Question(question.context, question.solution, str(number), question.kind))
+            fitting.append(
+                question if question.id else Question(question.context, question.solution, str(number), question.kind)
+            )
     _refuse(lengths, window, _policy_of(data, too_long), place, len(fitting))
     return fitting, len(lengths), digest
 

@@ -1,4 +1,4 @@
-"""The sampler: contexts are prefilled once, answers are decoded side by side, a finished answer's slot goes to the next.
+"""The sampler: contexts are prefilled once, answers decoded side by side, a finished answer's slot goes to the next.
 
 While learning there is no top-k, top-p or repetition penalty, and no Hub generation_config: the distribution that is
 sampled is the one training recomputes. The uniform draw for token t of an answer is a function of (seed, stage, update,
@@ -62,7 +62,7 @@ def sample(
     counter: tuple[int, ...],
     ids: Sequence[int] | None = None,
 ) -> Groups:
-    """n answers to each context.
+    """Answers to each context, n of them.
 
     Args:
         policy: who answers.
@@ -104,15 +104,15 @@ def _as_groups(contexts: list[Tensor], requests: list[_Request]) -> Groups:
     )
 
 
+@torch.inference_mode()  # on a generator: entered for each token, left at each yield, so the consumer never runs in it
 def stream_tokens(policy: Policy, context: Sequence[int], drawing: Drawing, counter: tuple[int, ...]) -> Iterator[int]:
     """The tokens of one answer as they are drawn, stop token excluded."""
     request = _Request(0, 0, counters.key(*counter, 0, 0))
-    with torch.inference_mode():
-        policy.trunk.use(policy.adapter)
-        decode = _decode_packed if policy.trunk.packed and policy.trunk.own_head else _decode_padded
-        for _ in decode(policy, [torch.tensor(context, dtype=torch.int64)], [request], drawing):
-            if request.tokens[-1] not in drawing.stop_ids:
-                yield request.tokens[-1]
+    policy.trunk.use(policy.adapter)
+    decode = _decode_packed if policy.trunk.packed and policy.trunk.own_head else _decode_padded
+    for _ in decode(policy, [torch.tensor(context, dtype=torch.int64)], [request], drawing):
+        if request.tokens[-1] not in drawing.stop_ids:
+            yield request.tokens[-1]
 
 
 def draw_tokens(logits: Tensor, uniforms: Tensor, drawing: Drawing) -> tuple[Tensor, Tensor]:
@@ -166,9 +166,6 @@ def _advance(logits: Tensor, requests: Sequence[_Request], drawing: Drawing) -> 
 
 def _over(request: _Request, drawing: Drawing) -> bool:
     return request.stopped or len(request.tokens) >= drawing.max_tokens
-
-
-# --- packed: own cache, slots refilled as answers finish ---------------------------------------------------------------
 
 
 @dataclass
@@ -320,9 +317,6 @@ def _by_tokens(contexts: list[Tensor], wanted: list[int]) -> Iterator[list[int]]
         yield batch
 
 
-# --- padded: any causal model, with its own cache and head --------------------------------------------------------------
-
-
 def _decode_padded(
     policy: Policy, contexts: list[Tensor], requests: list[_Request], drawing: Drawing
 ) -> Iterator[None]:
@@ -331,9 +325,7 @@ def _decode_padded(
         yield from _decode_batch(policy, contexts, requests[start : start + drawing.batch], drawing)
 
 
-def _decode_batch(
-    policy: Policy, contexts: list[Tensor], requests: list[_Request], drawing: Drawing
-) -> Iterator[None]:
+def _decode_batch(policy: Policy, contexts: list[Tensor], requests: list[_Request], drawing: Drawing) -> Iterator[None]:
     trunk = policy.trunk
     device = trunk.precision.device
     rows = [contexts[request.context] for request in requests]

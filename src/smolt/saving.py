@@ -65,7 +65,9 @@ def open_scorer(located: Located, precision: Precision, lora: LoRA | None, seed:
     head = score_head(trunk.width, seed, precision.device)
     if lora is None:
         if located.adapter is not None:
-            raise UserError(f"lora: {located.adapter} is an adapter; give a lora block to continue it, or merge it first")
+            raise UserError(
+                f"lora: {located.adapter} is an adapter; give a lora block to continue it, or merge it first"
+            )
         trunk.train_all()
     else:
         attach(trunk, REWARD, located, lora, seed)
@@ -121,7 +123,7 @@ def load_scorer(path: str, precision: Precision) -> tuple[Scorer, dict[str, Any]
 
 
 def _classifier_head(trunk: Trunk) -> nn.Linear:
-    module: nn.Linear = trunk.network.get_submodule("score")  # type: ignore[assignment]
+    module: nn.Linear = trunk.network.get_submodule("score")
     return module
 
 

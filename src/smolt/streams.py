@@ -45,21 +45,25 @@ class Rows:
         seed: of the order.
     """
 
-    items: Sequence[Groups]
+    items: list[Groups]
     batch: int
     total: int
     seed: int
 
     def next(self, number: int) -> Update:
         """Records [number * batch, (number + 1) * batch) of the endless shuffled sequence."""
-        chosen = [self._item(place) for place in range(number * self.batch, (number + 1) * self.batch)]
+        chosen = [self.items[place] for place in self.places(number)]
         return Update([join(chosen)], {"epoch": (number + 1) * self.batch / len(self.items)})
 
-    def _item(self, place: int) -> Groups:
-        epoch, index = divmod(place, len(self.items))
-        if epoch != self._shuffled[0]:
-            self._shuffled = epoch, counters.permutation(len(self.items), self.seed, epoch)
-        return self.items[self._shuffled[1][index]]
+    def places(self, number: int) -> list[int]:
+        """Which records update `number` takes."""
+        chosen = []
+        for place in range(number * self.batch, (number + 1) * self.batch):
+            epoch, index = divmod(place, len(self.items))
+            if epoch != self._shuffled[0]:
+                self._shuffled = epoch, counters.permutation(len(self.items), self.seed, epoch)
+            chosen.append(self._shuffled[1][index])
+        return chosen
 
     _shuffled: tuple[int, list[int]] = field(default=(-1, []), repr=False)
 
@@ -145,7 +149,10 @@ class Rollouts:
         return Update(
             update.minibatches,
             {**metrics, **update.metrics},
-            [sample_row(*row) for row in zip(asked, answers, scores, groups.columns["sampled"].sum(dim=1), strict=True)],
+            [
+                sample_row(*row)
+                for row in zip(asked, answers, scores, groups.columns["sampled"].sum(dim=1), strict=True)
+            ],
             update.roles,
         )
 

@@ -32,9 +32,9 @@ from smolt.fitting import Metrics
 from smolt.pairs import make_pairs
 from smolt.preparation import Ground, open_ground
 from smolt.problems import write_problems
+from smolt.records import Source, load
 from smolt.report import Arm, Item, StudyRecord, write_report
 from smolt.report.analysis import analyse
-from smolt.records import Source, load
 from smolt.runs import Interrupts, Run, atomic_write
 from smolt.runs.jsontext import decode_object
 from smolt.saving import load_policy
@@ -161,8 +161,6 @@ class Study:
         path = self.folder(name, seed) / "result.json"
         return decode_object(path.read_bytes(), str(path))
 
-    # --- measuring ------------------------------------------------------------------------------------------------------
-
     def arms(self) -> list[str]:
         """Names of what is measured: the base model where it is the baseline, then every section with a policy."""
         base = ["base"] if self.recipe.study.baseline == "base" else []
@@ -234,11 +232,11 @@ class Study:
         reference = load_policy(self.model_path(baseline, seed), ground.precision)
         apart = kl_to(reference, policy, exam, ground)
         return [
-            replace(item, kl=apart[index // exam.samples]) if index % exam.samples == 0 and index // exam.samples < len(apart) else item
+            replace(item, kl=apart[index // exam.samples])
+            if index % exam.samples == 0 and index // exam.samples < len(apart)
+            else item
             for index, item in enumerate(items)
         ]
-
-    # --- the record -----------------------------------------------------------------------------------------------------
 
     def record(self) -> StudyRecord:
         """Everything the report is generated from."""
@@ -280,7 +278,14 @@ class Study:
             facts = {} if section is None else {"n": section.recipe.n, "chosen by": section.recipe.reward_model}  # type: ignore[union-attr]
             role: Any = "baseline" if name == self.recipe.study.baseline else "candidate"
             parent = None if section is None else section.source
-            return Arm(name=name, stage="base" if section is None else "best_of_n", parent=parent, items=items, facts=facts, role=role)
+            return Arm(
+                name=name,
+                stage="base" if section is None else "best_of_n",
+                parent=parent,
+                items=items,
+                facts=facts,
+                role=role,
+            )
         results = [self.result(name, seed) for seed in seeds]
         rows = read_rows(self.folder(name, seeds[0]) / "metrics.jsonl")
         return Arm(

@@ -16,12 +16,21 @@ from typing import Any, Literal
 
 import torch
 
-from smolt.config import Budget, Save, Watch, recipe_hash
-from smolt.config.studies import StageRecipe
+from smolt.config import (
+    Budget,
+    DPORecipe,
+    GRPORecipe,
+    PPORecipe,
+    PretrainRecipe,
+    RewardRecipe,
+    SFTRecipe,
+    recipe_hash,
+)
 from smolt.errors import UserError
 from smolt.fitting import Learner, LossFunction, Metrics, Stream, fit
 from smolt.runs import Interrupts, Run
 
+TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
 PACKAGES = ("torch", "transformers", "peft", "tokenizers")
 
 
@@ -59,7 +68,7 @@ class Plan:
     """
 
     stage: str
-    recipe: StageRecipe
+    recipe: TrainingRecipe
     identity: dict[str, Any]
     stream: Stream
     loss: LossFunction
@@ -76,7 +85,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished stage gives: the model in memory (None when the run was complete already), where it lies, figures."""
+    """What a finished stage gives: the model in memory (None when the run was complete before), its place, figures."""
 
     model: Any
     path: Path
@@ -135,14 +144,12 @@ class Training:
 
     def save(self) -> None:
         """Take a checkpoint between two updates."""
-        recipe: Any = self._plan.recipe
-        self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=recipe.save.keep)
-
-    # --- the loop -------------------------------------------------------------------------------------------------------
+        keep = self._plan.recipe.save.keep
+        self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=keep)
 
     def _train(self) -> Iterator[Metrics]:
         plan, recipe = self._plan, self._plan.recipe
-        save: Save = recipe.save  # type: ignore[union-attr]
+        save = recipe.save
         self._resume()
         for check in plan.checks:
             check()
@@ -173,7 +180,7 @@ class Training:
     def _watch(self, metrics: Metrics, last: bool) -> bool:
         """Measure on dev data when it is time; remember the best; whether to stop for lack of improvement."""
         plan = self._plan
-        watch: Watch = plan.recipe.watch  # type: ignore[union-attr]
+        watch = plan.recipe.watch
         due = watch.every and self._step % watch.every == 0
         if plan.dev is None or not (due or last):
             return False
@@ -198,7 +205,7 @@ class Training:
 
     def _complete(self) -> None:
         plan = self._plan
-        best = self._run.best_checkpoint() if plan.dev and plan.recipe.watch.best else None  # type: ignore[union-attr]
+        best = self._run.best_checkpoint() if plan.dev and plan.recipe.watch.best else None
         chosen = self._step
         if best is not None and best.step != self._step:
             plan.learner.load_weights(best.read("weights.safetensors"))
@@ -217,8 +224,6 @@ class Training:
         }
         self._run.complete(result)
         self.complete = True
-
-    # --- state ----------------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
         return {

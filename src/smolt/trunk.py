@@ -94,17 +94,10 @@ class Trunk:
         return int(self.network.config.hidden_size)
 
     @property
-    def window(self) -> int:
-        """Most positions the network takes."""
-        return int(getattr(self.network.config, "max_position_embeddings", 2**31))  # noqa: B009 - absent for ALiBi models
-
-    @property
     def head(self) -> Tensor:
         """The output embedding, [V, h]."""
         weight: Tensor = self.network.get_output_embeddings().weight
         return weight
-
-    # --- adapters -----------------------------------------------------------------------------------------------------
 
     def add_adapter(self, name: str, lora: LoRA) -> None:
         """A fresh adapter: its output is exactly zero until it is trained."""
@@ -129,7 +122,8 @@ class Trunk:
         result = set_peft_model_state_dict(self.peft, lora_only, adapter_name=name)
         missing = [key for key in result.missing_keys if f".{name}." in key and "lora_" in key]
         if missing or result.unexpected_keys or not lora_only:
-            raise UserError(f"{directory}: does not fit the base model ({(missing + result.unexpected_keys + ['no LoRA weights'])[0]})")
+            wrong = [*missing, *result.unexpected_keys, "no LoRA weights"][0]
+            raise UserError(f"{directory}: does not fit the base model ({wrong})")
 
     def copy_adapter(self, name: str, source: str) -> None:
         """A frozen copy of an adapter as it is now."""
@@ -146,7 +140,7 @@ class Trunk:
         config.base_model_name_or_path = self.base
         config.inference_mode = False
         if self.peft is None:
-            self.peft = get_peft_model(self.network, config, adapter_name=name)  # type: ignore[assignment]
+            self.peft = get_peft_model(self.network, config, adapter_name=name)
         else:
             self.peft.add_adapter(name, config)
         named = self.network.named_modules()
@@ -195,12 +189,10 @@ class Trunk:
     def micro_tokens(self, memory: float) -> int:
         """Packed tokens whose activations fit in `memory` GiB, by the network's shape: the same on every run."""
         config = self.network.config
-        mlp = getattr(config, "intermediate_size", None) or 4 * self.width  # noqa: B009 - GPT-2 leaves it None
+        mlp = getattr(config, "intermediate_size", None) or 4 * self.width  # GPT-2 leaves it None
         size = 4 if self.precision.dtype == torch.float32 else 2
         per_token = config.num_hidden_layers * (24 * self.width + 6 * mlp) * size
         return max(256, int(memory * 2**30 / per_token))
-
-    # --- forward ------------------------------------------------------------------------------------------------------
 
     def states(self, groups: Groups, with_last: bool = False) -> tuple[Tensor, Tensor]:
         """Final hidden states that predict each answer token, and those AT each last answer token.
@@ -243,7 +235,7 @@ class Trunk:
     def choose_forward(self) -> None:
         """Use the packed forward and our head where, on 16 answer tokens, they equal the network's own.
 
-        An architecture that does not route through the attention interface, or does something to its logits that our
+        An architecture that does not route through the attention interface, or does something to its logits our
         head does not, keeps the padded forward or its own head with the same numbers; `why` says so.
         """
         groups = probe(self.network.config.vocab_size)
@@ -299,8 +291,10 @@ def probe(vocabulary: int) -> Groups:
 
 
 def pad(groups: Groups) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
-    """(ids, positions, mask), each [B, S] padded at the right, and the flat indices of predicting and last positions."""
-    rows = [torch.cat([groups.contexts[owner], answer]) for owner, answer in zip(groups.owners, groups.answers, strict=True)]
+    """(ids, positions, mask), each [B, S] padded at the right; flat indices of predicting and of last positions."""
+    rows = [
+        torch.cat([groups.contexts[owner], answer]) for owner, answer in zip(groups.owners, groups.answers, strict=True)
+    ]
     width = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
     mask = torch.zeros_like(ids)

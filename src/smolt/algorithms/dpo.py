@@ -133,7 +133,7 @@ def reference_column(reference: Policy, micro_tokens: int, groups: Groups) -> Gr
 
 
 def lead(logprobs: Tensor, batch: Groups, average: bool) -> tuple[Tensor, Tensor]:
-    """log pi - log ref of the chosen and of the rejected answers, [P] each: token sums, or averages for IPO."""
+    """Log pi - log ref of the chosen and of the rejected answers, [P] each: token sums, or averages for IPO."""
     mask = batch.mask.to(logprobs.device)
     ratio = answer_sums(logprobs - batch.columns["reference"].to(logprobs.device), mask)
     if average:

@@ -156,7 +156,9 @@ def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction
         tokens, answers = float(mask.sum()), float(len(batch))
         old = columns["old"] if several else logprobs.detach()
         choice = recipe.surrogate
-        terms, clipped = surrogate_loss(logprobs, old, columns["advantages"], mask, choice.name, choice.low, choice.high)
+        terms, clipped = surrogate_loss(
+            logprobs, old, columns["advantages"], mask, choice.name, choice.low, choice.high
+        )
         metrics: dict[str, tuple[float | Tensor, float]] = {
             "entropy": (masked_sum(entropy.detach(), mask), tokens),
             "clip_fraction": (masked_sum(clipped.float(), mask), tokens),

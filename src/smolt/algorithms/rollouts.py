@@ -54,8 +54,10 @@ def open_rollouts(
     def model_reward(part: RewardPart) -> Reward:
         return learned_reward(part, ground.precision)
 
-    rater = python_reward(reward) if reward is not None else build_reward(
-        recipe.reward.parts, model_reward=model_reward, cap=recipe.reward.cap
+    rater = (
+        python_reward(reward)
+        if reward is not None
+        else build_reward(recipe.reward.parts, model_reward=model_reward, cap=recipe.reward.cap)
     )
     sampling = recipe.sampling
     return Rolling(

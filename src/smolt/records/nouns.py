@@ -27,7 +27,7 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Preference:
-    """Two answers to one context; weight is the probability, in [0, 1], that `chosen` is the better one (1 = a hard label)."""
+    """Two answers to one context; weight is the probability, in [0, 1], that `chosen` is better (1 = a hard label)."""
 
     context: Context
     chosen: str
@@ -47,7 +47,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a policy wrote: its text without the stop token, its number of tokens with it, and whether it stopped by itself."""
+    """What a policy wrote: text without the stop token, number of tokens with it, whether it stopped by itself."""
 
     text: str
     tokens: int
