@@ -7,7 +7,7 @@ key and list item, so that any later complaint can name its place.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
     """Composes nodes with YAML 1.2's scalars and a bounded depth; it never constructs objects."""
 
     depth = 0
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML declares it so
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose one node, refusing documents nested beyond MAX_DEPTH."""
