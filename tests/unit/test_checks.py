@@ -1,0 +1,105 @@
+"""The checks before the first update: each passes what is right and raises, naming the cause, for what is not."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from smolt.checks import answer_tokens_only, forward_facts, same_policy, sampler_agrees
+from smolt.errors import SelfCheckError
+from smolt.groups import Groups, from_answers
+from smolt.models import Policy
+from smolt.rendering import Renderer
+from tests import tiny_models
+from tests.unit.tokenizers_on_the_spot import smollm
+
+MASK = torch.tensor([[True, True, True], [True, False, False]])
+GROUPS = from_answers([[3, 4, 5]], [[[8, 9, 0]]])
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    return Renderer(smollm())
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save("llama", tmp_path_factory.mktemp("llama"))
+
+
+def record(renderer: Renderer, ids: list[int]) -> Groups:
+    return from_answers([renderer.context(())], [[ids]])
+
+
+def test_an_answer_that_ends_with_its_stop_token_passes(renderer: Renderer) -> None:
+    """One, and also a one-token answer: the stop token alone (pad == stop here)."""
+    answer_tokens_only([record(renderer, renderer.answer("Fine.")), record(renderer, [renderer.stop_id])], renderer)
+
+
+def test_an_answer_without_its_stop_token_is_found(renderer: Renderer) -> None:
+    """Trap 2: the second record lacks it, and is named."""
+    rows = [record(renderer, renderer.answer("Fine.")), record(renderer, renderer.answer("Fine.", stop=False))]
+    with pytest.raises(SelfCheckError, match="record 2: the answer must end with the stop token"):
+        answer_tokens_only(rows, renderer)
+
+
+def test_a_second_stop_token_is_found(renderer: Renderer) -> None:
+    with pytest.raises(SelfCheckError, match="hold no other"):
+        answer_tokens_only([record(renderer, [renderer.stop_id, *renderer.answer("Fine.")])], renderer)
+
+
+def test_a_policy_is_its_own_reference_until_it_moves(llama: Path) -> None:
+    """Passes at step 0; an adapter moved by noise of 0.1 is found."""
+    policy = tiny_models.open_adapted(llama)
+    reference = policy.as_reference()
+    same_policy(policy, reference, GROUPS)
+    tiny_models.shake(policy)
+    with pytest.raises(SelfCheckError, match="at step 0 is not 0"):
+        same_policy(policy, reference, GROUPS)
+
+
+def test_a_policy_of_nan_is_not_its_reference(llama: Path) -> None:
+    """NaN is not <= the tolerance: the check does not pass by comparison with it."""
+    policy = tiny_models.open_adapted(llama)
+    with torch.no_grad():
+        next(value for name, value in policy.parameters().items() if "down_proj" in name).fill_(math.nan)
+    with pytest.raises(SelfCheckError, match="differ by nan"):
+        same_policy(policy, Policy(policy.trunk, None), GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "passing", "failing"),
+    [(torch.float32, 9e-5, 2e-4), (torch.bfloat16, 0.24, 0.26), (torch.float16, 0.24, 0.26)],
+)
+def test_the_mismatch_allowed_in_each_precision(dtype: torch.dtype, passing: float, failing: float) -> None:
+    """1e-4 in fp32, 0.25 in half precision; the difference is returned."""
+    sampled = torch.full((2, 3), -1.0)
+    assert sampler_agrees(sampled, sampled - passing, MASK, dtype) == pytest.approx(passing, rel=1e-2)
+    with pytest.raises(SelfCheckError, match="template, temperature, padding, dropout or dtype"):
+        sampler_agrees(sampled, sampled - failing, MASK, dtype)
+
+
+def test_padding_is_not_compared() -> None:
+    """Row 1 has one real token; a difference of 5 on its padding is no mismatch, one NaN on a real token is."""
+    sampled, recomputed = torch.zeros(2, 3), torch.zeros(2, 3)
+    recomputed[1, 2] = 5.0
+    assert sampler_agrees(sampled, recomputed, MASK, torch.float32) == 0
+    recomputed[0, 0] = math.nan
+    with pytest.raises(SelfCheckError):
+        sampler_agrees(sampled, recomputed, MASK, torch.float32)
+
+
+def test_facts_of_the_forward(llama: Path) -> None:
+    """Packed Llama in fp32 on the CPU with its number of weights, and no note, for nothing is unusual."""
+    trunk = tiny_models.open_full(llama).trunk
+    weights = sum(parameter.numel() for parameter in tiny_models.network("llama").parameters())
+    expected = {"forward": "packed", "device": "cpu", "dtype": "float32", "parameters": weights}
+    assert forward_facts(trunk) == expected
+
+
+def test_an_unusual_forward_is_noted(tmp_path: Path) -> None:
+    """GPT-Neo: padded, with the reason."""
+    facts = forward_facts(tiny_models.open_full(tiny_models.save("gpt_neo", tmp_path)).trunk)
+    assert facts["forward"] == "padded"
+    assert facts["forward_note"].startswith("padded forward: ")
