@@ -150,9 +150,9 @@ class Training:
     def _train(self) -> Iterator[Metrics]:
         plan, recipe = self._plan, self._plan.recipe
         save = recipe.save
-        self._resume()
         for check in plan.checks:
-            check()
+            check()  # of step 0, which a continued run is at too until its checkpoint is loaded
+        self._resume()
         ended = self._ended
         steps = fit(plan.stream, plan.loss, plan.learner, plan.micro_tokens, recipe.seed, self._step)
         while not ended:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
@@ -102,8 +102,9 @@ class Trunk:
     def add_adapter(self, name: str, lora: LoRA) -> None:
         """A fresh adapter: its output is exactly zero until it is trained."""
         targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+        kind = "SEQ_CLS" if self.network.get_output_embeddings() is None else "CAUSAL_LM"
         config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type=kind
         )
         try:
             self._add(name, config)
@@ -139,8 +140,10 @@ class Trunk:
         config = copy.deepcopy(config)
         config.base_model_name_or_path = self.base
         config.inference_mode = False
+        config.modules_to_save = None  # a score head is ours to keep
         if self.peft is None:
-            self.peft = get_peft_model(self.network, config, adapter_name=name)
+            # Not get_peft_model: its classes by task want a generate method, or wrap the score head.
+            self.peft = PeftModel(self.network, config, adapter_name=name)
         else:
             self.peft.add_adapter(name, config)
         named = self.network.named_modules()
