@@ -1,4 +1,4 @@
-"""`smolt recipe`: list the shipped recipes, show one, check any."""
+"""`smolt recipe`: list the shipped recipes, show one, check any, explain every field."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 from smolt.cli.outcomes import Outcome, deliver
 from smolt.cli.training import Json, Overrides, RecipeName
 
-app = typer.Typer(no_args_is_help=True, help="List, show and check recipes.")
+app = typer.Typer(no_args_is_help=True, help="List, show, check and explain recipes.")
 Stage = Annotated[str | None, typer.Option("--stage", help="The stage, where the recipe does not say it.")]
 
 
@@ -27,6 +27,17 @@ def show(name: RecipeName, as_json: Json = False) -> None:
 def check(recipe: RecipeName, overrides: Overrides = None, stage: Stage = None, as_json: Json = False) -> None:
     """Check a recipe without loading data or models."""
     deliver(lambda: checked(recipe, overrides or [], stage), as_json)
+
+
+@app.command("fields")
+def fields(
+    stage: Annotated[
+        str | None, typer.Argument(metavar="[STAGE]", help="sft, reward, dpo, ppo, grpo, study, ...")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print every field of a stage's recipe, or the whole reference as Markdown."""
+    deliver(lambda: explained(stage), as_json)
 
 
 def listed() -> Outcome:
@@ -71,3 +82,22 @@ def checked(source: str, overrides: list[str], stage: str | None) -> Outcome:
     facts = {"valid": True, "stage": recipe.stage, "name": recipe.name, "sections": names, "hash": recipe_hash(recipe)}
     parts = f" with the sections {', '.join(names)}" if names else ""
     return Outcome(facts, f"{source}: a valid {recipe.stage} recipe{parts}")
+
+
+def explained(stage: str | None) -> Outcome:
+    """The fields of a stage's recipe; without a stage the page docs/recipes-reference.md.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    from smolt.config.reference import recipe_classes, reference_page, stage_fields, stage_lines
+
+    stages = [stage] if stage is not None else list(recipe_classes())
+    facts = {
+        name: [
+            {"name": field.name, "values": field.values, "default": field.default, "about": field.about}
+            for field in stage_fields(name)
+        ]
+        for name in stages
+    }
+    return Outcome(facts, stage_lines(stage) if stage is not None else reference_page().rstrip("\n"))
