@@ -155,7 +155,9 @@ class RewardRecipe(Block):
     batch: Int = Field(default=8, ge=1, description="pairs per update")
     centering: Float = Field(default=0.01, ge=0, description="weight of (r_chosen + r_rejected)^2 (2312.09244)")
     margin: Float = Field(default=0.0, ge=0, description="wanted difference r_chosen - r_rejected")
-    gate: Bool = Field(default=True, description="fail when no better than the best trivial baseline")
+    gate: Bool = Field(
+        default=True, description="refuse, as a reward, a model no better than the best trivial baseline"
+    )
 
 
 class DPORecipe(Block):
