@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GenerationConfig,
@@ -31,7 +30,7 @@ from smolt.groups import Groups
 from smolt.models import Policy, Scorer
 from smolt.rendering import Renderer, load_renderer
 from smolt.runs import StorageError, files
-from smolt.saving import HEAD, load_policy, load_scorer, save_policy, save_scorer, weights_hash
+from smolt.saving import HEAD, is_reward_model, load_policy, load_scorer, save_policy, save_scorer, weights_hash
 from smolt.trunk import AGREEMENT, DTYPES, Precision, Trunk, probe
 
 PROOF = "smolt_merge.json"
@@ -81,21 +80,6 @@ def merge(path: str, out: Path, dtype: str = "auto", fresh: bool = False) -> dic
     }
     facts = _write(out, network.to(chosen), origin, facts)
     return {**facts, "out": str(out), "status": "complete"}
-
-
-def is_reward_model(located: Located) -> bool:
-    """Whether a directory, adapter or hub name is a sequence classifier rather than a language model.
-
-    Raises:
-        UserError: its configuration cannot be read.
-    """
-    if located.adapter is not None:
-        return read_json(located.adapter / "adapter_config.json").get("task_type") == "SEQ_CLS"
-    try:
-        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path: {located.base}: {str(error).splitlines()[0]}") from None
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
 
 
 def _earlier(out: Path, located: Located, asked: dict[str, str], fresh: bool) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoConfig
 
 from smolt.config import LoRA
 from smolt.directories import Located, locate, read_json
@@ -49,9 +50,30 @@ def _plain(value: object) -> object:
     return sorted(value) if isinstance(value, set) else str(value)
 
 
+def is_reward_model(located: Located) -> bool:
+    """Whether a directory, adapter or hub name is a sequence classifier rather than a language model.
+
+    Raises:
+        UserError: its configuration cannot be read.
+    """
+    if located.adapter is not None:
+        return read_json(located.adapter / "adapter_config.json").get("task_type") == "SEQ_CLS"
+    try:
+        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model.path: {located.base}: {str(error).splitlines()[0]}") from None
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+
+
 def load_policy(path: str, precision: Precision) -> Policy:
-    """A policy to sample from, not to train: a hub name, model directory, adapter or run."""
+    """A policy to sample from, not to train: a hub name, model directory, adapter or run.
+
+    Raises:
+        UserError: there is none, or it is a reward model.
+    """
     located = locate(path)
+    if is_reward_model(located):
+        raise UserError(f"model.path: {path}: is a reward model; it scores answers and writes none")
     trunk = load_trunk(located, precision, trained=False)
     if located.adapter is None:
         return Policy(trunk, None)

@@ -19,7 +19,7 @@ from smolt.models import POLICY, Policy, open_policy
 from smolt.records import Turn
 from smolt.rendering import load_renderer
 from smolt.sampling import Drawing, sample
-from smolt.saving import load_policy, load_scorer, open_scorer, save_policy, save_scorer
+from smolt.saving import is_reward_model, load_policy, load_scorer, open_scorer, save_policy, save_scorer
 from tests.tiny import ARCHITECTURES, Architecture, tiny_model
 
 QUESTIONS = ["Hi.", "What is the other number?", "the then he in a error"]
@@ -242,5 +242,5 @@ def test_a_reward_model_becomes_a_sequence_classifier(tmp_path: Path, lora: LoRA
 
 
 def test_kinds_are_told_apart(tmp_path: Path) -> None:
-    assert not merging.is_reward_model(locate(str(adapter(tmp_path))))
-    assert not merging.is_reward_model(Located(str(tmp_path / "base")))
+    assert not is_reward_model(locate(str(adapter(tmp_path))))
+    assert not is_reward_model(Located(str(tmp_path / "base")))
