@@ -1,0 +1,78 @@
+"""docs/metrics.md names what the stages log, all of it and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+from smolt.algorithms import STAGES
+from smolt.config import make_recipe
+from tests.docs.workshop import ROOT, table
+
+EVERY = "all"
+NAMED = ("reward/", "dev/")
+LIMITS = {"max_tokens": 8, "batch": 8}
+TWO = {"updates": 2}
+RECIPES: dict[str, list[dict[str, Any]]] = {
+    "pretrain": [
+        {
+            "data": "text.jsonl",
+            "dev": "text.jsonl",
+            "tokenizer": {"vocab": 300},
+            "shape": {"hidden": 16, "layers": 1, "heads": 2, "mlp": 16, "window": 16},
+            "budget": TWO,
+            "batch": 2,
+        }
+    ],
+    "sft": [{"model": "my-model", "data": "demonstrations.jsonl", "dev": "demonstrations.jsonl", "budget": TWO}],
+    "reward": [{"model": "my-model", "data": "preferences.jsonl", "budget": TWO}],
+    "dpo": [{"model": "my-model", "data": "preferences.jsonl", "dev": "preferences.jsonl", "budget": TWO}],
+    # The first veto of the second recipe ends its inner epochs; its KL budget ends the run.
+    "ppo": [
+        {"model": "my-model", "data": "questions.jsonl", "dev": "questions.jsonl", "reward": "gsm8k", "budget": TWO},
+        {
+            "model": "my-model",
+            "data": "questions.jsonl",
+            "reward": {"name": "length", "options": {"target": 3}},
+            "kl": {"stop": 1e-9, "budget": 1e-9},
+            "critic": {"warmup": 0},
+            "optim": {"lr": 1e-2},
+            "budget": {"updates": 6},
+        },
+    ],
+    "grpo": [
+        {
+            "model": "my-model",
+            "data": "questions.jsonl",
+            "dev": "questions.jsonl",
+            "reward": {"name": "length", "options": {"target": 3}},
+            "budget": TWO,
+        }
+    ],
+}
+
+
+def documented(stage: str) -> set[str]:
+    """The names whose row says that the stage logs them."""
+    rows = table(ROOT / "docs" / "metrics.md", "name")
+    return {name for name, stages, *_ in rows if stages == EVERY or stage in stages.split()}
+
+
+def general(name: str, known: set[str]) -> str:
+    """`reward/gsm8k.correct` as `reward/NAME`, unless the table has it by its own name."""
+    prefix = next((start for start in NAMED if name.startswith(start)), "")
+    return name if not prefix or name in known else f"{prefix}NAME"
+
+
+def test_every_logged_name_is_documented_and_every_documented_name_is_logged(workshop: Path) -> None:
+    """Per stage the two sets are equal, but for `events` and `stop`, which only some stage has to show."""
+    rare = {"events", "stop"}
+    seen: set[str] = set()
+    for stage, recipes in RECIPES.items():
+        known, logged = documented(stage), set[str]()
+        for number, fields in enumerate(recipes):
+            short = {"prompts": 4, "sampling": LIMITS} if stage in ("ppo", "grpo") else {}
+            recipe = make_recipe(stage, **short, **fields)
+            for metrics in STAGES[stage](recipe, out=workshop / f"{stage}-{number}"):
+                logged |= {general(name, known) for name in metrics}
+        assert logged | rare == known | rare, stage
+        seen |= logged
+    assert rare <= seen
