@@ -1,7 +1,6 @@
 """The benchmark's own arithmetic: medians, what is compared with what, and flags that are refused."""
 
 import pytest
-
 from bench.dpo_against_trl import Measured, arguments, compare, table
 from bench.measuring import peak_memory, processor
 
