@@ -4,7 +4,7 @@ Baseline and scale, reduction, and surrogate are three independent choices; RLOO
 with `kl.beta: 0`. Groups without signal are dropped and counted: they leave both the sum and the count.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smolt import counters
-from smolt.algorithms.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts
+from smolt.algorithms.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, split_reward
 from smolt.checks import forward_facts, same_policy, sampler_agrees
 from smolt.config import GRPORecipe
 from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
@@ -30,7 +30,7 @@ def grpo(
     recipe: GRPORecipe | str | Path,
     questions: Sequence[Question | str] | None = None,
     *,
-    reward: Callable[..., Any] | None = None,
+    reward: Callable[..., Any] | str | Sequence[Any] | Mapping[str, Any] | None = None,
     out: Path | None = None,
     fresh: bool = False,
     **fields: Any,
@@ -40,14 +40,16 @@ def grpo(
     Args:
         recipe: a recipe, or a model path or hub name with `questions` and recipe fields.
         questions: instead of `recipe.data`; a text is a question without a solution.
-        reward: a function of (question, answer) to a number, instead of `recipe.reward`.
+        reward: a function of (question, answer) to a number, instead of `recipe.reward`; with a path also what a recipe
+            says there, such as "gsm8k".
         out: run directory; a new temporary one unless given.
         fresh: set an existing run directory aside.
         fields: recipe fields, when `recipe` is a path.
     """
-    given = {"data": in_memory(questions), "reward": None if reward is None else GIVEN}
-    checked = recipe_for(GRPORecipe, recipe, fields, **given)
-    rolling = open_rollouts(checked, questions, reward)
+    function, written = split_reward(reward)
+    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
+    checked = recipe_for(GRPORecipe, recipe, {**fields, **written}, **given)
+    rolling = open_rollouts(checked, questions, function)
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference() if checked.kl.beta else None
     total = checked.budget.updates or 1

@@ -5,7 +5,7 @@ token is -coefficient * k1, plus the score on the last real answer token; inner 
 too far from the one that sampled, and the step that would have gone further is not taken.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smolt import counters
-from smolt.algorithms.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts
+from smolt.algorithms.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, split_reward
 from smolt.checks import forward_facts, same_policy, sampler_agrees
 from smolt.config import PPORecipe
 from smolt.errors import UserError
@@ -43,7 +43,7 @@ def ppo(
     recipe: PPORecipe | str | Path,
     questions: Sequence[Question | str] | None = None,
     *,
-    reward: Callable[..., Any] | None = None,
+    reward: Callable[..., Any] | str | Sequence[Any] | Mapping[str, Any] | None = None,
     out: Path | None = None,
     fresh: bool = False,
     **fields: Any,
@@ -53,14 +53,16 @@ def ppo(
     Args:
         recipe: a recipe, or a model path or hub name with `questions` and recipe fields.
         questions: instead of `recipe.data`; a text is a question without a solution.
-        reward: a function of (question, answer) to a number, instead of `recipe.reward`.
+        reward: a function of (question, answer) to a number, instead of `recipe.reward`; with a path also what a recipe
+            says there, such as "gsm8k".
         out: run directory; a new temporary one unless given.
         fresh: set an existing run directory aside.
         fields: recipe fields, when `recipe` is a path.
     """
-    given = {"data": in_memory(questions), "reward": None if reward is None else GIVEN}
-    checked = recipe_for(PPORecipe, recipe, fields, **given)
-    rolling = open_rollouts(checked, questions, reward)
+    function, written = split_reward(reward)
+    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
+    checked = recipe_for(PPORecipe, recipe, {**fields, **written}, **given)
+    rolling = open_rollouts(checked, questions, function)
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference()
     critic = open_critic(checked, policy)

@@ -72,6 +72,13 @@ def open_rollouts(
     )
 
 
+def split_reward(reward: Any) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
+    """The function that was handed over, and the recipe field that was written instead of one."""
+    if reward is None or callable(reward):
+        return reward, {}
+    return None, {"reward": reward}
+
+
 def as_question(question: Question | str) -> Question:
     """A text as a question of one user turn."""
     return Question((Turn("user", question),)) if isinstance(question, str) else question
