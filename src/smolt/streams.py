@@ -65,6 +65,12 @@ class Rows:
             chosen.append(self._shuffled[1][index])
         return chosen
 
+    def together(self, place: int) -> list[int]:
+        """The records, in order, that a record shares its update of the first epoch with, itself among them."""
+        order = counters.permutation(len(self.items), self.seed, 0)
+        start = order.index(place) // self.batch * self.batch
+        return sorted(order[start : start + self.batch])
+
     _shuffled: tuple[int, list[int]] = field(default=(-1, []), repr=False)
 
     def veto(self, step: int, metrics: Metrics) -> str | None:

@@ -101,15 +101,21 @@ class Referenced:
         return self.rows.total
 
     def next(self, number: int) -> Update:
-        """The next pairs; those seen for the first time go through the reference together."""
-        places = self.rows.places(number)
-        missing = sorted(set(places) - self.known)
-        if missing:
-            groups = reference_column(self.reference, self.micro_tokens, join([self.rows.items[i] for i in missing]))
-            for place, index in enumerate(missing):
-                self.rows.items[index] = groups.select([2 * place, 2 * place + 1])
-            self.known |= set(missing)
+        """The next pairs, each with its reference."""
+        for place in self.rows.places(number):
+            if place not in self.known:
+                self._refer(self.rows.together(place))
         return self.rows.next(number)
+
+    def _refer(self, places: list[int]) -> None:
+        """Send pairs through the reference in one batch: always those of one update of the first epoch.
+
+        A run continued in a later epoch finds the same batches, and with them the same last digits.
+        """
+        groups = reference_column(self.reference, self.micro_tokens, join([self.rows.items[i] for i in places]))
+        for number, place in enumerate(places):
+            self.rows.items[place] = groups.select([2 * number, 2 * number + 1])
+        self.known |= set(places)
 
     def veto(self, step: int, metrics: Metrics) -> str | None:
         """Every step is taken."""

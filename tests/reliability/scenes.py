@@ -1,0 +1,106 @@
+"""Trainings of a fraction of a second: every algorithm, with adapters and with all weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from smolt.algorithms import STAGES
+from smolt.config import make_recipe
+from smolt.training import Training
+from tests.tiny import tiny_model
+
+UPDATES = 3
+STAGE_NAMES = ("sft", "reward", "dpo", "ppo", "grpo")
+SCENES = tuple(f"{stage}-{weights}" for stage in STAGE_NAMES for weights in ("lora", "full"))
+
+WORDS = ("the hen", "a tin", "no one in there", "her", "an inn by the sea", "he then ate", "eh", "the other heron")
+REWARD = '''def reward(question, answer):
+    """Between 0 and 1, different for nearly every answer."""
+    return sum(answer.text.encode()) % 17 / 16
+'''
+SAMPLING = {"max_tokens": 6, "batch": 4}
+OWN: dict[str, dict[str, Any]] = {
+    "sft": {
+        "data": "demonstrations.jsonl",
+        "dev": "dev.jsonl",
+        "batch": 3,
+        "watch": {"every": 1},
+        "optim": {"lr": 0.01, "warmup": 2, "schedule": "cosine"},
+    },
+    "reward": {"data": "preferences.jsonl", "batch": 2, "gate": False, "optim": {"lr": 0.01}},
+    "dpo": {"data": "preferences.jsonl", "dev": "preferences.jsonl", "batch": 3, "beta": 0.3, "optim": {"lr": 0.01}},
+    "ppo": {
+        "data": "questions.jsonl",
+        "reward": {"name": "python", "path": "reward.py:reward"},
+        "prompts": 4,
+        "inner": {"epochs": 2, "minibatches": 2},
+        "critic": {"warmup": 1},
+        "kl": {"mode": "adaptive", "target": 0.5, "coefficient": 0.2, "stop": 0.02},
+        "sampling": SAMPLING,
+        "optim": {"lr": 0.003},
+    },
+    "grpo": {
+        "data": "questions.jsonl",
+        "dev": {"path": "questions.jsonl", "limit": 2},
+        "reward": {"name": "python", "path": "reward.py:reward"},
+        "prompts": 2,
+        "group": 4,
+        "inner": {"epochs": 2},
+        "watch": {"every": 2},
+        "sampling": SAMPLING,
+        "optim": {"lr": 0.003},
+    },
+}
+
+
+def write_inputs(folder: Path) -> Path:
+    """The model, the records and the reward that all scenes share; returns `folder`."""
+    tiny_model(folder / "model")
+    pairs = list(zip(WORDS, WORDS[1:] + WORDS[:1], strict=True))
+    files: dict[str, list[dict[str, Any]]] = {
+        "demonstrations": [{"prompt": ask, "completion": answer} for ask, answer in pairs],
+        "dev": [{"prompt": answer, "completion": ask} for ask, answer in pairs[:3]],
+        "preferences": [{"prompt": ask, "chosen": answer, "rejected": ask} for ask, answer in pairs],
+        "questions": [{"prompt": ask} for ask in WORDS[:5]],
+    }
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "reward.py").write_text(REWARD)
+    return folder
+
+
+def open_scene(name: str, inputs: Path, out: Path, **changes: Any) -> Training:
+    """A scene's training, built anew from its files.
+
+    Args:
+        name: one of SCENES.
+        inputs: what `write_inputs` wrote.
+        out: the run directory.
+        changes: recipe fields to set, dotted names with __ for the dot.
+    """
+    stage, weights = name.split("-")
+    fields = {key: _placed(value, inputs) for key, value in OWN[stage].items()}
+    if weights == "lora":
+        dropout = 0.2 if stage in ("sft", "reward", "dpo") else 0.0
+        fields["lora"] = {"rank": 2, "alpha": 8.0, "dropout": dropout}
+    fields |= {
+        "budget.updates": UPDATES,
+        "save.every": 1,
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    model = {"path": str(inputs / "model"), "device": "cpu", "threads": 1}
+    recipe = make_recipe(stage, model=model, seed=3, **fields)
+    return STAGES[stage](recipe, out=out)
+
+
+def run_scene(name: str, inputs: Path, out: Path, changes: dict[str, Any]) -> None:
+    """A scene from where it stands to its end, for a process of its own."""
+    open_scene(name, inputs, out, **changes).finish()
+
+
+def _placed(value: Any, inputs: Path) -> Any:
+    """File names become paths in the inputs' directory."""
+    if isinstance(value, dict):
+        return {key: _placed(inner, inputs) for key, inner in value.items()}
+    is_file = isinstance(value, str) and (value.endswith(".jsonl") or ".py:" in value)
+    return str(inputs / value) if is_file else value

@@ -1,0 +1,37 @@
+"""What a run left on the disk, without what a clock decides."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from smolt.runs import checkpoints
+
+TIMES = ("seconds", "tokens_per_second", "elapsed", "peak_memory")
+
+
+def traces(out: Path) -> dict[str, Any]:
+    """All that must be equal: the model's files, the last checkpoint's bytes and state, every row, the result."""
+    last, damage = checkpoints.newest(out / "checkpoints")
+    assert last is not None
+    assert damage == []
+    return {
+        "model": {path.name: path.read_bytes() for path in sorted((out / "model").iterdir())},
+        "checkpoint": (last.step, last.digests, timeless(last.state)),
+        "result": timeless(json.loads((out / "result.json").read_text())),
+        **{name: rows(out / name) for name in ("metrics.jsonl", "samples.jsonl")},
+    }
+
+
+def rows(path: Path) -> list[Any]:
+    """The rows of a file that may be missing, without times."""
+    return [timeless(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def timeless(value: Any) -> Any:
+    """The same without what a clock or the memory's state decides."""
+    if isinstance(value, list):
+        return [timeless(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if key not in TIMES and not key.endswith("_seconds")}
+    return {key: timeless(item) for key, item in kept.items()}
