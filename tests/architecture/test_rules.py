@@ -124,7 +124,9 @@ def broad(handler: ast.ExceptHandler) -> bool:
     return any(kind is None or dotted(kind) in {"Exception", "BaseException"} for kind in kinds)
 
 
-BROAD_EXCEPTS: dict[str, str] = {}
+BROAD_EXCEPTS: dict[str, str] = {
+    "smolt.rewards.python": "runs the user's reward function and records whatever it raised",
+}
 """Module -> why it may catch everything (it runs somebody else's function and records what that did)."""
 
 

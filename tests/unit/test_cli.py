@@ -238,20 +238,27 @@ def test_sample_eval_merge_and_chat_hand_over_checked_blocks(
         calls.append((*blocks, named))
         return {"accuracy": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 10}}
 
-    evaluation = module("smolt.evaluation", sample_answers=noted, evaluate_model=noted)
-    for made in (evaluation, module("smolt.merge", merge=noted), module("smolt.chat", chat=noted)):
+    def worked(*blocks: Any, **named: Any) -> dict[str, Any]:
+        noted(*blocks, **named)
+        return {"status": "complete", "n": 6}
+
+    answers = module("smolt.answers", write_answers=worked)
+    evaluation = module("smolt.evaluation", evaluate_model=noted)
+    for made in (answers, evaluation, module("smolt.merge", merge=worked), module("smolt.chat", chat=noted)):
         monkeypatch.setitem(sys.modules, made.__name__, made)
-    assert smolt("sample", "m", "d.jsonl", "--out", "o", "--samples", "2", "--limit", "3").exit_code == 0
+    done = smolt("sample", "m", "d.jsonl", "--out", "o", "--samples", "2", "--limit", "3")
+    assert done.stdout == "complete: 6 answers in o/samples.jsonl\n"
     done = smolt("eval", "m", "d.jsonl", "--reward", "gsm8k", "--reward", "format")
     assert done.stdout == "accuracy 0.500 [0.250, 0.750], n = 10\n"
-    assert smolt("merge", "runs/sft", "--out", "merged").stdout == "the merged model is in merged\n"
+    assert smolt("merge", "runs/sft", "--out", "merged").stdout == "complete: the merged model is in merged\n"
     assert smolt("chat", "m", "--temperature", "0").exit_code == 0
     sampled, evaluated, merged, talked = calls
     assert (sampled[0].path, sampled[1].limit, sampled[2].temperature) == ("m", 3, 1.0)
-    assert sampled[3] == {"samples": 2, "seed": 0, "out": Path("o")}
+    del sampled[3]["progress"]
+    assert sampled[3] == {"samples": 2, "seed": 0, "out": Path("o"), "fresh": False}
     assert [part.name for part in evaluated[2].parts] == ["gsm8k", "format"]
     assert evaluated[3].temperature == 0.0
-    assert merged[:2] == ("runs/sft", Path("merged"))
+    assert merged == ("runs/sft", Path("merged"), {"dtype": "auto", "fresh": False})
     assert (talked[1].temperature, talked[2]) == (0.0, None)
 
 

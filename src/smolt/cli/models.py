@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.training import Json
+from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver
+from smolt.cli.training import Fresh, Json
 
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model, adapter or run directory, or a hub name.")]
 DataPath = Annotated[str, typer.Argument(metavar="DATA", help="Questions: JSONL, Parquet or a data set.")]
@@ -44,23 +44,30 @@ def sample(
     split: Split = None,
     device: Device = "auto",
     dtype: DType = "auto",
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
     """Let a model answer questions; the answers go to OUT/samples.jsonl."""
 
     def work() -> Outcome:
+        from smolt.answers import write_answers
+        from smolt.cli.counter import Counter
         from smolt.config import Data, EvaluationSampling, Model, make_block
-        from smolt.evaluation import sample_answers
 
-        facts = sample_answers(
-            make_block(Model, path=model, device=device, dtype=dtype),
-            make_block(Data, path=data, format=record_format, split=split, limit=limit),
-            make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
-            samples=samples,
-            seed=seed,
-            out=out,
+        with Counter("questions") as counter:
+            facts = write_answers(
+                make_block(Model, path=model, device=device, dtype=dtype),
+                make_block(Data, path=data, format=record_format, split=split, limit=limit),
+                make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
+                out=out,
+                samples=samples,
+                seed=seed,
+                fresh=fresh,
+                progress=counter.show,
+            )
+        return Outcome(
+            {**facts, "out": str(out)}, f"{facts['status']}: {facts['n']} answers in {out / 'samples.jsonl'}"
         )
-        return Outcome(facts, f"{facts.get('n', '')} answers in {out / 'samples.jsonl'}".strip())
 
     deliver(work, as_json)
 
@@ -138,9 +145,11 @@ def chat(
         from smolt.config import ChatSampling, Model, make_block
 
         sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
-        converse(
-            make_block(Model, path=model, device=device, dtype=dtype), make_block(ChatSampling, **sampling), system
-        )
+        machine = make_block(Model, path=model, device=device, dtype=dtype)
+        try:
+            converse(machine, make_block(ChatSampling, **sampling), system)
+        except KeyboardInterrupt:
+            raise Stopped(INTERRUPTED, "interrupted") from None
         return Outcome({})
 
     deliver(work, as_json=False)
@@ -149,6 +158,8 @@ def chat(
 def merge(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="An adapter directory, or a run that holds one.")],
     out: Annotated[Path, typer.Option("--out", help="Directory of the merged model.")],
+    dtype: Annotated[str, typer.Option(help="auto (as the base is stored), fp32, bf16 or fp16.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Set an earlier merge that is there aside.")] = False,
     as_json: Json = False,
 ) -> None:
     """Merge an adapter into its base: a standalone model directory, checked against the adapter."""
@@ -156,8 +167,8 @@ def merge(
     def work() -> Outcome:
         from smolt.merge import merge as merge_adapter
 
-        facts = merge_adapter(adapter, out)
-        return Outcome(facts, f"the merged model is in {out}")
+        facts = merge_adapter(adapter, out, dtype=dtype, fresh=fresh)
+        return Outcome(facts, f"{facts['status']}: the merged model is in {out}")
 
     deliver(work, as_json)
 
