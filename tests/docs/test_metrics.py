@@ -8,7 +8,7 @@ from smolt.config import make_recipe
 from tests.docs.workshop import ROOT, table
 
 EVERY = "all"
-NAMED = ("reward/", "dev/")
+NAMED = ("reward/", "dev/reward/")
 LIMITS = {"max_tokens": 8, "batch": 8}
 TWO = {"updates": 2}
 RECIPES: dict[str, list[dict[str, Any]]] = {

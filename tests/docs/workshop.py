@@ -52,7 +52,7 @@ def _rows(lines: Iterator[str]) -> Iterator[list[str]]:
 
 
 def furnish(folder: Path) -> Path:
-    """`my-model`, `questions.jsonl`, `demonstrations.jsonl`, `preferences.jsonl`, `text.jsonl`, `my_reward.py`, recipes."""
+    """A tiny `my-model`, and for each kind of record a file of that name, 24 rows each."""
     tiny_model(folder / "my-model")
     rows = [{"question": f"What is {n} + 1?", "answer": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(1, 25)]
     pairs = [{"prompt": row["question"], "chosen": row["answer"], "rejected": "No."} for row in rows]

@@ -103,7 +103,7 @@ def dev_rewards(rolling: Rolling, recipe: PPORecipe | GRPORecipe) -> Dev | None:
             "length": float(groups.lengths.float().mean()),
         }
         for name in {name for score in scores for name in score.components}:
-            figures[name] = mean([score.components.get(name) for score in scores])
+            figures[f"reward/{name}"] = mean([score.components.get(name) for score in scores])
         return {name: value for name, value in figures.items() if value is not None}
 
     return Dev(measure, "reward", "max")
