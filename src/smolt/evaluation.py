@@ -30,6 +30,14 @@ KL_STAGE = 1_000_003  # a counter that sets these draws apart from all others
 CORRECT = ".correct"
 
 
+Tell = Callable[[int, int], None]
+"""Hears how many of how many questions are answered; may raise to end it there."""
+
+
+def silent(done: int, total: int) -> None:
+    """Tells nobody."""
+
+
 @dataclass(frozen=True)
 class Exam:
     """The same questions, limits and rater for every arm.
@@ -68,7 +76,7 @@ def open_exam(
     return Exam(questions[:items], sampling, samples, rater, seed)
 
 
-def take(exam: Exam, policy: Policy, ground: Ground, tell: Callable[[int, int], None] | None = None) -> list[Item]:
+def take(exam: Exam, policy: Policy, ground: Ground, tell: Tell = silent) -> list[Item]:
     """A policy's rated answers to all questions of the exam."""
     drawing = Drawing(
         exam.sampling.max_tokens, exam.sampling.temperature, exam.sampling.batch, ground.renderer.stop_ids
@@ -80,8 +88,7 @@ def take(exam: Exam, policy: Policy, ground: Ground, tell: Callable[[int, int], 
         ids = list(range(start, start + len(asked)))
         groups = sample(policy, contexts, exam.samples, drawing, (exam.seed,), ids=ids)
         items += rated(exam, [asked[owner] for owner in groups.owners], as_answers(groups, ground.renderer))
-        if tell is not None:
-            tell(start + len(asked), len(exam.questions))
+        tell(start + len(asked), len(exam.questions))
     return items
 
 
@@ -114,7 +121,7 @@ def correctness(score: Score) -> bool | None:
     return None
 
 
-def best_of_n(exam: Exam, recipe: BestOfNRecipe, policy: Policy, ground: Ground) -> list[Item]:
+def best_of_n(exam: Exam, recipe: BestOfNRecipe, policy: Policy, ground: Ground, tell: Tell = silent) -> list[Item]:
     """For each question the answer a learned reward model likes best among n: it does not see the solution."""
     judge = learned_reward(
         RewardPart(name="model", path=recipe.reward_model, options={"refused": True}), ground.precision
@@ -133,6 +140,7 @@ def best_of_n(exam: Exam, recipe: BestOfNRecipe, policy: Policy, ground: Ground)
         values = [float("-inf") if score.value is None else score.value for score in scores]
         chosen = [max(range(n * recipe.n, (n + 1) * recipe.n), key=values.__getitem__) for n in range(len(asked))]
         items += rated(exam, asked, [answers[index] for index in chosen])
+        tell(start + len(asked), len(exam.questions))
     return items
 
 

@@ -24,6 +24,7 @@ from smolt.groups import Groups, cut
 Metrics = dict[str, Any]
 Parts = Mapping[str, tuple[float | Tensor, float]]
 
+ENDLESS = 2**31  # updates of a training that only the clock ends
 NON_FINITE_LIMIT = 3  # optimizer steps in a row without a finite loss and gradient before the run stops
 WITNESSED_UPDATES = 3  # by now every trained parameter has shown a gradient other than zero
 
@@ -103,15 +104,17 @@ class Learner:
         self.total = total
         self.unwitnessed = {f"{role}/{name}" for role, part in roles.items() for name in part.parameters}
         self.steps: dict[str, int] = dict.fromkeys(roles, 0)
+        self.bad = 0  # optimizer steps in a row without a finite loss and gradient
         device = next(iter(next(iter(roles.values())).parameters.values())).device
         # fp16 gradients underflow without a scale; torch's scaler passes fp32 and bf16 through unchanged.
+        self.fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
             [{"params": list(part.parameters.values()), "role": role} for role, part in roles.items()],
             lr=optim.lr,
             betas=optim.betas,
             eps=optim.eps,
             weight_decay=optim.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
+            fused=self.fused,
         )
 
     def factor(self, number: int) -> float:
@@ -210,17 +213,19 @@ class Learner:
                 prefix = f"{role}/{name}/"
                 state = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
                 if state:
+                    # The fused optimizer wants its step count on the device too.
                     self.optimizer.state[parameter] = {
-                        key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                        key: value if key == "step" and not self.fused else value.to(parameter.device)
+                        for key, value in state.items()
                     }
 
     def state(self) -> dict[str, Any]:
         """JSON of what the checks depend on."""
-        return {"unwitnessed": sorted(self.unwitnessed), "steps": self.steps}
+        return {"unwitnessed": sorted(self.unwitnessed), "steps": self.steps, "bad": self.bad}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
-        self.unwitnessed, self.steps = set(state["unwitnessed"]), dict(state["steps"])
+        self.unwitnessed, self.steps, self.bad = set(state["unwitnessed"]), dict(state["steps"]), state["bad"]
 
 
 class _Tally:
@@ -269,7 +274,6 @@ def fit(
     Raises:
         SelfCheckError: three steps in a row without a finite loss and gradient, or a parameter that does not learn.
     """
-    bad = 0
     for number in range(start, stream.total):
         began = time.perf_counter()
         torch.manual_seed(counters.key(seed, number) % 2**63)
@@ -281,9 +285,9 @@ def fit(
             parts, counts = accumulate(minibatch, loss, micro_tokens)
             means, norms = parts.means(), learner.divide(counts)
             problem = _non_finite(means, norms)
-            bad = bad + 1 if problem else 0
-            if bad == NON_FINITE_LIMIT:
-                raise SelfCheckError(f"update {number + 1}: {problem}, {bad} steps in a row; lower optim.lr")
+            learner.bad = learner.bad + 1 if problem else 0
+            if learner.bad == NON_FINITE_LIMIT:
+                raise SelfCheckError(f"update {number + 1}: {problem}, {learner.bad} steps in a row; lower optim.lr")
             reason = problem or stream.veto(index, means)
             tally.add({name: (total, parts.counts[name]) for name, total in parts.sums.items() if not problem})
             if reason:

@@ -1,9 +1,11 @@
 """Preferences from a policy's own answers: for each question the best and the worst become a pair, if they differ."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from smolt.config import PairsRecipe, RewardPart
+from smolt.errors import UserError
 from smolt.learned import learned_reward
 from smolt.preparation import open_ground, question_list
 from smolt.records import Preference, Question, Score, write_preferences
@@ -15,7 +17,9 @@ from smolt.streams import Reward, as_answers
 CHUNK = 256
 
 
-def make_pairs(recipe: PairsRecipe, folder: Path) -> dict[str, Any]:
+def make_pairs(
+    recipe: PairsRecipe, folder: Path, tell: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
     """Sample, judge and write `preferences.jsonl` into a directory.
 
     Questions whose answers are all rated alike give no pair; both are counted.
@@ -46,9 +50,15 @@ def make_pairs(recipe: PairsRecipe, folder: Path) -> dict[str, Any]:
             pair = best_and_worst(question, [answer.text for answer in answers[rows]], scores[rows])
             pairs += [pair] if pair is not None else []
         asked += len(chunk)
+        tell(asked, len(questions))
         if recipe.limit is not None and len(pairs) >= recipe.limit:
             pairs = pairs[: recipe.limit]
             break
+    if not pairs:
+        raise UserError(
+            f"pairs: {recipe.reward.parts[0].name} rates all answers to each of the {asked} questions alike, so "
+            "there is no pair; draw more `samples`, ask more questions, or start from a model that is sometimes right"
+        )
     write_preferences(folder / "preferences.jsonl", pairs)
     return {"questions": asked, "pairs": len(pairs), "judge": [part.name for part in recipe.reward.parts]}
 

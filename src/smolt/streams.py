@@ -14,7 +14,7 @@ import torch
 
 from smolt import counters
 from smolt.config import Budget
-from smolt.fitting import Metrics, Update
+from smolt.fitting import ENDLESS, Metrics, Update
 from smolt.groups import Groups, join
 from smolt.models import Policy
 from smolt.records import Answer, Question, Score
@@ -95,7 +95,7 @@ def updates_of(budget: Budget, items: int, batch: int) -> int:
         return budget.updates
     if budget.epochs is not None:
         return max(1, math.ceil(budget.epochs * items / batch))
-    return 2**31
+    return ENDLESS
 
 
 @dataclass

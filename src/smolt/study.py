@@ -64,6 +64,7 @@ def run_study(
         UserError: the recipe, its data or its model are wrong.
         Interrupted: Ctrl-C or SIGTERM; the same command continues.
     """
+    out = out.resolve()  # the sections' recipes name each other's directories
     manifest = {
         "stage": "study",
         "recipe": recipe.model_dump(mode="json"),
@@ -121,10 +122,11 @@ class Study:
             if isinstance(recipe, ProblemsRecipe):
                 self._alone(folder, recipe, lambda at, of: write_generated(at, of))
             elif isinstance(recipe, PairsRecipe):
-                self._alone(folder, recipe, lambda at, of: make_pairs(of, at))
+                self._alone(folder, recipe, lambda at, of: make_pairs(of, at, self._tell))
             elif not isinstance(recipe, BestOfNRecipe):
                 self._train(section, recipe, folder, seed)
             gc.collect()
+            self._pause(folder)
         self._measure(seed)
 
     def _seeded(self, section: Section, seed: int) -> Any:
@@ -137,10 +139,9 @@ class Study:
         with Run.open(folder, manifest=manifest) as run:
             if run.status != "complete":
                 run.complete(work(folder, recipe))
-        self._pause(folder)
 
     def _train(self, section: Section, recipe: Any, folder: Path, seed: int) -> None:
-        if finished(folder, recipe):
+        if Run.finished(folder, recipe.model_dump(mode="json")) is not None:
             return
         if isinstance(recipe, SFTRecipe) and recipe.budget.like:
             seconds = float(self.result(recipe.budget.like, seed)["training_seconds"])
@@ -151,6 +152,10 @@ class Study:
             drive(training, self.interrupts, self.progress)
         finally:
             training.close()
+
+    def _tell(self, done: int, total: int) -> None:
+        """Between two batches of questions: leave when asked to; answers that are not whole are asked again."""
+        self._pause(self.out)
 
     def _pause(self, at: Path) -> None:
         if self.interrupts.exit_code is not None:
@@ -224,8 +229,8 @@ class Study:
         policy = load_policy(self.model_path(name, seed), ground.precision)
         if section is not None and section.recipe.stage == "best_of_n":
             recipe: Any = self._seeded(section, seed)
-            return best_of_n(exam, recipe, policy, ground)
-        items = take(exam, policy, ground)
+            return best_of_n(exam, recipe, policy, ground, self._tell)
+        items = take(exam, policy, ground, self._tell)
         baseline = self.recipe.study.baseline
         if name == baseline:
             return items
@@ -330,15 +335,6 @@ def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:
     lines = [turn.content for question in questions for turn in question.context] + worked
     atomic_write(folder / "text.txt", "\n".join(lines) + "\n")
     return {"files": sorted(path.name for path in folder.glob("*.jsonl"))}
-
-
-def finished(folder: Path, recipe: Any) -> bool:
-    """Whether a section is complete and was made by this very recipe (else opening it says what differs)."""
-    manifest, result = folder / "manifest.json", folder / "result.json"
-    if not (manifest.is_file() and result.is_file()):
-        return False
-    stored = decode_object(manifest.read_bytes(), str(manifest))
-    return bool(stored.get("recipe_hash") == recipe_hash(recipe))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -27,8 +27,8 @@ from smolt.config import (
     recipe_hash,
 )
 from smolt.errors import UserError
-from smolt.fitting import Learner, LossFunction, Metrics, Stream, fit
-from smolt.runs import Interrupts, Run
+from smolt.fitting import ENDLESS, Learner, LossFunction, Metrics, Stream, fit
+from smolt.runs import Interrupts, Run, files
 
 TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
 PACKAGES = ("torch", "transformers", "peft", "tokenizers")
@@ -97,14 +97,14 @@ class Training:
 
     Attributes:
         stage: the stage's name.
-        total: updates in all.
+        total: updates in all, None where only the clock ends it.
         out: the run directory.
         complete: whether there is nothing left to do.
     """
 
     def __init__(self, plan: Plan, out: Path | None, fresh: bool = False) -> None:
         self.stage = plan.stage
-        self.total = plan.stream.total
+        self.total = None if plan.stream.total >= ENDLESS else plan.stream.total
         self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
         self._plan = plan
         self._run = Run.open(self.out, manifest=_manifest(plan), fresh=fresh)
@@ -163,7 +163,7 @@ class Training:
             metrics, update = found
             self._step = metrics["step"]
             self._elapsed += time.perf_counter() - began
-            ended = "stop" in metrics or self._step >= self.total
+            ended = "stop" in metrics or self._step >= plan.stream.total
             if plan.seconds is not None and self._elapsed >= plan.seconds and not ended:
                 ended, metrics["stop"] = True, f"the time is up ({plan.seconds / 60:.1f} minutes)"
             ended = self._watch(metrics, ended) or ended
@@ -279,14 +279,16 @@ def seconds_of(budget: Budget) -> float | None:
 
 
 def write_directory(directory: Path, write: Callable[[Path], None]) -> None:
-    """Fill a directory beside its place, then put it there: it is whole or absent."""
+    """Fill a directory beside its place, then put it there: it is whole or absent, after a power cut too."""
     staging = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     write(staging)
+    for path in [*staging.rglob("*"), staging]:
+        files.sync(path)
     if directory.exists():
         shutil.rmtree(directory)
-    staging.rename(directory)
+    files.rename(staging, directory)
 
 
 def peak_memory(learner: Learner) -> int:

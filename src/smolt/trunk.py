@@ -312,6 +312,12 @@ def pad(groups: Groups) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
     return (ids, positions, mask), torch.cat(predicting), torch.tensor(last)
 
 
+def hush() -> None:
+    """Keep transformers' bars and advice off the screen: what a person should know, smolt says."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def load_trunk(located: Located, precision: Precision, trained: bool, classifier: bool = False) -> Trunk:
     """Read a network: frozen weights are stored in the computing precision, trained ones in fp32.
 
@@ -324,8 +330,7 @@ def load_trunk(located: Located, precision: Precision, trained: bool, classifier
     Raises:
         UserError: the model cannot be read.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    hush()
     dtype = torch.float32 if trained else precision.dtype
     kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     extra = {"num_labels": 1} if classifier else {}

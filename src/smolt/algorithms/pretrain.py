@@ -21,7 +21,7 @@ from smolt.rendering import Renderer, train_tokenizer
 from smolt.saving import save_policy
 from smolt.streams import Rows, updates_of
 from smolt.training import Dev, Plan, Training, seconds_of
-from smolt.trunk import Precision, Trunk, choose_precision
+from smolt.trunk import Precision, Trunk, choose_precision, hush
 
 
 def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = False) -> Training:
@@ -75,6 +75,7 @@ def text_rows(texts: Sequence[str], renderer: Renderer, window: int) -> list[Gro
 
 def make_trunk(shape: Shape, renderer: Renderer, precision: Precision, seed: int) -> Trunk:
     """A Llama of the given shape with random weights, all trained."""
+    hush()
     tokenizer = renderer.tokenizer
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -31,8 +31,8 @@ class Running(Protocol):
         """Its run directory."""
 
     @property
-    def total(self) -> int:
-        """Updates in all."""
+    def total(self) -> int | None:
+        """Updates in all, None where only the clock ends it."""
 
 
 def figures(metrics: Mapping[str, Any]) -> str:

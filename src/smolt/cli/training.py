@@ -61,6 +61,9 @@ def run_stage(stage: str, source: str, overrides: list[str], out: Path | None, f
 
     recipe = load_recipe(source, stage, overrides)
     directory = out if out is not None else default_directory(source, recipe)
+    result = finished(directory, recipe, fresh)
+    if result is not None:
+        return stage_outcome(stage, "already complete", directory, result)
     from smolt.algorithms import STAGES
     from smolt.runs import Interrupts
     from smolt.training import drive
@@ -70,14 +73,25 @@ def run_stage(stage: str, source: str, overrides: list[str], out: Path | None, f
         for warning in training.warnings:
             display.remark(f"warning: {warning}")
         complete = training.complete
-        result = drive(training, interrupts, display.show)
-    status = "already complete" if complete else "complete"
+        metrics = drive(training, interrupts, display.show).metrics
+    return stage_outcome(stage, "already complete" if complete else "complete", directory, metrics)
+
+
+def finished(directory: Path, recipe: Any, fresh: bool) -> dict[str, Any] | None:
+    """The result of a complete run of this very recipe, found without loading a model; None where there is work."""
+    from smolt.runs import Run
+
+    return None if fresh else Run.finished(directory, recipe.model_dump(mode="json"))
+
+
+def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, Any]) -> Outcome:
+    """What a stage's command says at its end."""
     facts = {
         "stage": stage,
         "status": status,
         "out": str(directory),
         "model": str(directory / "model"),
-        "metrics": result.metrics,
+        "metrics": metrics,
     }
     words = f"{stage}: {status}; the model is in {directory / 'model'}"
     return Outcome(facts, words)
@@ -106,10 +120,18 @@ def run_whole_study(source: str, overrides: list[str], out: Path | None, fresh: 
 
     recipe = load_recipe(source, "study", overrides)
     directory = out if out is not None else default_directory(source, recipe)
+    summary = finished(directory, recipe, fresh)
+    if summary is not None:
+        return study_outcome({**summary, "status": "already complete"}, directory)
     from smolt.study import run_study
 
     with Display() as display, _stoppable():
         summary = run_study(recipe, out=directory, fresh=fresh, progress=display.show)
+    return study_outcome(summary, directory)
+
+
+def study_outcome(summary: dict[str, Any], directory: Path) -> Outcome:
+    """What the command says at the end of a study: its verdicts, and where the report is."""
     status = str(summary.get("status", "complete"))
     report = directory / "report.html"
     verdicts = [str(line) for line in summary.get("verdicts", [])]

@@ -78,6 +78,23 @@ class Run:
             failing.pop_all()
         return run
 
+    @staticmethod
+    def finished(directory: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+        """The result of a complete run of this very recipe, without opening it; None where `open` must decide.
+
+        Args:
+            directory: where the run would be.
+            recipe: as in its manifest.
+        """
+        if not (directory / MANIFEST).is_file() or not (directory / RESULT).is_file():
+            return None
+        try:
+            result = jsontext.decode_object((directory / RESULT).read_bytes(), RESULT)
+            stored = identity.read_manifest(directory)
+        except ValueError:  # damaged
+            return None
+        return None if identity.differences(stored.get("recipe"), recipe, "recipe") else result
+
     @property
     def status(self) -> Status:
         """`complete` once the result is written, `resumable` with a checkpoint, else `new`."""
