@@ -256,7 +256,9 @@ def _write(out: Path, network: PreTrainedModel, origin: _Origin, facts: dict[str
             manifest, result = run_of(Path(origin.path).expanduser())
             (staging / "README.md").write_text(model_card(out.name, facts, manifest, result), encoding="utf-8")
             (staging / PROOF).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            mode = (staging / PROOF).stat().st_mode
             for file in staging.iterdir():
+                file.chmod(mode)  # safetensors writes for the owner alone; a merged model is there to be handed on
                 files.sync(file)
             files.sync(staging)
             _set_aside(out)
