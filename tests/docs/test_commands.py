@@ -1,0 +1,107 @@
+"""The commands of the README run as written, on tiny models: the long ones with a few overrides behind them."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from smolt.cli import app
+from smolt.config import BestOfNRecipe, ProblemsRecipe, load_recipe
+from tests.docs.workshop import PAGES, README, ROOT, blocks, table
+
+TINY_STUDY = [
+    *("problems.train=64", "problems.dev=8", "problems.test=8", "problems.demonstrations=64", "model.threads=1"),
+    *("pretrain.budget.updates=1", "pretrain.shape.hidden=16", "pretrain.shape.layers=1", "pretrain.shape.mlp=16"),
+    *("sft.budget.updates=1", "reward.gate=false", "ppo.prompts=4", "ppo.budget.updates=1"),
+    *("grpo.prompts=4", "grpo.budget.updates=1", "best_of_n.n=2"),
+    *(f"{section}.sampling.max_tokens=8" for section in ("study", "pairs", "ppo", "grpo", "best_of_n")),
+    # An untrained model is never right, and pairs need answers of which one is better.
+    *("pairs.data.limit=8", "pairs.reward={name: length, options: {target: 3}}"),
+]
+SHORT = {
+    "study": TINY_STUDY,
+    "grpo": ["prompts=2", "group=2", "budget.updates=1", "sampling.max_tokens=8"],
+    "eval": ["--max-tokens", "8", "--limit", "4"],
+    "chat": ["--max-tokens", "8", "--temperature", "0"],
+}
+
+
+def run(command: str) -> Result:
+    """One command line, in this process, shortened where SHORT says so; its exit code is 0."""
+    words = shlex.split(command)[1:]
+    result = CliRunner().invoke(app, [*words, *SHORT.get(words[0], [])], input="Hi.\n")
+    assert result.exit_code == 0, f"{command}: {result.output}"
+    return result
+
+
+def lines(page: Path) -> list[str]:
+    """The commands of a page that can be run: `smolt` lines without a placeholder."""
+    found = [line.partition("  #")[0].strip() for block in blocks(page, "sh") for line in block.text.splitlines()]
+    return [line for line in found if line.startswith("smolt ") and "[" not in line]
+
+
+def names_of(holder: Path) -> set[str]:
+    return {path.name for path in holder.iterdir()}
+
+
+def documented(header: str, number: int) -> set[str]:
+    """The names in the `number`-th table of docs/command-line.md that begins with `header`."""
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    parts = text.split(f"| {header} |")[number].splitlines()
+    rows = [row for row in parts[2:] if row.startswith("|")][: next(i for i, row in enumerate(parts[2:]) if not row)]
+    return {name.strip(" `") for row in rows for name in row.split("|")[1].split(",")}
+
+
+def test_the_readme_names_the_commands_there_are() -> None:
+    """One row for each command of `smolt --help`, in its order."""
+    known = [command.name or "" for command in app.registered_commands] + [str(g.name) for g in app.registered_groups]
+    assert [row[0] for row in table(README, "command")] == [f"smolt {name}" for name in known]
+
+
+def test_the_makefile_runs_the_main_job() -> None:
+    """The two commands of the README are targets, and the first is `smolt study quickstart`."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    promised = [line.split()[1] for block in blocks(README, "sh") for line in block.text.splitlines() if "make" in line]
+    assert promised == ["quickstart", "check"]
+    assert all(f"\n{name}: " in makefile for name in promised)
+    assert "smolt study quickstart --out" in makefile and "runs/quickstart" in makefile
+
+
+def test_the_readmes_commands_run(workshop: Path) -> None:
+    """Exit code 0, one after the other, for the study as for one's own recipe, data and reward."""
+    recipe = blocks(README, "yaml")[0].text
+    (workshop / recipe.split()[1]).write_text(recipe, encoding="utf-8")
+    (workshop / "my_reward.py").write_text("def brief(question, answer): return -answer.tokens / 100\n")
+    commands = lines(README)
+    assert [command.split()[1] for command in commands] == ["study", "doctor", "grpo", "eval", "merge", "chat"]
+    for command in commands:
+        run(command)
+    assert names_of(workshop / "runs" / "mine") == documented("name", 1)
+    study = documented("name", 2) - {"*section*"}
+    assert study < names_of(workshop / "runs" / "smoke")
+    assert "already complete" in run(commands[0]).output
+
+
+def test_the_quickstart_is_what_the_readme_says() -> None:
+    """The sections of the smoke study, which the test above runs, with the numbers that the README gives."""
+    quickstart, smoke = (load_recipe(name, "study") for name in ("quickstart", "smoke"))
+    assert {section.name for section in quickstart.sections} == {section.name for section in smoke.sections}
+    recipes = {section.name: section.recipe for section in quickstart.sections}
+    problems, choice = recipes["problems"], recipes["best_of_n"]
+    assert isinstance(problems, ProblemsRecipe) and isinstance(choice, BestOfNRecipe)
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert f"{problems.demonstrations:,} worked solutions" in text
+    assert f"best-of-{choice.n} then answer the same {problems.test:,} unseen problems" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_on_a_page_exists(page: Path) -> None:
+    """`smolt WORD` at the start of a code span or of a line of a block: WORD is a command."""
+    known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    text = page.read_text(encoding="utf-8")
+    spans = [part.split("`")[0] for part in text.split("`smolt ")[1:]]
+    shell = [line for block in blocks(page, "sh") for line in block.text.splitlines()]
+    spans += [line.removeprefix("smolt ") for line in shell if line.startswith("smolt ")]
+    said = {word for span in spans if span.split() for word in span.split()[0].split("|") if word.islower()}
+    assert said <= known

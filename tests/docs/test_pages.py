@@ -1,0 +1,90 @@
+"""Every page says what is so: links, tables, versions and the generated reference."""
+
+import inspect
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+import smolt
+from smolt.cli import outcomes
+from smolt.config import shipped_recipes
+from smolt.config.reference import reference_page, stage_fields
+from smolt.errors import DirectoryInUse, SelfCheckError, UserError
+from smolt.records.formats import FORMATS
+from smolt.rewards import extract
+from smolt.rewards.build import RULES
+from tests.docs.workshop import PAGES, README, ROOT, table
+
+DOCS = ROOT / "docs"
+KINDS = {"D": "demonstrations", "P": "preferences", "Q": "questions", "T": "text"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Files exist; an anchor is a heading of its page."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (page.parent / file) if file else page
+        assert place.exists(), f"{page.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", place.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, f"{page.name}: {target}"
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    newest = re.search(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None and newest[1] == smolt.__version__
+
+
+def test_the_recipe_reference_is_generated() -> None:
+    """`smolt recipe fields > docs/recipes-reference.md` writes it anew."""
+    assert (DOCS / "recipes-reference.md").read_text(encoding="utf-8").rstrip("\n") == reference_page().rstrip("\n")
+
+
+def test_fields_of_a_stage_show_its_own_defaults() -> None:
+    """DPO's learning rate is 5e-6 where the block's own is 1e-5; PPO makes 4 passes where the block makes 1."""
+    dpo = {field.name: field.default for field in stage_fields("dpo")}
+    ppo = {field.name: field.default for field in stage_fields("ppo")}
+    assert (dpo["optim.lr"], dpo["model.path"], dpo["lora"]) == ("5e-06", "required", "null")
+    assert (ppo["inner.epochs"], ppo["budget.updates"]) == ("4", "100")
+    with pytest.raises(UserError, match='did you mean "sft"'):
+        stage_fields("stf")
+
+
+def test_the_formats_are_those_that_are_read() -> None:
+    """Same names, columns and kinds, in the order of detection."""
+    rows = [(name, columns, [KINDS[kind] for kind in kinds.split()]) for name, columns, kinds, _ in _formats()]
+    assert rows == [(form.name, form.columns(), list(form.kinds)) for form in FORMATS]
+
+
+def _formats() -> list[list[str]]:
+    return table(DOCS / "data.md", "format")
+
+
+def test_the_rewards_are_those_that_are_built() -> None:
+    """Every rule with all its options, and what is no rule."""
+    rows = {name: options for name, _, options, _ in table(DOCS / "rewards.md", "name")}
+    assert set(rows) == {*RULES, "python", "model"}
+    for name, rule in RULES.items():
+        assert re.findall(r"`(\w+)`", f"`{rows[name]}`".replace("``", "`")) == list(inspect.signature(rule).parameters)
+
+
+def test_the_extractor_reads_what_the_page_says() -> None:
+    for answer, number, way in table(DOCS / "rewards.md", "answer"):
+        found = extract(answer)
+        assert (found.value, found.way) == (Fraction(number) if number else None, way)
+
+
+def test_the_exit_codes_are_the_programs() -> None:
+    """The codes that the command line and the errors hold, and 0."""
+    codes = {outcomes.DONE, outcomes.WRONG_INPUT, outcomes.OUT_OF_MEMORY, outcomes.DISK}
+    codes |= {outcomes.INTERRUPTED, outcomes.TERMINATED, UserError.exit_code, SelfCheckError.exit_code}
+    assert {int(row[0]) for row in table(DOCS / "command-line.md", "exit code")} == codes | {DirectoryInUse.exit_code}
+
+
+def test_the_readme_lists_the_shipped_recipes() -> None:
+    assert {row[0] for row in table(README, "recipe")} == set(shipped_recipes())
