@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import smolt
+from smolt.config import GRPORecipe, make_recipe
 from tests.docs.workshop import PAGES, README, blocks
 
 PROGRAMS = {page.name: [block.text for block in blocks(page, "python")] for page in PAGES}
@@ -33,3 +35,11 @@ def test_programs_run(page: str, workshop: Path, capsys: pytest.CaptureFixture[s
         printed = capsys.readouterr().out.splitlines()
         assert Path(printed[-1]).joinpath("config.json").is_file()
         assert len(printed) == MOST_UPDATES + 1
+
+
+def test_a_reward_beside_a_whole_recipe_is_refused(workshop: Path) -> None:
+    """A recipe has its reward; a second one in words is an error, not ignored."""
+    recipe = make_recipe("grpo", model="my-model", data="questions.jsonl", reward="gsm8k")
+    assert isinstance(recipe, GRPORecipe)
+    with pytest.raises(smolt.UserError, match=r"^reward: a recipe was given; put the fields into it$"):
+        smolt.grpo(recipe, reward="sentiment")
