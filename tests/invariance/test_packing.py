@@ -110,6 +110,19 @@ def test_entropy_is_that_of_the_distribution_the_token_came_from(architecture: s
     assert not entropy[~groups.mask].any()
 
 
+def test_gradients_pass_through_temperature_and_entropy(models: Models) -> None:
+    """At temperature 0.6, of weighted log-probabilities plus weighted entropies: equal to the plain forward's."""
+    policy, truth, groups = tiny_models.open_full(models("llama")), tiny_models.network("llama"), batch()
+    row = torch.cat([groups.contexts[0], groups.answers[0]])[None]
+    weights = torch.randn(2, groups.mask.shape[1], generator=torch.Generator().manual_seed(2))
+    logprobs, entropy = policy(groups.select([0]), 0.6)
+    (weights[0] * logprobs + weights[1] * entropy).sum().backward()
+    logits = truth(input_ids=row).logits[0, len(groups.contexts[0]) - 1 : -1] / 0.6
+    plain = torch.distributions.Categorical(logits=logits)
+    (weights[0] * plain.log_prob(groups.answers[0]) + weights[1] * plain.entropy()).sum().backward()
+    assert largest_difference(policy.trunk.network, truth) <= TOLERANCE
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3_text", "gpt_neo"])
 def test_neither_order_nor_company_matters(architecture: str, models: Models) -> None:
     """Answers in reverse order, and each answer in a micro-batch of its own, keep their log-probabilities."""

@@ -95,6 +95,18 @@ def test_a_critic_after_the_policy_leaves_both_gradients(architecture: str, mode
     assert all(torch.equal(critic_both[name], critic_alone[name]) for name in critic_both)
 
 
+def test_one_backward_after_both_forwards_loses_nothing(models: Models) -> None:
+    """Switching to the critic must not turn the policy's gradients off: peft does, and autograd then drops them."""
+    policy, critic = actor_and_critic(models("llama"))
+    policy(GROUPS)[0].sum().backward()
+    actor_alone = gradients(policy)
+    (policy(GROUPS)[0].sum() + critic.values(GROUPS).sum()).backward()
+    together = gradients(policy)
+    assert together.keys() == actor_alone.keys()
+    assert all(torch.equal(together[name], actor_alone[name]) for name in together)
+    assert gradients(critic).keys() == critic.parameters().keys()
+
+
 def test_every_role_goes_backward_before_the_next_goes_forward(models: Models) -> None:
     """`accumulate` sends a role's loss backward before it asks for the next one: seen from inside the loss."""
     policy, critic = actor_and_critic(models("llama"))
@@ -191,6 +203,7 @@ def test_the_reference_is_not_trained(models: Models, tmp_path: Path) -> None:
     policy = continued(models, tmp_path)
     reference = policy.as_reference()
     logprobs(reference)
+    assert not any(value.requires_grad for value in reference.parameters().values())
     policy(GROUPS)[0].sum().backward()
     assert not gradients(reference)
     assert gradients(policy).keys() == policy.parameters().keys()
