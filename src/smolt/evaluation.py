@@ -163,7 +163,8 @@ def write_items(path: Path, items: Sequence[Item]) -> None:
 
 def read_items(path: Path) -> list[Item]:
     """Rows written by `write_items`."""
-    return [Item(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8", newline="\n") as lines:  # not splitlines: an answer may hold other line separators
+        return [Item(**json.loads(line)) for line in lines]
 
 
 def evaluate_model(

@@ -6,6 +6,7 @@ from typing import Any
 
 from smolt.config import PairsRecipe, RewardPart
 from smolt.errors import UserError
+from smolt.errors import UserError
 from smolt.learned import learned_reward
 from smolt.preparation import open_ground, question_list
 from smolt.records import Preference, Question, Score, write_preferences
@@ -58,6 +59,11 @@ def make_pairs(
         raise UserError(
             f"pairs: {recipe.reward.parts[0].name} rates all answers to each of the {asked} questions alike, so "
             "there is no pair; draw more `samples`, ask more questions, or start from a model that is sometimes right"
+        )
+    if not pairs:
+        raise UserError(
+            f"{recipe.name}: none of {asked} questions gave a pair: all {recipe.samples} answers to each were rated alike; "
+            "raise samples or sampling.temperature, or train the policy first"
         )
     write_preferences(folder / "preferences.jsonl", pairs)
     return {"questions": asked, "pairs": len(pairs), "judge": [part.name for part in recipe.reward.parts]}

@@ -188,20 +188,20 @@ def _result(step: Step) -> int:
 
 
 def _more_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 60), draws.between(2, 39)
+    return draws.between(2, 30), draws.between(2, 15)
 
 
 def _fewer_numbers(draws: Draws) -> tuple[int, ...]:
-    given, left = draws.between(2, 40), draws.between(1, 50)
+    given, left = draws.between(2, 15), draws.between(1, 25)
     return given + left, given
 
 
 def _groups_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 10), draws.between(2, 20)
+    return draws.between(2, 9), draws.between(2, 12)
 
 
 def _sharing_numbers(draws: Draws) -> tuple[int, ...]:
-    friends, each = draws.between(2, 10), draws.between(2, 20)
+    friends, each = draws.between(2, 9), draws.between(2, 12)
     return friends * each, friends
 
 
@@ -211,21 +211,21 @@ def _buying_numbers(draws: Draws) -> tuple[int, ...]:
 
 
 def _comparing_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 40), draws.between(2, 20)
+    return draws.between(2, 20), draws.between(2, 10)
 
 
 def _earning_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 12), draws.between(2, 9), draws.between(2, 30)
+    return draws.between(2, 9), draws.between(2, 9), draws.between(2, 15)
 
 
 def _travel_numbers(draws: Draws) -> tuple[int, ...]:
-    hours, speed = draws.between(2, 8), draws.between(2, 12)
+    hours, speed = draws.between(2, 7), draws.between(2, 9)
     later = draws.between(2, 9)
     return hours * speed, hours, later + (later >= hours)
 
 
 def _packing_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 9), draws.between(2, 9), draws.between(2, 20), draws.between(2, 4)
+    return draws.between(2, 9), draws.between(2, 9), draws.between(2, 12), draws.between(2, 4)
 
 
 def _pooling_numbers(draws: Draws) -> tuple[int, ...]:

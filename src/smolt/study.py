@@ -206,8 +206,9 @@ class Study:
     def _ground(self, name: str, seed: int) -> Ground:
         """The arm's model, computed as its section's recipe says."""
         section = self.section(name)
-        block: Any = section.recipe.model if section is not None else self.recipe.model  # type: ignore[union-attr]
-        return open_ground(block.model_copy(update={"path": self.model_path(name, seed)}))
+        recipe: Any = self.recipe if section is None else section.recipe
+        path = self.model_path(name, seed)
+        return open_ground(recipe.model.model_copy(update={"path": path}))
 
     def _exam(self, ground: Ground, seed: int) -> Exam:
         settings = with_directories(self.recipe.study, self.folders(seed))
@@ -279,8 +280,9 @@ class Study:
             if self.answers_path(name, seed).is_file()
             for item in read_items(self.answers_path(name, seed))
         ]
-        if section is None or section.recipe.stage == "best_of_n":
-            facts = {} if section is None else {"n": section.recipe.n, "chosen by": section.recipe.reward_model}  # type: ignore[union-attr]
+        recipe = None if section is None else section.recipe
+        if section is None or isinstance(recipe, BestOfNRecipe):
+            facts = {"n": recipe.n, "chosen by": recipe.reward_model} if isinstance(recipe, BestOfNRecipe) else {}
             role: Any = "baseline" if name == self.recipe.study.baseline else "candidate"
             parent = None if section is None else section.source
             return Arm(
@@ -341,4 +343,5 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics file."""
     if not path.is_file():
         return []
-    return [decode_object(line.encode(), f"{path}:{n}") for n, line in enumerate(path.read_text().splitlines(), 1)]
+    with path.open("rb") as lines:
+        return [decode_object(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]

@@ -97,6 +97,7 @@ class Training:
 
     Attributes:
         stage: the stage's name.
+        name: the recipe's, in a study the section's.
         total: updates in all, None where only the clock ends it.
         out: the run directory.
         complete: whether there is nothing left to do.
@@ -104,6 +105,7 @@ class Training:
 
     def __init__(self, plan: Plan, out: Path | None, fresh: bool = False) -> None:
         self.stage = plan.stage
+        self.name = plan.recipe.name
         self.total = None if plan.stream.total >= ENDLESS else plan.stream.total
         self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
         self._plan = plan

@@ -239,7 +239,7 @@ class Trunk:
         """Use the packed forward and our head where, on 16 answer tokens, they equal the network's own.
 
         An architecture that does not route through the attention interface, or does something to its logits our
-        head does not, keeps the padded forward or its own head with the same numbers; `why` says so.
+        head does not, keeps the padded forward with the same numbers; `why` says so.
         """
         groups = probe(self.network.config.vocab_size)
         stored, self.precision = self.precision, Precision(self.precision.device, torch.float32)
@@ -249,8 +249,9 @@ class Trunk:
                 own = torch.log_softmax(states @ self.head.T, dim=-1)
                 difference = float((own - torch.log_softmax(self.logits(groups), dim=-1)).abs().max())
                 self.own_head = difference <= AGREEMENT
-                self.why = "" if self.own_head else f"its own head is used: ours differs by {difference:.1e}"
-            self._try_packed(groups, torch.cat([states, last]))
+                self.why = "" if self.own_head else f"padded, with its own head: ours differs by {difference:.1e}"
+            if self.own_head or self.network.get_output_embeddings() is None:
+                self._try_packed(groups, torch.cat([states, last]))
         self.precision = stored
 
     def _try_packed(self, groups: Groups, truth: Tensor) -> None:

@@ -76,7 +76,7 @@ def evaluate(
     model: ModelPath,
     data: DataPath,
     reward: Rules,
-    out: Annotated[Path | None, typer.Option("--out", help="Directory for samples.jsonl and the report.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Directory for evaluation.jsonl and the report.")] = None,
     samples: Samples = 1,
     max_tokens: MaxTokens = 256,
     temperature: Temperature = 0.0,

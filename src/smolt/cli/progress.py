@@ -23,8 +23,8 @@ class Running(Protocol):
     """What the display asks of a training."""
 
     @property
-    def stage(self) -> str:
-        """The stage's name."""
+    def name(self) -> str:
+        """Its name: in a study the section's."""
 
     @property
     def out(self) -> Path:
@@ -74,7 +74,7 @@ class Display:
     def begin(self, training: Running, done: int = 0) -> None:
         """Give a training its line."""
         if training.out not in self._tasks:
-            task = self._progress.add_task(training.stage, total=training.total, completed=done, figures="")
+            task = self._progress.add_task(training.name, total=training.total, completed=done, figures="")
             self._tasks[training.out] = task
 
     def show(self, training: Running, metrics: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ class Display:
         self.begin(training, step - 1)
         self._progress.update(self._tasks[training.out], completed=step, figures=figures(metrics))
         for event in [*metrics.get("events", []), *([metrics["stop"]] if "stop" in metrics else [])]:
-            self.remark(f"{training.stage} update {step}: {event}")
+            self.remark(f"{training.name} update {step}: {event}")
 
     def remark(self, text: str) -> None:
         """One line that stays, on stderr."""

@@ -291,7 +291,9 @@ class LossKL(Block):
     """GRPO's leash to the reference: a term of the loss."""
 
     beta: Float = Field(default=0.02, ge=0, description="its weight; 0 = no reference is computed")
-    estimator: Literal["k2", "k3"] = Field(default="k2", description="k2 has the gradient of the reverse KL")
+    estimator: Literal["k2", "k3", "k3_weighted"] = Field(
+        default="k2", description="k2 and k3_weighted have the gradient of the reverse KL, plain k3 has not"
+    )
 
 
 class GRPORecipe(Block):

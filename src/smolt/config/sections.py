@@ -15,7 +15,7 @@ from smolt.errors import UserError
 
 MADE_FROM_NOTHING = ("pretrain", "problems")
 POLICIES = ("pretrain", "sft", "dpo", "ppo", "grpo")
-ARMS = ("sft", "dpo", "ppo", "grpo", "pretrain", "best_of_n")
+ARMS = ("sft", "dpo", "ppo", "grpo", "best_of_n")
 INHERITED = ("seed", "lora", "data", "dev")
 TAKEN = {"base": "the model before all stages", "shipped": "the data that comes with smolt"}
 PATH_FIELDS = ("path", "reward_model")

@@ -60,8 +60,8 @@ class StudySettings(Block):
 
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, description="each arm is trained once per seed")
     baseline: str = Field(default="sft", min_length=1, description="the arm the others are compared with")
-    metric: str | None = Field(
-        default=None, min_length=1, description="the metric of the verdict; null = the reward's own"
+    metric: Literal["accuracy", "reward"] | None = Field(
+        default=None, description="the metric of the verdict; null = accuracy where a verifier judges, else reward"
     )
     test: Data | None = Field(default=None, description="final questions, used once")
     reward: RewardMix | None = Field(default=None, description="who judges the answers in the evaluation")

@@ -22,10 +22,7 @@ RULES: dict[str, Callable[..., Reward]] = {
 }
 """Name in a recipe -> factory; the part's options are the factory's arguments."""
 
-WITH_MODEL = ("model", "judge")
-"""Parts that a model rates: the caller builds them."""
-
-NAMES = (*RULES, "python", *WITH_MODEL)
+NAMES = (*RULES, "python", "model")
 
 
 def build_reward(
@@ -38,7 +35,7 @@ def build_reward(
 
     Args:
         parts: the recipe's parts; a second part of one name is shown as "name_2".
-        model_reward: builds the parts "model" and "judge" (it has the models); None when there is no such thing here.
+        model_reward: builds the parts "model" (it has the precision); None when there is no such thing here.
         cap: the sum is clipped to [-cap, cap].
 
     Raises:
@@ -54,7 +51,7 @@ def build_reward(
 
 
 def _reward(part: RewardPart, model_reward: Callable[[RewardPart], Reward] | None) -> Reward:
-    if part.name in WITH_MODEL:
+    if part.name == "model":
         if model_reward is None:
             raise UserError(f"reward {part.name}: no model can be loaded here; use a rule or a python function")
         return model_reward(part)
