@@ -3,10 +3,10 @@ r"""Grade-school word problems made from a seed: the data of the quickstart, whi
 Eleven kinds of problem, one to three steps of arithmetic, whole numbers from 0 to 999, a vocabulary of about 100 words.
 A worked answer has one step a line and ends as GSM8K's do: "3 * 4 = 12\n12 + 5 = 17\n#### 17".
 
-Splits are disjoint by construction and for every seed: a problem's kind and its sorted numbers decide, through SHA-256,
-the split it belongs to (10 of 14 train, 2 dev, 2 test), so a dev or test problem differs from every train problem of
-its kind in its numbers, not only in its names. Within a split no question occurs twice. Every draw is a function of
-(seed, split, index, attempt), so a longer list begins with the shorter one.
+Splits are disjoint by construction and for every seed: a question's text decides, through SHA-256, the split it belongs
+to (10 of 14 train, 2 dev, 2 test). The sums themselves are shared, as a child's times tables are: a test problem may ask
+for 7 * 8 about other people or things than a train problem did. Within a split no question occurs twice. Every draw is
+a function of (seed, split, index, attempt), so a longer list begins with the shorter one.
 """
 
 import hashlib
@@ -105,9 +105,9 @@ def generate(seed: int, count: int, split: Split) -> list[Problem]:
     return [_problem(seed, index, split, seen) for index in range(count)]
 
 
-def split_of(kind: str, numbers: tuple[int, ...]) -> Split:
-    """The one split in which a kind's problems with these numbers, in any order, may occur."""
-    return _SLICES[Draws("split", kind, *sorted(numbers)).between(0, len(_SLICES) - 1)]
+def split_of(question: str) -> Split:
+    """The one split in which a question may occur."""
+    return _SLICES[Draws("split", question).between(0, len(_SLICES) - 1)]
 
 
 def write_problems(directory: Path | str, seed: int, train: int, dev: int, test: int, demonstrations: int) -> None:
@@ -152,15 +152,13 @@ def _rows(problems: list[Problem], split: Split, *, worked: bool) -> list[dict[s
 
 
 def _problem(seed: int, index: int, split: Split, seen: set[str]) -> Problem:
-    """The problem at a place of the list: the first attempt whose numbers fall into the split and whose text is new."""
+    """The problem at a place of the list: the first attempt whose text belongs to the split and is new."""
     family = _ORDER[Draws("kind", seed, split, index).between(0, len(_ORDER) - 1)]
     for attempt in range(_ATTEMPTS):
         draws = Draws(seed, split, index, attempt)
         numbers = family.draw(draws)
-        if split_of(family.kind, numbers) != split:
-            continue
         question = _question(family, numbers, draws)
-        if question not in seen:
+        if split_of(question) == split and question not in seen:
             seen.add(question)
             return _solved(family, numbers, question)
     raise UserError(f"problems: count: the {split} split has too few different {family.kind} problems; ask for fewer")

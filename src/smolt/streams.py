@@ -142,7 +142,7 @@ class Rollouts:
             self.samples,
             self.drawing,
             (self.seed, number),
-            ids=chosen,
+            ids=list(places),
         )
         sampled = time.perf_counter()
         asked = [self.questions[chosen[owner]] for owner in groups.owners]

@@ -15,10 +15,10 @@ from smolt.records import Source, load
 SIZES: tuple[tuple[Split, int], ...] = (("train", 20_000), ("dev", 2_000), ("test", 2_000))
 
 PINNED = {
-    "demonstrations.jsonl": "35351bbfc9f48f0d",
-    "dev.jsonl": "9a5344a7890b4b3e",
-    "test.jsonl": "bc6bb409e2b9a38c",
-    "train.jsonl": "74bdcc141931bb2e",
+    "demonstrations.jsonl": "18491ffeb2ad902b",
+    "dev.jsonl": "9871a3e594606114",
+    "test.jsonl": "742f19d5e91d4b5d",
+    "train.jsonl": "d4379b0fbd4ad441",
 }
 
 
@@ -44,28 +44,17 @@ def test_counts_and_no_duplicates(splits: dict[Split, list[Problem]]) -> None:
     assert len({problem.question for group in splits.values() for problem in group}) == 24_000
 
 
-def test_splits_share_no_numbers_of_a_kind(splits: dict[Split, list[Problem]]) -> None:
-    """The set of (kind, sorted numbers of the question) of train, dev and test pairwise share 0 elements."""
-    numbers = {
-        split: {(p.kind, *sorted(int(n) for n in re.findall(r"\d+", p.question))) for p in group}
-        for split, group in splits.items()
-    }
-    assert numbers["train"] & numbers["dev"] == set()
-    assert numbers["train"] & numbers["test"] == set()
-    assert numbers["dev"] & numbers["test"] == set()
-
-
 def test_splits_of_different_seeds_are_disjoint() -> None:
-    """Train of seed 1 and test of seed 2 share 0 questions: the numbers decide the split, not the seed."""
+    """Train of seed 1 and test of seed 2 share 0 questions: the question decides the split, not the seed."""
     train = {problem.question for problem in generate(1, 3_000, "train")}
     assert train & {problem.question for problem in generate(2, 1_000, "test")} == set()
 
 
-def test_split_ignores_the_order_of_numbers() -> None:
-    """3 boxes of 4 and 4 boxes of 3 are the same facts: one split for all 81 pairs."""
-    assert all(
-        split_of("groups", (one, two)) == split_of("groups", (two, one)) for one in range(2, 11) for two in range(2, 11)
-    )
+def test_the_question_decides_the_split(splits: dict[Split, list[Problem]]) -> None:
+    """Every question of a split belongs to it and to no other; about 10 of 14 of all questions are train's."""
+    assert all(split_of(problem.question) == split for split, group in splits.items() for problem in group)
+    shares = Counter(split_of(f"question {number}") for number in range(14_000))
+    assert shares["train"] / 14_000 == pytest.approx(10 / 14, abs=0.01)
 
 
 def test_every_worked_answer_is_right(splits: dict[Split, list[Problem]]) -> None:
