@@ -136,6 +136,8 @@ def load_scorer(path: str, precision: Precision) -> tuple[Scorer, dict[str, Any]
             raise UserError(f"{located.adapter}: has no score head, so it is not a reward model")
         weight = weights[HEAD]
     else:
+        if not any(name.endswith("ForSequenceClassification") for name in trunk.network.config.architectures or []):
+            raise UserError(f"{located.base}: is a language model without a score head, so it is not a reward model")
         weight = _classifier_head(trunk).weight
     with torch.no_grad():
         head.weight.copy_(weight)

@@ -148,10 +148,7 @@ class Study:
             training = sft(recipe, out=folder, seconds=seconds)
         else:
             training = STAGES[section.recipe.stage](recipe, out=folder)
-        try:
-            drive(training, self.interrupts, self.progress)
-        finally:
-            training.close()
+        drive(training, self.interrupts, self.progress)
 
     def _tell(self, done: int, total: int) -> None:
         """Between two batches of questions: leave when asked to; answers that are not whole are asked again."""

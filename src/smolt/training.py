@@ -118,7 +118,7 @@ class Training:
         self._bad = 0
         self._last: Metrics = {}
         self._ended = False
-        self._steps = iter(()) if self.complete else self._train()
+        self._steps = iter(()) if self.complete else self._freeing(self._train())
 
     def __iter__(self) -> Iterator[Metrics]:
         return self
@@ -148,6 +148,14 @@ class Training:
         """Take a checkpoint between two updates."""
         keep = self._plan.recipe.save.keep
         self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=keep)
+
+    def _freeing(self, steps: Iterator[Metrics]) -> Iterator[Metrics]:
+        """The same steps; an error, or the end of this object, gives the run directory free."""
+        try:
+            yield from steps
+        except BaseException:
+            self._run.close()
+            raise
 
     def _train(self) -> Iterator[Metrics]:
         plan, recipe = self._plan, self._plan.recipe
@@ -266,13 +274,15 @@ def drive(training: Training, interrupts: Interrupts, show: Callable[[Training, 
     Raises:
         Interrupted: carries the exit code.
     """
-    for metrics in training:
-        show(training, metrics)
-        if interrupts.exit_code is not None and not training.complete:
-            training.save()
-            training.close()
-            raise Interrupted(interrupts.exit_code, training.out)
-    return training.finish()
+    try:
+        for metrics in training:
+            show(training, metrics)
+            if interrupts.exit_code is not None and not training.complete:
+                training.save()
+                raise Interrupted(interrupts.exit_code, training.out)
+        return training.finish()
+    finally:
+        training.close()
 
 
 def seconds_of(budget: Budget) -> float | None:
