@@ -37,7 +37,8 @@ class FakeTraining:
 
     out: Path
     stage: str = "grpo"
-    total: int = 2
+    name: str = "grpo"
+    total: int | None = 2
     complete: bool = False
     warnings: list[str] = field(default_factory=list)
     metrics: tuple[dict[str, Any], ...] = ({"step": 1, "reward": 0.5}, {"step": 2, "reward": 1.0})
@@ -296,6 +297,14 @@ def test_display_on_a_terminal_and_elsewhere() -> None:
         assert ("2/2" in text.getvalue()) is terminal
         if not terminal:
             assert text.getvalue().splitlines() == list(events)
+
+
+def test_display_of_a_training_that_the_clock_ends() -> None:
+    """No total: the updates done, and no share of a number that means endless."""
+    text = StringIO()
+    with Display(Console(file=text, force_terminal=True, width=120)) as display:
+        display.show(FakeTraining(Path("x"), total=None), {"step": 7, "reward": 0.5})
+    assert "7/?" in text.getvalue()
 
 
 def test_finite() -> None:
