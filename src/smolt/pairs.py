@@ -57,11 +57,6 @@ def make_pairs(
             break
     if not pairs:
         raise UserError(
-            f"pairs: {recipe.reward.parts[0].name} rates all answers to each of the {asked} questions alike, so "
-            "there is no pair; draw more `samples`, ask more questions, or start from a model that is sometimes right"
-        )
-    if not pairs:
-        raise UserError(
             f"{recipe.name}: none of {asked} questions gave a pair: all {recipe.samples} answers to each were rated alike; "
             "raise samples or sampling.temperature, or train the policy first"
         )
