@@ -6,7 +6,6 @@ from typing import Any
 
 from smolt.config import PairsRecipe, RewardPart
 from smolt.errors import UserError
-from smolt.errors import UserError
 from smolt.learned import learned_reward
 from smolt.preparation import open_ground, question_list
 from smolt.records import Preference, Question, Score, write_preferences
@@ -57,8 +56,8 @@ def make_pairs(
             break
     if not pairs:
         raise UserError(
-            f"{recipe.name}: none of {asked} questions gave a pair: all {recipe.samples} answers to each were rated alike; "
-            "raise samples or sampling.temperature, or train the policy first"
+            f"{recipe.name}: none of {asked} questions gave a pair: all {recipe.samples} answers to each were rated "
+            "alike; raise samples or sampling.temperature, or train the policy first"
         )
     write_preferences(folder / "preferences.jsonl", pairs)
     return {"questions": asked, "pairs": len(pairs), "judge": [part.name for part in recipe.reward.parts]}

@@ -26,9 +26,11 @@ from smolt.config import (
     SFTRecipe,
     recipe_hash,
 )
+from smolt.directories import locate
 from smolt.errors import UserError
 from smolt.fitting import ENDLESS, Learner, LossFunction, Metrics, Stream, fit
 from smolt.runs import Interrupts, Run, files
+from smolt.saving import weights_hash
 
 TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
 PACKAGES = ("torch", "transformers", "peft", "tokenizers")
@@ -110,6 +112,7 @@ class Training:
         self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
         self._plan = plan
         self._run = Run.open(self.out, manifest=_manifest(plan), fresh=fresh)
+        torch.set_num_threads(self._run.manifest["threads"])  # another number would change the last digits
         self.complete = self._run.status == "complete"
         self.warnings = self._run.warnings
         self._step = 0
@@ -319,6 +322,31 @@ def package_versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
 
 
+def other_inputs(recipe: Any, name: str = "") -> dict[str, str]:
+    """SHA-256 of what a recipe reads besides its model and data, by field: dev data, rewards, a critic's start.
+
+    Hub names, directories that hold no model and what is missing have none; what opens them says more.
+    """
+    if isinstance(recipe, dict):
+        parts = [(f"{name}.{key}".strip("."), value) for key, value in recipe.items() if key not in ("model", "data")]
+    elif isinstance(recipe, list):
+        parts = [(f"{name}[{number}]", value) for number, value in enumerate(recipe)]
+    elif isinstance(recipe, str) and name.endswith(".path"):
+        digest = _digest(recipe)
+        return {} if digest is None else {name: digest}
+    else:
+        return {}
+    return {key: digest for at, value in parts for key, digest in other_inputs(value, at).items()}
+
+
+def _digest(text: str) -> str | None:
+    for path in (Path(text), Path(text.rpartition(":")[0])):  # the second is the file of "file.py:function"
+        if path.is_file():
+            return files.sha256_of(path)
+    directory = any((Path(text) / name).exists() for name in ("config.json", "adapter_config.json", "model"))
+    return weights_hash(locate(text)) if directory else None
+
+
 def _manifest(plan: Plan) -> dict[str, Any]:
     recipe = plan.recipe.model_dump(mode="json")
     return {
@@ -326,6 +354,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "recipe": recipe,
         "recipe_hash": recipe_hash(plan.recipe),
         **plan.identity,
+        "data": {"data": plan.identity["data"], **other_inputs(recipe)},
         "versions": package_versions(),
         "threads": torch.get_num_threads(),
     }

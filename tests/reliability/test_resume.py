@@ -1,6 +1,7 @@
 """A training that was interrupted, however and whenever, ends in the same bytes as one that was not."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from smolt.errors import SelfCheckError
+from smolt.errors import SelfCheckError, UserError
 from smolt.runs import checkpoints
 from smolt.runs.locks import LOCK
 from tests.reliability.conftest import Uninterrupted
@@ -207,3 +208,51 @@ def test_a_missing_part_is_an_error(name: str, inputs: Path, tmp_path: Path) -> 
         alter(tmp_path / part / "checkpoints", partial(drop, part))
         with pytest.raises(KeyError, match=part.split(".")[0]):
             open_scene(name, inputs, tmp_path / part).finish()
+
+
+# --- what a continued run must share with its start -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "field"),
+    [
+        ("sft-lora", "demonstrations.jsonl", "data.data"),
+        ("sft-lora", "dev.jsonl", "data.dev.path"),
+        ("sft-lora", "model/model.safetensors", "model"),
+        ("sft-lora", "model/chat_template.jinja", "renderer"),
+        ("grpo-full", "reward.py", "data.reward.parts[0].path"),
+    ],
+)
+def test_other_inputs_are_refused(name: str, file: str, field: str, inputs: Path, tmp_path: Path) -> None:
+    """One byte or weight of any input changed between two starts: the message names which, and nothing is written."""
+    own = Path(shutil.copytree(inputs, tmp_path / "inputs"))
+    leave_after(name, own, tmp_path / "run", 1)
+    before = stamps(tmp_path / "run")
+    changed = own / file
+    if file.endswith(".safetensors"):
+        tensors = {key: value + 1e-3 for key, value in load_tensors(changed.read_bytes()).items()}
+        changed.write_bytes(save_tensors(tensors, metadata={"format": "pt"}))
+    else:
+        text = changed.read_text()
+        for word, other in (("a tin", "a tip"), ("% 17", "% 18"), ("{% for", "{# #}{% for")):
+            text = text.replace(word, other)
+        changed.write_text(text)
+    with pytest.raises(UserError, match=re.escape(f"{field}: ")):
+        open_scene(name, own, tmp_path / "run")
+    assert stamps(tmp_path / "run") == before
+
+
+def test_a_continued_run_keeps_its_threads(inputs: Path, tmp_path: Path) -> None:
+    """As many as its start had, whatever this machine or its recipe's null would give now."""
+    leave_after("sft-full", inputs, tmp_path / "run", 1)
+    path = tmp_path / "run" / "manifest.json"
+    path.write_text(
+        path.read_text().replace('"threads": 1\n', '"threads": 2\n').replace('"threads": 1,\n  "', '"threads": 2,\n  "')
+    )
+    assert json.loads(path.read_text())["threads"] == 2
+    training = open_scene("sft-full", inputs, tmp_path / "run")
+    try:
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+        training.close()
