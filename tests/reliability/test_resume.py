@@ -1,8 +1,10 @@
 """A training that was interrupted, however and whenever, ends in the same bytes as one that was not."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,8 +16,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from smolt.errors import SelfCheckError, UserError
-from smolt.runs import checkpoints
+from smolt.runs import Interrupts, checkpoints
 from smolt.runs.locks import LOCK
+from smolt.training import Interrupted, Training, drive
 from tests.reliability.conftest import Uninterrupted
 from tests.reliability.scenes import SCENES, UPDATES, open_scene
 from tests.reliability.traces import traces
@@ -75,6 +78,28 @@ def test_saving_on_the_way_changes_nothing(
         for _ in range({1: 1, 2: 2}.get(metrics["step"], 0)):
             training.save()
     training.finish()
+    assert traces(tmp_path / "run") == uninterrupted(name, save__every=0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("name", ["dpo-full", "ppo-lora"])
+def test_a_signal_saves_after_the_update(
+    name: str, number: int, code: int, inputs: Path, uninterrupted: Uninterrupted, tmp_path: Path
+) -> None:
+    """With save.every 0: update 2 is finished and saved, the exit code is the signal's, the directory is free."""
+
+    def show(training: Training, metrics: dict[str, Any]) -> None:
+        if metrics["step"] == 2:
+            os.kill(os.getpid(), number)
+
+    training = open_scene(name, inputs, tmp_path / "run", save__every=0)
+    with Interrupts() as interrupts, pytest.raises(Interrupted) as stop:
+        drive(training, interrupts, show)
+    assert stop.value.exit_code == code
+    saved, _ = checkpoints.newest(tmp_path / "run" / "checkpoints")
+    assert saved is not None
+    assert saved.step == 2
+    open_scene(name, inputs, tmp_path / "run", save__every=0).finish()
     assert traces(tmp_path / "run") == uninterrupted(name, save__every=0)
 
 
