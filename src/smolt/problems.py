@@ -110,11 +110,13 @@ def split_of(question: str) -> Split:
     return _SLICES[Draws("split", question).between(0, len(_SLICES) - 1)]
 
 
-def write_problems(directory: Path | str, seed: int, train: int, dev: int, test: int, demonstrations: int) -> None:
+def write_problems(
+    directory: Path | str, seed: int, train: int, dev: int, test: int, demonstrations: int, brief: float = 0.0
+) -> None:
     """Write a directory of problems in GSM8K's question/answer format, each row with its `id` and `kind`.
 
     train.jsonl has questions with the solution alone ("#### 17"), to learn from by reinforcement; demonstrations.jsonl
-    is the fixed, limited set with worked answers, the first of train; dev.jsonl and test.jsonl have worked answers.
+    is the fixed, limited set with answers to imitate, the first of train; dev.jsonl and test.jsonl have such answers too.
 
     Args:
         directory: Created where it does not exist.
@@ -122,7 +124,8 @@ def write_problems(directory: Path | str, seed: int, train: int, dev: int, test:
         train: How many problems; likewise dev and test.
         dev: As train.
         test: As train.
-        demonstrations: How many of train's problems are shown with worked answers, at most `train`.
+        demonstrations: How many of train's problems are shown with answers, at most `train`.
+        brief: Share of these answers that say the result alone; the others show every step.
 
     Raises:
         UserError: A count is negative or too large, or more demonstrations than train problems are asked for.
@@ -133,22 +136,26 @@ def write_problems(directory: Path | str, seed: int, train: int, dev: int, test:
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
     learned = generate(seed, train, "train")
-    write_rows(place / "train.jsonl", _rows(learned, "train", worked=False))
-    write_rows(place / "demonstrations.jsonl", _rows(learned[:demonstrations], "train", worked=True))
-    write_rows(place / "dev.jsonl", _rows(generate(seed, dev, "dev"), "dev", worked=True))
-    write_rows(place / "test.jsonl", _rows(generate(seed, test, "test"), "test", worked=True))
+    write_rows(place / "train.jsonl", _rows(learned, "train", brief=1.0))
+    write_rows(place / "demonstrations.jsonl", _rows(learned[:demonstrations], "train", brief))
+    write_rows(place / "dev.jsonl", _rows(generate(seed, dev, "dev"), "dev", brief))
+    write_rows(place / "test.jsonl", _rows(generate(seed, test, "test"), "test", brief))
 
 
-def _rows(problems: list[Problem], split: Split, *, worked: bool) -> list[dict[str, str]]:
+def _rows(problems: list[Problem], split: Split, brief: float) -> list[dict[str, str]]:
     return [
         {
             "id": f"{split}-{index:05d}",
             "kind": problem.kind,
             "question": problem.question,
-            "answer": problem.answer if worked else f"#### {problem.solution}",
+            "answer": f"#### {problem.solution}" if _is_brief(problem, brief) else problem.answer,
         }
         for index, problem in enumerate(problems)
     ]
+
+
+def _is_brief(problem: Problem, share: float) -> bool:
+    return Draws("brief", problem.question).between(0, 999) < share * 1000
 
 
 def _problem(seed: int, index: int, split: Split, seen: set[str]) -> Problem:
@@ -186,61 +193,61 @@ def _result(step: Step) -> int:
 
 
 def _more_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 30), draws.between(2, 15)
+    return draws.between(2, 9), draws.between(2, 9)
 
 
 def _fewer_numbers(draws: Draws) -> tuple[int, ...]:
-    given, left = draws.between(2, 15), draws.between(1, 25)
+    given, left = draws.between(2, 9), draws.between(2, 9)
     return given + left, given
 
 
 def _groups_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 9), draws.between(2, 12)
+    return draws.between(2, 5), draws.between(2, 9)
 
 
 def _sharing_numbers(draws: Draws) -> tuple[int, ...]:
-    friends, each = draws.between(2, 9), draws.between(2, 12)
+    friends, each = draws.between(2, 5), draws.between(2, 9)
     return friends * each, friends
 
 
 def _buying_numbers(draws: Draws) -> tuple[int, ...]:
-    bought, price, left = draws.between(2, 9), draws.between(2, 9), draws.between(1, 20)
+    bought, price, left = draws.between(2, 4), draws.between(2, 5), draws.between(1, 5)
     return bought * price + left, bought, price
 
 
 def _comparing_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 20), draws.between(2, 10)
+    return draws.between(2, 9), draws.between(2, 5)
 
 
 def _earning_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 9), draws.between(2, 9), draws.between(2, 15)
+    return draws.between(2, 5), draws.between(2, 4), draws.between(2, 5)
 
 
 def _travel_numbers(draws: Draws) -> tuple[int, ...]:
-    hours, speed = draws.between(2, 7), draws.between(2, 9)
-    later = draws.between(2, 9)
+    hours, speed = draws.between(2, 4), draws.between(2, 5)
+    later = draws.between(2, 4)
     return hours * speed, hours, later + (later >= hours)
 
 
 def _packing_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 9), draws.between(2, 9), draws.between(2, 12), draws.between(2, 4)
+    return draws.between(2, 4), draws.between(2, 5), draws.between(2, 5), draws.between(2, 4)
 
 
 def _pooling_numbers(draws: Draws) -> tuple[int, ...]:
-    friends, each, eaten = draws.between(2, 6), draws.between(2, 9), draws.between(1, 9)
+    friends, each, eaten = draws.between(2, 4), draws.between(2, 5), draws.between(1, 4)
     total = friends * each + eaten
-    first = draws.between(1, total - 1)
+    first = draws.between(1, min(total - 1, 9))
     return first, total - first, eaten, friends
 
 
 def _working_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 6), draws.between(2, 6), draws.between(2, 9), draws.between(1, 8)
+    return draws.between(2, 4), draws.between(2, 4), draws.between(2, 5), draws.between(1, 4)
 
 
 _FAMILIES: tuple[Family, ...] = (
     Family(
         "more",
-        3,
+        2,
         (
             "{a} has {0} {item}. {b} gives {a} {1} more. How many {item} does {a} have now?",
             "{a} has {0} {item} and finds {1} more. How many {item} does {a} have in all?",
@@ -250,7 +257,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "fewer",
-        3,
+        2,
         (
             "{a} has {0} {item}. {a} gives {1} to {b}. How many {item} does {a} have left?",
             "{a} has {0} {item} and loses {1}. How many {item} are left?",
@@ -260,7 +267,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "groups",
-        3,
+        2,
         (
             "{a} has {0} {holder} with {1} {item} each. How many {item} does {a} have in all?",
             "There are {0} {holder} of {item}. Each has {1} {item}. How many {item} are there?",
@@ -270,7 +277,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "sharing",
-        3,
+        2,
         (
             "{a} shares {0} {item} with {1} friends. Each friend gets the same. How many {item} does each friend get?",
             "{a} puts {0} {item} into {1} {holder}. Each has the same. How many {item} are in each?",
@@ -280,7 +287,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "buying",
-        2,
+        4,
         (
             "{a} has {0} dollars and buys {1} {item} for {2} dollars each. How many dollars does {a} have left?",
             "{a} buys {1} {item}. Each costs {2} dollars. {a} had {0} dollars. How many dollars are left?",
@@ -290,7 +297,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "comparing",
-        2,
+        4,
         (
             "{a} has {0} {item}. {b} has {1} more than {a}. How many {item} do they have in all?",
             "{b} has {1} more {item} than {a}. {a} has {0} {item}. How many {item} do {a} and {b} have in all?",
@@ -300,7 +307,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "earning",
-        2,
+        4,
         (
             "{a} earns {0} dollars a day for {1} days. Then {b} gives {a} {2} dollars. How many dollars does {a} have?",
             "{a} works {1} days and earns {0} dollars each day. {a} had {2} dollars. "
@@ -311,7 +318,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "travel",
-        2,
+        4,
         (
             "{a} walks {0} miles in {1} hours. How many miles does {a} walk in {2} hours?",
             "{a} goes {0} miles in {1} hours. {b} goes as fast. How many miles does {b} go in {2} hours?",
@@ -321,7 +328,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "packing",
-        1,
+        2,
         (
             "{a} has {0} {holder} with {1} {item} each and {2} more {item}. {a} gives {3} to {b}. "
             "How many {item} does {a} have left?",
@@ -333,7 +340,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "pooling",
-        1,
+        2,
         (
             "{a} has {0} {item} and {b} has {1}. They lose {2} and share the rest with {3} friends. "
             "How many {item} does each friend get?",
@@ -345,7 +352,7 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "working",
-        1,
+        2,
         (
             "{a} works {0} hours and then {1} more hours for {2} dollars an hour. {a} gives {3} dollars to {b}. "
             "How many dollars does {a} have left?",

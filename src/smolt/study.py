@@ -328,7 +328,7 @@ def held_out_measures(result: Mapping[str, Any]) -> dict[str, Measure]:
 
 def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:
     """The word problems of a study, and their text for a tokenizer: questions and the fixed demonstrations only."""
-    write_problems(folder, recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations)
+    write_problems(folder, recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations, recipe.brief)
     questions = load(Source(str(folder / "train.jsonl")), "questions").records
     worked = load(Source(str(folder / "demonstrations.jsonl")), "text").records if recipe.demonstrations else []
     lines = [turn.content for question in questions for turn in question.context] + worked

@@ -89,6 +89,7 @@ def make_trunk(shape: Shape, renderer: Renderer, precision: Precision, seed: int
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=True,
+        initializer_range=shape.hidden**-0.5,
         use_cache=True,
     )
     with torch.random.fork_rng(devices=[]):

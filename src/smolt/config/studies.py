@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from smolt.config.blocks import Block, Data, EvaluationSampling, Int, LoRA, Model, PathText, RewardMix, Sampling
+from smolt.config.blocks import Block, Data, EvaluationSampling, Float, Int, LoRA, Model, PathText, RewardMix, Sampling
 from smolt.config.recipes import (
     DPORecipe,
     GRPORecipe,
@@ -52,7 +52,8 @@ class ProblemsRecipe(Block):
     train: Int = Field(default=2000, ge=1, description="training questions")
     dev: Int = Field(default=200, ge=0, description="questions to select on")
     test: Int = Field(default=500, ge=0, description="questions to measure on, once")
-    demonstrations: Int = Field(default=2000, ge=0, description="worked solutions for SFT")
+    demonstrations: Int = Field(default=2000, ge=0, description="answers to imitate, for SFT")
+    brief: Float = Field(default=0.0, ge=0, le=1, description="share of them that give the result without its steps")
 
 
 class StudySettings(Block):
