@@ -1,4 +1,4 @@
-"""Where the public data and the pre-trained model for development lie; tests that need them skip when they are absent."""
+"""Where the public data and the pre-trained model for development lie; tests that need them skip without them."""
 
 from pathlib import Path
 

@@ -3,10 +3,10 @@ r"""Grade-school word problems made from a seed: the data of the quickstart, whi
 Eleven kinds of problem, one to three steps of arithmetic, whole numbers from 0 to 999, a vocabulary of about 100 words.
 A worked answer has one step a line and ends as GSM8K's do: "3 * 4 = 12\n12 + 5 = 17\n#### 17".
 
-Splits are disjoint by construction and for every seed: a question's text decides, through SHA-256, the split it belongs
-to (10 of 14 train, 2 dev, 2 test). The sums themselves are shared, as a child's times tables are: a test problem may ask
-for 7 * 8 about other people or things than a train problem did. Within a split no question occurs twice. Every draw is
-a function of (seed, split, index, attempt), so a longer list begins with the shorter one.
+Splits are disjoint by construction and for every seed: a question's text decides, through SHA-256, the split it is
+in (10 of 14 train, 2 dev, 2 test). The sums themselves are shared, as a child's times tables are: a test problem may
+ask for 7 * 8 about other people or things than a train problem did. Within a split no question occurs twice. Every
+draw is a function of (seed, split, index, attempt), so a longer list begins with the shorter one.
 """
 
 import hashlib
@@ -116,7 +116,7 @@ def write_problems(
     """Write a directory of problems in GSM8K's question/answer format, each row with its `id` and `kind`.
 
     train.jsonl has questions with the solution alone ("#### 17"), to learn from by reinforcement; demonstrations.jsonl
-    is the fixed, limited set with answers to imitate, the first of train; dev.jsonl and test.jsonl have such answers too.
+    is the fixed, limited set with answers to imitate, the first of train; dev.jsonl and test.jsonl have answers too.
 
     Args:
         directory: Created where it does not exist.

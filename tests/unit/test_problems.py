@@ -15,10 +15,10 @@ from smolt.records import Source, load
 SIZES: tuple[tuple[Split, int], ...] = (("train", 20_000), ("dev", 2_000), ("test", 2_000))
 
 PINNED = {
-    "demonstrations.jsonl": "18491ffeb2ad902b",
-    "dev.jsonl": "9871a3e594606114",
-    "test.jsonl": "742f19d5e91d4b5d",
-    "train.jsonl": "d4379b0fbd4ad441",
+    "demonstrations.jsonl": "2a9c9952504d4558",
+    "dev.jsonl": "3c16fb2972f6780b",
+    "test.jsonl": "056ed581d516bbe5",
+    "train.jsonl": "467c87fc6f283293",
 }
 
 
@@ -85,13 +85,21 @@ def test_numbers_and_lengths(splits: dict[Split, list[Problem]]) -> None:
 
 
 def test_mix_of_difficulty(splits: dict[Split, list[Problem]]) -> None:
-    """12 of 23 problems take one step, 8 two and 3 three: 0.522, 0.348, 0.130, within 0.02 on 20,000; all 11 kinds."""
+    """8 of 30 problems take one step, 16 two and 6 three: 0.267, 0.533, 0.200, within 0.02 on 20,000; all 11 kinds."""
     counts = Counter(problem.steps for problem in splits["train"])
-    assert counts[1] / 20_000 == pytest.approx(12 / 23, abs=0.02)
-    assert counts[2] / 20_000 == pytest.approx(8 / 23, abs=0.02)
-    assert counts[3] / 20_000 == pytest.approx(3 / 23, abs=0.02)
+    assert counts[1] / 20_000 == pytest.approx(8 / 30, abs=0.02)
+    assert counts[2] / 20_000 == pytest.approx(16 / 30, abs=0.02)
+    assert counts[3] / 20_000 == pytest.approx(6 / 30, abs=0.02)
     assert {problem.kind for problem in splits["test"]} == set(KINDS)
     assert len(KINDS) == 11
+
+
+def test_share_of_brief_answers(tmp_path: Path) -> None:
+    """Of 2,000 demonstrations with brief 0.5 about half, within 0.04, are the result alone; with 0 none is."""
+    for share in (0.5, 0.0):
+        write_problems(tmp_path, 0, 2_000, 1, 1, 2_000, brief=share)
+        answers = [d.answer for d in load(Source(str(tmp_path / "demonstrations.jsonl")), "demonstrations").records]
+        assert sum(answer.startswith("####") for answer in answers) / 2_000 == pytest.approx(share, abs=0.04)
 
 
 def test_longer_list_begins_with_the_shorter() -> None:
