@@ -37,6 +37,8 @@ FLOORS: dict[str, int] = {
     "rewards": 4,
     "judges": 4,
     "streams": 4,
+    "rollouts": 4,
+    "imitation": 4,
     "learned": 4,
     "training": 4,
     "algorithms": 5,

@@ -17,10 +17,10 @@ from smolt.algorithms.dpo import dpo_loss
 from smolt.algorithms.grpo import grpo_loss
 from smolt.algorithms.ppo import ppo_loss
 from smolt.algorithms.reward_model import reward_loss
-from smolt.algorithms.sft import sft_loss
 from smolt.config import DPORecipe, GRPORecipe, LoRA, Optim, PPORecipe, RewardRecipe
 from smolt.fitting import Learner, LossFunction, Role, accumulate
 from smolt.groups import Groups, cut, from_answers
+from smolt.imitation import sft_loss
 from smolt.models import CRITIC, Policy, Scorer, score_head
 from tests import tiny_models
 from tests.invariance.conftest import Models

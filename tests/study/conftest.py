@@ -39,7 +39,7 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def quick() -> Iterator[None]:
     """No power is cut here, so nothing waits for the disk; pictures would take most of the time of such a study."""
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +53,7 @@ def smolt(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the whole study, run once by `smolt study`."""
     out = tmp_path_factory.mktemp("study") / "small"

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from smolt import counters
-from smolt.algorithms.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, split_reward
 from smolt.checks import forward_facts, same_policy, sampler_agrees
 from smolt.config import GRPORecipe
 from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
@@ -21,6 +20,7 @@ from smolt.models import Policy
 from smolt.numerics import answer_sums, group_advantages, kl, masked_sum, reduce_tokens, surrogate_loss
 from smolt.preparation import in_memory, recipe_for
 from smolt.records import Question
+from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, split_reward
 from smolt.saving import save_policy
 from smolt.streams import Rollouts
 from smolt.training import Plan, Training, seconds_of

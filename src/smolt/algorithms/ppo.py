@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from smolt import counters
-from smolt.algorithms.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, split_reward
 from smolt.checks import forward_facts, same_policy, sampler_agrees
 from smolt.config import PPORecipe
 from smolt.errors import UserError
@@ -34,6 +33,7 @@ from smolt.numerics import (
 )
 from smolt.preparation import in_memory, recipe_for
 from smolt.records import Question
+from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, split_reward
 from smolt.saving import load_scorer, save_policy
 from smolt.streams import Rollouts
 from smolt.training import Plan, Training, seconds_of

@@ -8,12 +8,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from smolt import counters
-from smolt.algorithms.sft import sft_loss
 from smolt.checks import forward_facts
 from smolt.config import PretrainRecipe, Shape
 from smolt.errors import UserError
 from smolt.fitting import Learner, Role
 from smolt.groups import Groups, from_answers, join, without_gradient
+from smolt.imitation import sft_loss
 from smolt.models import Policy
 from smolt.numerics import masked_sum
 from smolt.records import load

@@ -3,14 +3,15 @@
 Only assistant tokens count, the end-of-turn token included; a prompt token cannot, for Groups have no entry for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from smolt.checks import answer_tokens_only, forward_facts
 from smolt.config import Budget, SFTRecipe
-from smolt.fitting import Learner, Loss, LossFunction, Role
-from smolt.groups import Groups, join, without_gradient
+from smolt.fitting import Learner, Role
+from smolt.groups import join, without_gradient
+from smolt.imitation import sft_loss
 from smolt.models import Policy, open_policy
 from smolt.numerics import masked_sum
 from smolt.preparation import Ground, demonstration_items, in_memory, open_ground, recipe_for
@@ -65,19 +66,6 @@ def sft(
         out,
         fresh,
     )
-
-
-def sft_loss(policy: Policy) -> LossFunction:
-    """Token sums and token counts of a micro-batch."""
-
-    def loss(batch: Groups) -> Iterator[Loss]:
-        logprobs, entropy = policy(batch)
-        mask = batch.mask.to(logprobs.device)
-        count = float(mask.sum())
-        metrics = {"entropy": (masked_sum(entropy.detach(), mask), count)}
-        yield Loss(-masked_sum(logprobs, mask), count, metrics)
-
-    return loss
 
 
 def dev_loss(policy: Policy, ground: Ground, recipe: SFTRecipe) -> Dev | None:

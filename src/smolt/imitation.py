@@ -1,0 +1,21 @@
+"""The loss of imitation, for demonstrations and for plain text."""
+
+from collections.abc import Iterator
+
+from smolt.fitting import Loss, LossFunction
+from smolt.groups import Groups
+from smolt.models import Policy
+from smolt.numerics import masked_sum
+
+
+def sft_loss(policy: Policy) -> LossFunction:
+    """Token sums and token counts of a micro-batch."""
+
+    def loss(batch: Groups) -> Iterator[Loss]:
+        logprobs, entropy = policy(batch)
+        mask = batch.mask.to(logprobs.device)
+        count = float(mask.sum())
+        metrics = {"entropy": (masked_sum(entropy.detach(), mask), count)}
+        yield Loss(-masked_sum(logprobs, mask), count, metrics)
+
+    return loss
