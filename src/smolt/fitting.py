@@ -106,7 +106,6 @@ class Learner:
         self.steps: dict[str, int] = dict.fromkeys(roles, 0)
         self.bad = 0  # optimizer steps in a row without a finite loss and gradient
         device = next(iter(next(iter(roles.values())).parameters.values())).device
-        # fp16 gradients underflow without a scale; torch's scaler passes fp32 and bf16 through unchanged.
         self.fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
             [{"params": list(part.parameters.values()), "role": role} for role, part in roles.items()],
