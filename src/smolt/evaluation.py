@@ -10,7 +10,7 @@ import torch
 
 from smolt.config import BestOfNRecipe, Data, EvaluationSampling, Model, RewardMix, RewardPart
 from smolt.groups import Groups, without_gradient
-from smolt.learned import learned_reward
+from smolt.learned import learned_reward, mixed_reward
 from smolt.models import Policy
 from smolt.numerics import answer_sums
 from smolt.preparation import Ground, open_ground, question_list
@@ -18,7 +18,6 @@ from smolt.records import Answer, Question, Score
 from smolt.report import Arm, Item, StudyRecord, write_report
 from smolt.report.analysis import analyse
 from smolt.report.records import plain
-from smolt.rewards import build_reward
 from smolt.runs import atomic_write
 from smolt.sampling import Drawing, sample
 from smolt.saving import load_policy
@@ -67,12 +66,8 @@ def open_exam(
     items: int | None,
 ) -> Exam:
     """Read the questions and build the rater, once for all arms."""
-
-    def model_reward(part: RewardPart) -> Reward:
-        return learned_reward(part, ground.precision)
-
     questions, _, _ = question_list(data, ground.renderer, ground.window, sampling.max_tokens)
-    rater = build_reward(reward.parts, model_reward=model_reward, cap=reward.cap)
+    rater = mixed_reward(reward, ground.precision)
     return Exam(questions[:items], sampling, samples, rater, seed)
 
 

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from smolt.config import PairsRecipe, RewardPart
+from smolt.config import PairsRecipe
 from smolt.errors import UserError
-from smolt.learned import learned_reward
+from smolt.learned import mixed_reward
 from smolt.preparation import open_ground, question_list
 from smolt.records import Preference, Question, Score, write_preferences
-from smolt.rewards import build_reward
 from smolt.sampling import Drawing, sample
 from smolt.saving import load_policy
-from smolt.streams import Reward, as_answers
+from smolt.streams import as_answers
 
 CHUNK = 256
 
@@ -29,10 +28,7 @@ def make_pairs(
     """
     ground = open_ground(recipe.model)
 
-    def model_reward(part: RewardPart) -> Reward:
-        return learned_reward(part, ground.precision)
-
-    reward = build_reward(recipe.reward.parts, model_reward=model_reward, cap=recipe.reward.cap)
+    reward = mixed_reward(recipe.reward, ground.precision)
     questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
     policy = load_policy(recipe.model.path, ground.precision)
     limits = recipe.sampling

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smolt.config import GRPORecipe, PPORecipe, RewardPart
+from smolt.config import GRPORecipe, PPORecipe
 from smolt.errors import SelfCheckError
 from smolt.fitting import Metrics
-from smolt.learned import learned_reward
+from smolt.learned import mixed_reward
 from smolt.models import Policy, open_policy
 from smolt.preparation import Ground, open_ground, question_list
 from smolt.records import Question, Turn
-from smolt.rewards import build_reward, python_reward
+from smolt.rewards import python_reward
 from smolt.sampling import Drawing, sample
 from smolt.streams import Reward, as_answers, mean
 from smolt.training import Dev
@@ -51,14 +51,7 @@ def open_rollouts(
     asked, dropped, digest = question_list(source, ground.renderer, ground.window, recipe.sampling.max_tokens)
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
 
-    def model_reward(part: RewardPart) -> Reward:
-        return learned_reward(part, ground.precision)
-
-    rater = (
-        python_reward(reward)
-        if reward is not None
-        else build_reward(recipe.reward.parts, model_reward=model_reward, cap=recipe.reward.cap)
-    )
+    rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision)
     sampling = recipe.sampling
     return Rolling(
         ground=ground,
