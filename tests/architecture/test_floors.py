@@ -22,6 +22,7 @@ FLOORS: dict[str, int] = {
     "counters": 0,
     "directories": 0,
     "cards": 0,
+    "panels": 0,
     "groups": 1,
     "numerics": 1,
     "logprobs": 1,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from smolt.errors import UserError
+from smolt.panels import Panel
 from smolt.runs.files import atomic_write
 from smolt.statistics import Measure
 
@@ -88,6 +89,7 @@ class StudyRecord:
         provenance: recipe, data hashes, versions, seeds, machine; nested mappings are printed as dotted names.
         events: what happened on the way (an early stop, a resume, a refused update).
         notes: what a reader must know.
+        panels: findings of audits, suites and judges, in the order they are shown.
 
     Raises:
         UserError: two arms of one name, or a baseline that is no arm.
@@ -100,6 +102,7 @@ class StudyRecord:
     provenance: dict[str, Any] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    panels: list[Panel] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check that names are unique and that the baseline is one of them."""

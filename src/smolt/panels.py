@@ -1,0 +1,84 @@
+"""Panels: findings in a form that every report can show (web page, Markdown, terminal) without knowing what they are.
+
+An audit, a scenario suite or a judge's card says what it found as one Panel; how it looks is the report's business.
+A Panel is plain data, so it is kept in the study's record and the report can be written again from it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from smolt.statistics import Measure
+
+Cell = str | int | float | Measure | None
+"""A number with an interval where there is one; None is shown as "none"."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns.
+
+    Attributes:
+        caption: one sentence: what is listed, and what its numbers are of.
+        columns: names; the first column names the rows.
+        rows: one cell a column.
+        rate: whether the numbers are shares in 0..1, shown in percent.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    rate: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """Named points of a chart; `low` and `high` (as long as `y`, or empty) are their 95 % intervals."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture of some series.
+
+    Attributes:
+        name: of its files: letters, digits and hyphens, unique in a report.
+        caption: one sentence: what is seen, and what good looks like.
+        kind: lines joins the points of a series, points does not, bars stands one bar a label and series side by side.
+        x: axis title with its unit, likewise y.
+        diagonal: draw y = x, which a calibrated probability follows.
+    """
+
+    name: str
+    caption: str
+    kind: Literal["lines", "points", "bars"]
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    diagonal: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One finding with its evidence.
+
+    Attributes:
+        name: letters, digits and hyphens, unique in a report; also the anchor of the page.
+        title: what it is about, as a heading.
+        sentences: what was found, generated from the numbers, the most important first.
+        warnings: what must not be overlooked (an alarm, an unreliable judge); shown in the verdict too.
+        tables: the numbers.
+        charts: the pictures.
+    """
+
+    name: str
+    title: str
+    sentences: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    charts: tuple[Chart, ...] = ()
