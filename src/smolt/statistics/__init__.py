@@ -1,0 +1,57 @@
+"""Intervals, paired tests, and the sentences that may be written from them.
+
+nouns         Measure, Comparison; the levels everything is stated at
+proportions   Wilson's interval, exact McNemar, the paired interval
+bootstrap     resampling whole prompts
+estimates     one arm's shares, means and correlations
+comparisons   two arms on the same questions
+detectable    the smallest difference that could have been shown
+several       Holm's adjustment over comparisons
+sampled       several sampled answers to one question: pass@k
+agreement     Cohen's kappa of two raters
+verdicts      the sentence of a comparison
+
+Conventions: rates and differences lie in [0, 1] and [-1, 1] and are printed in percentage points; intervals are 95 %;
+in a pair, a is the baseline and b the candidate, a win is a question where b is the better one, difference = b - a.
+A number that the data do not carry is None, never 0 or 1. Rows that share a prompt are resampled together.
+"""
+
+from smolt.statistics.agreement import kappa
+from smolt.statistics.bootstrap import RESAMPLES, Bootstrap, paired_bootstrap
+from smolt.statistics.comparisons import compare_binary, compare_counts, compare_scores
+from smolt.statistics.detectable import DETECTABLE, minimum_detectable, minimum_detectable_scores
+from smolt.statistics.estimates import correlation, mean, proportion
+from smolt.statistics.nouns import ALPHA, Comparison, Measure, Z
+from smolt.statistics.proportions import mcnemar, paired_wald, wilson
+from smolt.statistics.sampled import pass_at_k
+from smolt.statistics.several import holm
+from smolt.statistics.verdicts import format_difference, format_p, shown, with_verdict
+
+__all__ = [
+    "ALPHA",
+    "DETECTABLE",
+    "RESAMPLES",
+    "Bootstrap",
+    "Comparison",
+    "Measure",
+    "Z",
+    "compare_binary",
+    "compare_counts",
+    "compare_scores",
+    "correlation",
+    "format_difference",
+    "format_p",
+    "holm",
+    "kappa",
+    "mcnemar",
+    "mean",
+    "minimum_detectable",
+    "minimum_detectable_scores",
+    "paired_bootstrap",
+    "paired_wald",
+    "pass_at_k",
+    "proportion",
+    "shown",
+    "wilson",
+    "with_verdict",
+]

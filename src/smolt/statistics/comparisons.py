@@ -1,0 +1,92 @@
+"""Two arms on the same questions: exact McNemar for right or wrong, the paired bootstrap for scores."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from smolt.statistics.bootstrap import by_prompt, paired_bootstrap, repeats
+from smolt.statistics.detectable import minimum_detectable, minimum_detectable_scores
+from smolt.statistics.nouns import Comparison
+from smolt.statistics.proportions import mcnemar, paired_wald
+from smolt.statistics.verdicts import with_verdict
+
+
+def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: int) -> Comparison:
+    """Two arms on n questions answered once each, from the counts of discordant pairs: exact McNemar, paired Wald."""
+    if n == 0:
+        return with_verdict(_nothing(a, b, metric, rate=True))
+    low, high = paired_wald(wins, regressions, n)
+    return with_verdict(
+        Comparison(
+            a=a,
+            b=b,
+            metric=metric,
+            wins=wins,
+            regressions=regressions,
+            ties=n - wins - regressions,
+            p_value=mcnemar(wins, regressions),
+            difference=(wins - regressions) / n,
+            low=low,
+            high=high,
+            minimum_detectable=minimum_detectable(wins, regressions, n),
+            n=n,
+            test="exact McNemar",
+            rate=True,
+        )
+    )
+
+
+def compare_binary(
+    a: str, b: str, metric: str, first: Sequence[bool], second: Sequence[bool], prompts: Sequence[str] | None = None
+) -> Comparison:
+    """Two arms on the same rows, right or wrong.
+
+    Where prompts repeat, McNemar's pairs are not independent and the bootstrap by prompt takes its place.
+    """
+    if repeats(prompts):
+        return compare_scores(a, b, metric, [*map(float, first)], [*map(float, second)], prompts, rate=True)
+    pairs = list(zip(first, second, strict=True))
+    wins = sum(right and not wrong for wrong, right in pairs)
+    regressions = sum(right and not wrong for right, wrong in pairs)
+    return compare_counts(a, b, metric, wins, regressions, len(pairs))
+
+
+def compare_scores(
+    a: str,
+    b: str,
+    metric: str,
+    first: Sequence[float],
+    second: Sequence[float],
+    prompts: Sequence[str] | None = None,
+    rate: bool = False,
+    seed: int = 0,
+) -> Comparison:
+    """Two arms on the same rows by a score: paired bootstrap, resampled by prompt."""
+    if not first:
+        return with_verdict(_nothing(a, b, metric, rate))
+    result = paired_bootstrap(first, second, prompts, seed=seed)
+    differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
+    wins, regressions = int((differences > 0).sum()), int((differences < 0).sum())
+    sums, counts = by_prompt(differences, prompts)
+    return with_verdict(
+        Comparison(
+            a=a,
+            b=b,
+            metric=metric,
+            wins=wins,
+            regressions=regressions,
+            ties=len(differences) - wins - regressions,
+            p_value=result.p_value,
+            difference=result.difference,
+            low=result.low,
+            high=result.high,
+            minimum_detectable=minimum_detectable_scores((sums / counts).tolist()),
+            n=len(differences),
+            test="paired bootstrap by question",
+            rate=rate,
+        )
+    )
+
+
+def _nothing(a: str, b: str, metric: str, rate: bool) -> Comparison:
+    return Comparison(a, b, metric, 0, 0, 0, None, None, None, None, None, 0, test="none", rate=rate)

@@ -1,0 +1,49 @@
+"""One arm's numbers with their intervals: shares, means, correlations."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from smolt.statistics.bootstrap import RESAMPLES, percentiles, repeats, resampled_means
+from smolt.statistics.nouns import Measure, Z
+from smolt.statistics.proportions import wilson
+
+
+def proportion(flags: Sequence[bool], prompts: Sequence[str] | None = None) -> Measure | None:
+    """A share of answers with Wilson's interval, or a bootstrap by prompt when prompts repeat; None without answers."""
+    if not flags:
+        return None
+    if repeats(prompts):
+        return mean([float(flag) for flag in flags], prompts)
+    low, high = wilson(sum(flags), len(flags))
+    return Measure(sum(flags) / len(flags), low, high, len(flags), "Wilson")
+
+
+def mean(values: Sequence[float], prompts: Sequence[str] | None = None, bootstrap: bool = False) -> Measure | None:
+    """A mean with a normal interval, or a bootstrap by prompt when asked for or when prompts repeat.
+
+    None without values; a single value, or a single prompt, has no interval.
+    """
+    if not values:
+        return None
+    array = np.asarray(values, dtype=np.float64)
+    value, n = float(array.mean()), len(array)
+    if bootstrap or repeats(prompts):
+        low, high = percentiles(resampled_means(array, prompts, RESAMPLES, seed=0))
+        return Measure(value, low, high, n, "bootstrap by question")
+    if n < 2:
+        return Measure(value, None, None, n, "one value")
+    half = Z * float(array.std(ddof=1)) / math.sqrt(n)
+    return Measure(value, value - half, value + half, n, "normal")
+
+
+def correlation(x: Sequence[float], y: Sequence[float]) -> Measure | None:
+    """Pearson's r with Fisher's z interval; None with fewer than 4 pairs or where one side does not vary."""
+    if len(x) < 4 or len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    r = float(np.clip(np.corrcoef(np.asarray(x), np.asarray(y))[0, 1], -1.0, 1.0))
+    if abs(r) == 1.0:
+        return Measure(r, r, r, len(x), "Pearson")
+    half = Z / math.sqrt(len(x) - 3)
+    return Measure(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), len(x), "Pearson")

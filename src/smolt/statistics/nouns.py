@@ -1,0 +1,45 @@
+"""What flows: a number with its interval, a comparison of two arms; and the levels that everything is stated at."""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z = NormalDist().inv_cdf(0.975)
+ALPHA = 0.05
+
+Floats = NDArray[np.float64]
+Interval = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with its 95 % interval (None where none can be formed), its n, and the method it came from."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidate b against baseline a on the same questions; `rate` says that the metric is a share of questions."""
+
+    a: str
+    b: str
+    metric: str
+    wins: int
+    regressions: int
+    ties: int
+    p_value: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    minimum_detectable: float | None
+    n: int
+    sentence: str = ""
+    test: str = ""
+    rate: bool = False

@@ -1,0 +1,47 @@
+"""Shares of questions: the interval of one, the paired difference of two and its exact test."""
+
+import math
+
+from smolt.errors import UserError
+from smolt.statistics.nouns import Z
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The Wilson score interval of a proportion (Wilson 1927; Newcombe 1998, method 3).
+
+    Raises:
+        UserError: n is not positive, or successes lies outside 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise UserError(f"a proportion needs 0 <= successes <= n and n >= 1, not {successes} of {n}")
+    rate, z2 = successes / n, Z * Z
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return low, high
+
+
+def mcnemar(wins: int, regressions: int) -> float | None:
+    """The exact two-sided p-value of McNemar's test: a fair coin on the discordant pairs; None without such pairs."""
+    discordant = wins + regressions
+    if discordant == 0:
+        return None
+    term = tail = 1
+    for k in range(min(wins, regressions)):
+        term = term * (discordant - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / (1 << discordant))
+
+
+def paired_wald(wins: int, regressions: int, n: int) -> tuple[float, float]:
+    """The paired Wald interval of a difference of two proportions (Agresti 2013, eq. 11.2).
+
+    Raises:
+        UserError: n is not positive.
+    """
+    if n < 1:
+        raise UserError("a paired interval needs at least one pair")
+    difference = (wins - regressions) / n
+    half = Z * math.sqrt(max(0.0, wins + regressions - (wins - regressions) ** 2 / n)) / n
+    return difference - half, difference + half

@@ -1,0 +1,61 @@
+"""The sentence that a comparison carries, generated from its test and from nothing else."""
+
+import math
+from dataclasses import replace
+
+from smolt.statistics.nouns import ALPHA, Comparison
+
+
+def with_verdict(comparison: Comparison, p_holm: float | None = None, family: int = 1) -> Comparison:
+    """The comparison with its sentence; `p_holm`, over a family of comparisons, decides where it is given."""
+    return replace(comparison, sentence=_sentence(comparison, p_holm, family))
+
+
+def shown(comparison: Comparison, p_holm: float | None = None) -> bool:
+    """Whether a difference is shown at 5 %, by the adjusted p-value where there is one."""
+    p_value = comparison.p_value if p_holm is None else p_holm
+    return p_value is not None and p_value < ALPHA
+
+
+def format_p(p_value: float | None) -> str:
+    """A p-value with two significant digits and its relation: `= 0.87`, `< 0.0001`, or `not available`."""
+    if p_value is None:
+        return "not available"
+    if p_value < 1e-4:
+        return "< 0.0001"
+    return f"= {p_value:.{1 - math.floor(math.log10(p_value))}f}"
+
+
+def format_difference(value: float, comparison: Comparison) -> str:
+    """A signed difference: points with two decimals for a rate, else as many decimals as its interval calls for."""
+    if comparison.rate:
+        return f"{100 * value:+.2f}"
+    scale = max(abs(number) for number in (value, comparison.low, comparison.high) if number is not None)
+    decimals = 3 if scale == 0 else min(6, max(0, 2 - math.floor(math.log10(scale))))
+    return f"{value:+,.{decimals}f}"
+
+
+def _sentence(comparison: Comparison, p_holm: float | None, family: int) -> str:
+    names = f"{comparison.b} against {comparison.a}, {comparison.metric}"
+    if comparison.n == 0 or comparison.difference is None:
+        return f"{names}: the two share no rated question, so nothing can be said."
+    if comparison.wins + comparison.regressions == 0:
+        return f"{names}: the same on all {comparison.n:,} answers, so the data carry no test."
+    unit = " points" if comparison.rate else ""
+    size = format_difference(comparison.difference, comparison) + unit
+    if comparison.low is None or comparison.high is None:
+        return f"{names}: {size}, but all answers are to one question, so no difference could be shown."
+    low, high = (format_difference(bound, comparison) for bound in (comparison.low, comparison.high))
+    chance = f"p {format_p(comparison.p_value)}"
+    if p_holm is not None and family > 1:
+        chance += f", after Holm over {family} comparisons {format_p(p_holm).removeprefix('= ')}"
+    facts = f"difference {size}, 95 % interval {low} to {high}, {chance}, n = {comparison.n:,}"
+    if shown(comparison, p_holm):
+        direction = "higher" if comparison.difference > 0 else "lower"
+        claim = f"{comparison.b} has {direction} {comparison.metric} than {comparison.a}, by {size.lstrip('+-')}"
+        return f"{claim} ({facts}, {comparison.wins:,} wins, {comparison.regressions:,} regressions)."
+    if comparison.minimum_detectable is None:
+        return f"{names}: no difference could be shown ({facts})."
+    smallest = comparison.minimum_detectable
+    least = f"{100 * smallest:.1f} points" if comparison.rate else f"{smallest:.2g}"
+    return f"{names}: no difference could be shown; only >= {least} could have been ({facts})."
