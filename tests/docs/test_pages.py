@@ -15,6 +15,7 @@ from smolt.errors import DirectoryInUse, SelfCheckError, UserError
 from smolt.records.formats import FORMATS
 from smolt.rewards import extract
 from smolt.rewards.build import RULES
+from smolt.rewards.constraints import CHECKS, COUNTS
 from tests.docs.workshop import PAGES, README, ROOT, table
 
 DOCS = ROOT / "docs"
@@ -88,3 +89,8 @@ def test_the_exit_codes_are_the_programs() -> None:
 
 def test_the_readme_lists_the_shipped_recipes() -> None:
     assert {row[0] for row in table(README, "recipe")} == set(shipped_recipes())
+
+
+def test_the_checks_of_constraints_are_those_there_are() -> None:
+    """Same names, in the order they are defined."""
+    assert [row[0] for row in table(DOCS / "scenarios.md", "check")] == [*COUNTS, *CHECKS]

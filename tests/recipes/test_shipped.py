@@ -49,7 +49,7 @@ def test_stories_need_a_model() -> None:
         load_recipe("stories-positive")
 
 
-@pytest.mark.parametrize(("name", "kinds", "count"), [("prompts", 8, 48), ("scenarios", 5, 40)])
+@pytest.mark.parametrize(("name", "kinds", "count"), [("prompts", 8, 48), ("scenarios", 7, 154)])
 def test_shipped_prompts(name: str, kinds: int, count: int) -> None:
     """All different, equally many of each kind."""
     found = load(Source(f"{SHIPPED}/data/{name}.jsonl"), "questions").records
@@ -140,7 +140,9 @@ def test_slm_has_25_million_parameters() -> None:
 
 
 def test_prompts_are_json_lines_with_one_key_order() -> None:
-    """Each row is prompt, id, kind: nothing that a reader would have to guess."""
+    """Each row is prompt, id, kind; a scenario may add what its answer is checked by, and nothing else."""
     for file in sorted((SHIPPED / "data").rglob("*.jsonl")):
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        assert {tuple(row) for row in rows} == {("prompt", "id", "kind")}
+        assert {tuple(row)[:3] for row in rows} == {("prompt", "id", "kind")}
+        added = {tuple(row)[3:] for row in rows}
+        assert added == ({(), ("solution",), ("constraint",)} if file.stem == "scenarios" else {()})

@@ -283,7 +283,10 @@ class KL(Block):
 class RewardPart(Block):
     """One rater and its weight."""
 
-    name: str = Field(min_length=1, description="gsm8k, format, sentiment, length, exact_words, model, python")
+    name: str = Field(
+        min_length=1,
+        description="gsm8k, format, sentiment, length, exact_words, constraints, refusal, empathy, model, python",
+    )
     weight: Float = Field(default=1.0, description="factor on this part's score")
     path: PathText | None = Field(default=None, description="model: its directory; python: file.py:function")
     options: dict[str, Any] = Field(default_factory=dict, description="the rater's own settings")

@@ -4,6 +4,7 @@ A format reads a row into entries, from which `reading` makes the records that w
 the order of detection: the most telling columns come first.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -304,7 +305,16 @@ def _xstest(row: Row) -> list[Entry]:
 
 
 def _only_prompt(row: Row) -> list[Entry]:
-    return _asking(row, _prompt(row))
+    """A question alone; a constraint on its answer (an object of checks) is the solution, as JSON."""
+    constraint = row.get("constraint")
+    if constraint is None:
+        return _asking(row, _prompt(row))
+    if not isinstance(constraint, dict) or not constraint:
+        raise RowProblem("constraint", 'is not an object of checks, such as {"words": 5}')
+    if optional_text(row, "solution"):
+        raise RowProblem("constraint", "stands beside a solution; give one of the two")
+    solution = json.dumps({name: value for name, value in constraint.items() if value is not None}, ensure_ascii=False)
+    return [Entry(_prompt(row), solution=solution, id=_id(row), kind=optional_text(row, "kind"))]
 
 
 def _asking(row: Row, context: Context) -> list[Entry]:
@@ -356,7 +366,7 @@ FORMATS: tuple[Format, ...] = (
     Format("gsm8k", ("question",), _gsm8k, _ANSWERED, ("answer", "solution", "system", *_NAMED)),
     Format("mt_bench", ("turns",), _mt_bench, _ASKED, ("question_id", "category")),
     Format("xstest", ("prompt", "type"), _xstest, _ASKED, ("label", "id")),
-    Format("prompt", ("prompt",), _only_prompt, _ASKED, ("system", "solution", *_NAMED)),
+    Format("prompt", ("prompt",), _only_prompt, _ASKED, ("system", "solution", "constraint", *_NAMED)),
     Format("text", ("text",), _text, ("demonstrations", "text"), _NAMED),
 )
 """Every format, the most telling columns first."""

@@ -1,10 +1,13 @@
 """Rewards: rules, verifiers and Python functions behind one shape, `(questions, answers) -> list[Score]`."""
 
 from smolt.rewards.build import build_reward
+from smolt.rewards.constraints import constraints, read_constraint
+from smolt.rewards.empathy import empathy
 from smolt.rewards.linter import Finding, lint_reward
 from smolt.rewards.mix import Part, mix
 from smolt.rewards.numbers import EXTRACTOR, Extraction, equal_numbers, extract, parse_number
 from smolt.rewards.python import python_reward
+from smolt.rewards.refusals import refusal, refuses
 from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length, per_answer
 from smolt.rewards.sentiment import sentiment
 
@@ -15,6 +18,8 @@ __all__ = [
     "Part",
     "Reward",
     "build_reward",
+    "constraints",
+    "empathy",
     "equal_numbers",
     "exact_words",
     "extract",
@@ -26,5 +31,8 @@ __all__ = [
     "parse_number",
     "per_answer",
     "python_reward",
+    "read_constraint",
+    "refusal",
+    "refuses",
     "sentiment",
 ]

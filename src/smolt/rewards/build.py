@@ -8,8 +8,11 @@ from typing import Any
 
 from smolt.config import RewardPart
 from smolt.errors import UserError
+from smolt.rewards.constraints import constraints
+from smolt.rewards.empathy import empathy
 from smolt.rewards.mix import Part, mix
 from smolt.rewards.python import python_reward
+from smolt.rewards.refusals import refusal
 from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length
 from smolt.rewards.sentiment import sentiment
 
@@ -19,6 +22,9 @@ RULES: dict[str, Callable[..., Reward]] = {
     "sentiment": sentiment,
     "length": length,
     "exact_words": exact_words,
+    "constraints": constraints,
+    "refusal": refusal,
+    "empathy": empathy,
 }
 """Name in a recipe -> factory; the part's options are the factory's arguments."""
 
