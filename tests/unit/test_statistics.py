@@ -196,7 +196,7 @@ def test_repeated_prompts_turn_mcnemar_into_a_bootstrap() -> None:
     assert "points" in comparison.sentence
     share = statistics.proportion([True, True, False], ["q1", "q1", "q2"])
     assert share is not None
-    assert share.source == "bootstrap by question"
+    assert share.source == "bootstrap by question, fewer than 50"
 
 
 def test_a_handful_of_prompts_shows_nothing() -> None:

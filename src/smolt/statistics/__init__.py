@@ -1,15 +1,19 @@
 """Intervals, paired tests, and the sentences that may be written from them.
 
-nouns         Measure, Comparison; the levels everything is stated at
-proportions   Wilson's interval, exact McNemar, the paired interval
-bootstrap     resampling whole prompts
-estimates     one arm's shares, means and correlations
-comparisons   two arms on the same questions
-detectable    the smallest difference that could have been shown
-several       Holm's adjustment over comparisons
-sampled       several sampled answers to one question: pass@k
-agreement     Cohen's kappa of two raters
-verdicts      the sentence of a comparison
+nouns           Measure, Comparison; the levels everything is stated at
+proportions     Wilson's interval, exact McNemar, the paired interval
+bootstrap       resampling whole prompts
+estimates       one arm's shares, means and correlations
+comparisons     two arms on the same questions
+detectable      the smallest difference that could have been shown
+several         Holm's adjustment over comparisons
+noninferiority  that b is at most a margin worse
+repeatability   one arm measured twice
+seeds           the interval over training runs
+length_control  the win rate at equal length
+sampled         several sampled answers to one question: pass@k
+agreement       Cohen's kappa of two raters
+verdicts        the sentence of a comparison
 
 Conventions: rates and differences lie in [0, 1] and [-1, 1] and are printed in percentage points; intervals are 95 %;
 in a pair, a is the baseline and b the candidate, a win is a question where b is the better one, difference = b - a.
@@ -17,23 +21,30 @@ A number that the data do not carry is None, never 0 or 1. Rows that share a pro
 """
 
 from smolt.statistics.agreement import kappa
-from smolt.statistics.bootstrap import RESAMPLES, Bootstrap, paired_bootstrap
+from smolt.statistics.bootstrap import FEWEST, RESAMPLES, Bootstrap, paired_bootstrap
 from smolt.statistics.comparisons import compare_binary, compare_counts, compare_scores
 from smolt.statistics.detectable import DETECTABLE, minimum_detectable, minimum_detectable_scores
 from smolt.statistics.estimates import correlation, mean, proportion
+from smolt.statistics.length_control import length_controlled
+from smolt.statistics.noninferiority import NonInferiority, non_inferior
 from smolt.statistics.nouns import ALPHA, Comparison, Measure, Z
 from smolt.statistics.proportions import mcnemar, paired_wald, wilson
+from smolt.statistics.repeatability import Retest, retest
 from smolt.statistics.sampled import pass_at_k
+from smolt.statistics.seeds import over_seeds
 from smolt.statistics.several import holm
 from smolt.statistics.verdicts import format_difference, format_p, shown, with_verdict
 
 __all__ = [
     "ALPHA",
     "DETECTABLE",
+    "FEWEST",
     "RESAMPLES",
     "Bootstrap",
     "Comparison",
     "Measure",
+    "NonInferiority",
+    "Retest",
     "Z",
     "compare_binary",
     "compare_counts",
@@ -43,14 +54,18 @@ __all__ = [
     "format_p",
     "holm",
     "kappa",
+    "length_controlled",
     "mcnemar",
     "mean",
     "minimum_detectable",
     "minimum_detectable_scores",
+    "non_inferior",
+    "over_seeds",
     "paired_bootstrap",
     "paired_wald",
     "pass_at_k",
     "proportion",
+    "retest",
     "shown",
     "wilson",
     "with_verdict",

@@ -4,18 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smolt.statistics.bootstrap import by_prompt, paired_bootstrap, repeats
+from smolt.statistics.bootstrap import by_prompt, caution, paired_bootstrap, repeats
 from smolt.statistics.detectable import minimum_detectable, minimum_detectable_scores
-from smolt.statistics.nouns import Comparison
+from smolt.statistics.nouns import ALPHA, Comparison
 from smolt.statistics.proportions import mcnemar, paired_wald
 from smolt.statistics.verdicts import with_verdict
 
 
 def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: int) -> Comparison:
-    """Two arms on n questions answered once each, from the counts of discordant pairs: exact McNemar, paired Wald."""
+    """Two arms on n questions answered once each, from the counts of discordant pairs: exact McNemar, paired Wald.
+
+    One question has a difference, but neither interval nor test.
+    """
     if n == 0:
         return with_verdict(_nothing(a, b, metric, rate=True))
-    low, high = paired_wald(wins, regressions, n)
+    low, high = paired_wald(wins, regressions, n) if n > 1 else (None, None)
     return with_verdict(
         Comparison(
             a=a,
@@ -24,14 +27,15 @@ def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: 
             wins=wins,
             regressions=regressions,
             ties=n - wins - regressions,
-            p_value=mcnemar(wins, regressions),
+            p_value=mcnemar(wins, regressions) if n > 1 else None,
             difference=(wins - regressions) / n,
             low=low,
             high=high,
-            minimum_detectable=minimum_detectable(wins, regressions, n),
+            minimum_detectable=minimum_detectable(wins, regressions, n) if n > 1 else None,
             n=n,
             test="exact McNemar",
             rate=True,
+            caution=_few_discordant(wins + regressions),
         )
     )
 
@@ -84,9 +88,17 @@ def compare_scores(
             n=len(differences),
             test="paired bootstrap by question",
             rate=rate,
+            caution=caution(len(sums)),
         )
     )
 
 
 def _nothing(a: str, b: str, metric: str, rate: bool) -> Comparison:
     return Comparison(a, b, metric, 0, 0, 0, None, None, None, None, None, 0, test="none", rate=rate)
+
+
+def _few_discordant(count: int) -> str:
+    """Said where the test could not have gone below 5 %, however the discordant pairs had fallen."""
+    if count == 0 or 2.0 ** (1 - count) < ALPHA:
+        return ""
+    return f"only {count} answer{'s' if count > 1 else ''} differ{'s' if count == 1 else ''}, too few for p < {ALPHA}"

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smolt.statistics.bootstrap import RESAMPLES, percentiles, repeats, resampled_means
+from smolt.statistics.bootstrap import FEWEST, RESAMPLES, percentiles, repeats, resampled_means
 from smolt.statistics.nouns import Measure, Z
 from smolt.statistics.proportions import wilson
+
+BOOTSTRAP = "bootstrap by question"
 
 
 def proportion(flags: Sequence[bool], prompts: Sequence[str] | None = None) -> Measure | None:
@@ -31,7 +33,8 @@ def mean(values: Sequence[float], prompts: Sequence[str] | None = None, bootstra
     value, n = float(array.mean()), len(array)
     if bootstrap or repeats(prompts):
         low, high = percentiles(resampled_means(array, prompts, RESAMPLES, seed=0))
-        return Measure(value, low, high, n, "bootstrap by question")
+        few = (n if prompts is None else len(set(prompts))) < FEWEST
+        return Measure(value, low, high, n, BOOTSTRAP + (f", fewer than {FEWEST}" if few else ""))
     if n < 2:
         return Measure(value, None, None, n, "one value")
     half = Z * float(array.std(ddof=1)) / math.sqrt(n)

@@ -26,7 +26,12 @@ class Measure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidate b against baseline a on the same questions; `rate` says that the metric is a share of questions."""
+    """Candidate b against baseline a on the same questions.
+
+    Attributes:
+        rate: the metric is a share of questions.
+        caution: why interval and test are worth less than they look, empty where nothing is known against them.
+    """
 
     a: str
     b: str
@@ -43,3 +48,4 @@ class Comparison:
     sentence: str = ""
     test: str = ""
     rate: bool = False
+    caution: str = ""

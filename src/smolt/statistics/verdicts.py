@@ -50,12 +50,13 @@ def _sentence(comparison: Comparison, p_holm: float | None, family: int) -> str:
     if p_holm is not None and family > 1:
         chance += f", after Holm over {family} comparisons {format_p(p_holm).removeprefix('= ')}"
     facts = f"difference {size}, 95 % interval {low} to {high}, {chance}, n = {comparison.n:,}"
+    doubt = f"; {comparison.caution}" if comparison.caution else ""
     if shown(comparison, p_holm):
         direction = "higher" if comparison.difference > 0 else "lower"
         claim = f"{comparison.b} has {direction} {comparison.metric} than {comparison.a}, by {size.lstrip('+-')}"
-        return f"{claim} ({facts}, {comparison.wins:,} wins, {comparison.regressions:,} regressions)."
+        return f"{claim} ({facts}, {comparison.wins:,} wins, {comparison.regressions:,} regressions{doubt})."
     if comparison.minimum_detectable is None:
-        return f"{names}: no difference could be shown ({facts})."
+        return f"{names}: no difference could be shown ({facts}{doubt})."
     smallest = comparison.minimum_detectable
     least = f"{100 * smallest:.1f} points" if comparison.rate else f"{smallest:.2g}"
-    return f"{names}: no difference could be shown; only >= {least} could have been ({facts})."
+    return f"{names}: no difference could be shown; only >= {least} could have been ({facts}{doubt})."

@@ -1,0 +1,70 @@
+"""Non-inferiority: that b is at most so much worse than a. "No difference was shown" does not say that."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from smolt.errors import UserError
+from smolt.statistics.bootstrap import FEWEST
+from smolt.statistics.nouns import ALPHA, Comparison
+from smolt.statistics.verdicts import format_difference, format_p
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """Whether b is worse than a by less than the margin.
+
+    Attributes:
+        margin: the largest loss that would be accepted, above 0, in the metric's unit (a rate: 0..1).
+        p_value: one-sided, of a loss as large as the margin or larger; None for scores, where the interval decides.
+        shown: at 2.5 % one-sided, which goes with a two-sided interval of 95 %.
+    """
+
+    margin: float
+    p_value: float | None
+    shown: bool
+    sentence: str
+
+
+def non_inferior(comparison: Comparison, margin: float) -> NonInferiority:
+    """Test that the candidate loses less than a margin that was fixed before looking; higher values are better.
+
+    Right or wrong answers: Tango's score test (1998), which a sample without any discordant pair does not pass by its
+    mere silence. Scores, and questions answered several times: the lower end of the bootstrap interval lies above
+    -margin, with at least FEWEST questions.
+
+    Raises:
+        UserError: the margin is not above 0, not finite, or for a rate not below 1.
+    """
+    if not (math.isfinite(margin) and margin > 0 and (not comparison.rate or margin < 1)):
+        limits = "between 0 and 1 (0.02 is two points)" if comparison.rate else "above 0"
+        raise UserError(f"margin: must be {limits}, not {margin}")
+    size = format_difference(margin, comparison).lstrip("+") + (" points" if comparison.rate else "")
+    names = f"{comparison.b} against {comparison.a}, {comparison.metric}"
+    if comparison.n == 0 or comparison.low is None or comparison.difference is None:
+        return NonInferiority(margin, None, False, f"{names}: no interval, so a loss of {size} cannot be excluded.")
+    if comparison.test == "exact McNemar":
+        p_value = tango(comparison.wins, comparison.regressions, comparison.n, margin)
+        found, reason = p_value < ALPHA / 2, f"one-sided p {format_p(p_value)}"
+    else:
+        p_value, found = None, comparison.low > -margin and not comparison.caution
+        reason = f"95 % interval from {format_difference(comparison.low, comparison)}"
+        reason += f", fewer than {FEWEST} questions" if comparison.caution else ""
+    claim = f"a loss of {size} or more is excluded" if found else f"a loss of {size} or more cannot be excluded"
+    return NonInferiority(margin, p_value, found, f"{names}: {claim} ({reason}, n = {comparison.n:,}).")
+
+
+def tango(wins: int, regressions: int, n: int, margin: float) -> float:
+    """The one-sided p-value of Tango's score test (1998, eq. 2.4 to 2.7) that the difference of rates is <= -margin.
+
+    The variance is that of the likeliest table with a difference of exactly -margin.
+    """
+    share = -margin
+    slope = -wins - regressions + (2 * n - wins + regressions) * share
+    constant = -regressions * share * (1 - share)
+    likeliest = (math.sqrt(max(0.0, slope * slope - 8 * n * constant)) - slope) / (4 * n)
+    variance = n * (2 * likeliest + share * (1 - share))
+    excess = wins - regressions - n * share
+    if variance <= 0:
+        return 0.0 if excess > 0 else 1.0
+    return 1.0 - NormalDist().cdf(excess / math.sqrt(variance))
