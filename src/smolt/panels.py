@@ -52,6 +52,7 @@ class Chart:
         kind: lines joins the points of a series, points does not, bars stands one bar a label and series side by side.
         x: axis title with its unit, likewise y.
         diagonal: draw y = x, which a calibrated probability follows.
+        log: a logarithmic x axis, for lines and points whose x are above 0.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Chart:
     y: str
     series: tuple[Series, ...]
     diagonal: bool = False
+    log: bool = False
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_nothing_stands_between_opening_and_continuation() -> None:
 
 def test_two_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both arms against base by mean reward, KL included; the trained models keep the style."""
-    monkeypatch.setattr(plots, "draw", lambda record, analysis: ([], []))
+    monkeypatch.setattr(plots, "draw", lambda *given: plots.Pictures())
     run_study(stories(*SMALL), out=tmp_path / "study")
     report = json.loads((tmp_path / "study" / "report.json").read_text(encoding="utf-8"))
     assert set(report["arms"]) == {"base", "ppo", "grpo"}

@@ -27,7 +27,7 @@ SHORT_DIALOGUES = ["model.window=320"]
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a small study's time, and one of the four does it."""
-    monkeypatch.setattr(plots, "draw", lambda record, analysis: ([], []))
+    monkeypatch.setattr(plots, "draw", lambda *given: plots.Pictures())
 
 
 def run(name: str, system: System | None, folder: Path, *more: str, records: int = 16) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_smollm2_orca(tmp_path: Path) -> None:
     for arm in ("base", "dpo", "ppo", "grpo", "best_of_n"):
         assert {"reward", "length"} <= set(report["arms"][arm])
     pictures = {path.stem for path in (tmp_path / "study" / "plots").glob("*.svg")}
-    assert {"reward_by_model", "reward_by_kind"} <= pictures
+    assert {"reward_by_model", "kinds-by-kind"} <= pictures
     assert facts(tmp_path, "grpo")["forward"] == "packed"
     assert adapter(tmp_path, "dpo") == adapter(tmp_path, "ppo") == (8, 32.0, ["q_proj", "v_proj"])
 

@@ -1,33 +1,36 @@
 """report.md: the same report for a terminal or a repository page, model text in indented blocks that render as text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from smolt.report import page, wording
-from smolt.report.analysis import METRICS, Analysis
-from smolt.report.plots import Picture
+from smolt.panels import Panel
+from smolt.report import page, tables, wording
+from smolt.report.analysis import Analysis
+from smolt.report.drawing import Picture
+from smolt.report.pairing import METRICS
+from smolt.report.plots import Pictures
 from smolt.report.records import StudyRecord
 from smolt.report.samples import Sample, outcome_text
 from smolt.statistics import format_difference
 
 
 def render(
-    record: StudyRecord,
-    analysis: Analysis,
-    pictures: Sequence[Picture],
-    curves: Sequence[Picture],
-    samples: Sequence[Sample],
+    record: StudyRecord, analysis: Analysis, panels: Sequence[Panel], pictures: Pictures, samples: Sequence[Sample]
 ) -> str:
-    """The report as Markdown; sections that the record does not support are absent."""
-    cost = page.cost_line(record)
+    """The report as Markdown, in the order of the page; sections that the record does not support are absent."""
+    early = [_panel(panel, pictures) for panel in panels if panel.name in page.EARLY]
+    late = [_panel(panel, pictures) for panel in panels if panel.name not in page.EARLY]
     blocks = [
         f"# {text(record.name)}",
+        "\n\n".join(f"**{text(sentence)}**" for sentence in analysis.summary),
         "\n".join(f"- {text(sentence)}" for sentence in analysis.verdicts),
-        f"{page.facts_line(record, analysis)}." + (f" Cost: {cost}." if cost else ""),
-        _arms(record, analysis),
+        "\n".join(f"- Warning, {text(panel.title)}: {text(entry)}" for panel in panels for entry in panel.warnings),
+        _cost(record),
+        _arms(record, analysis, pictures.arms),
         _comparisons(analysis),
-        _pictures("Pictures", pictures),
-        _pictures("Training", curves),
+        *early,
+        _pictures("Training", pictures.curves),
+        *late,
         _samples(samples, analysis.headline),
         _list("What happened", record.events),
         _list("Notes", [*analysis.caveats, *record.notes]),
@@ -38,7 +41,7 @@ def render(
 
 def text(words: str) -> str:
     """Text of the record inside a line: no line break, and no character that Markdown or HTML would act on."""
-    line = re.sub(r"\s+", " ", wording.visible(words)).strip()
+    line = re.sub(r"\s+", " ", wording.visible(wording.shortened(words))).strip()
     return re.sub(r"([\\`*_\[\]<>|#~&!$])", r"\\\1", line)
 
 
@@ -47,21 +50,28 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _arms(record: StudyRecord, analysis: Analysis) -> str:
+def _cost(record: StudyRecord) -> str:
+    rows = [
+        ["In all" if row["total"] else text(row["name"]), row["seconds"], row["tokens"], row["memory"]]
+        for row in tables.cost_rows(record)
+    ]
+    return "## Cost\n\n" + _table(["Arm", "Time", "Tokens", "Peak memory"], rows) if rows else ""
+
+
+def _arms(record: StudyRecord, analysis: Analysis, pictures: Sequence[Picture]) -> str:
     rows = []
     for arm in record.arms:
         found = analysis.measures[arm.name]
-        for metric in [*METRICS, *(name for name in found if name not in METRICS)]:
+        for metric in [*METRICS, *(name for name in found if name not in METRICS and not name.startswith("reward/"))]:
             if metric in found:
                 measure = found[metric]
                 value, interval = wording.measured(metric, measure), wording.interval(metric, measure)
-                rows.append(
-                    [text(arm.name), text(wording.title(metric)), value, interval, f"{measure.n:,}", measure.source]
-                )
+                cells = [arm.name, wording.title(metric), value, interval, f"{measure.n:,}", measure.source]
+                rows.append([text(cell) for cell in cells])
     if not rows:
         return ""
     heads = ["Arm", "Measure", "Value", "95 % interval", "n", "Interval by"]
-    return "## Arms\n\n" + _table(heads, [[*row[:-1], text(row[-1])] for row in rows])
+    return "\n\n".join(["## Arms", _table(heads, rows), *map(_figure, pictures)])
 
 
 def _comparisons(analysis: Analysis) -> str:
@@ -76,7 +86,7 @@ def _comparisons(analysis: Analysis) -> str:
                 text(wording.title(comparison.metric)),
                 difference,
                 f"{low} to {high}",
-                f"{comparison.wins:,} / {comparison.regressions:,} / {comparison.ties:,}",
+                tables.counts_text(compared),
                 text(wording.p_text(comparison.p_value)),
                 text(wording.p_text(compared.p_holm)),
                 f"{comparison.n:,}",
@@ -85,22 +95,33 @@ def _comparisons(analysis: Analysis) -> str:
         )
     if not rows:
         return ""
-    heads = ["Pair", "Metric", "Difference", "95 % interval", "Wins / regressions / ties", "p", "p (Holm)", "n", "Test"]
+    heads = ["Pair", "Metric", "Difference", "95 % interval", "Question by question", "p", "p (Holm)", "n", "Test"]
     return "## Paired comparisons\n\nRates differ in points.\n\n" + _table(heads, rows)
 
 
+def _panel(panel: Panel, pictures: Pictures) -> str:
+    found = [*panel.warnings, *panel.sentences]
+    parts = [f"## {text(panel.title)}", "\n".join(f"- {text(sentence)}" for sentence in found)]
+    parts += [_figure(picture) for picture in pictures.panels.get(panel.name, [])]
+    for view in (tables.panel_table(table) for table in panel.tables if table.rows):
+        heads = [text(column["title"]) for column in view["columns"]]
+        rows = [[text(_cell(cell)) for cell in row] for row in view["rows"]]
+        parts += [text(view["caption"]), _table(heads, rows)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _cell(cell: tables.Cell) -> str:
+    return f"{cell.value} ({cell.interval})" if cell.interval else cell.value
+
+
 def _pictures(heading: str, pictures: Sequence[Picture]) -> str:
-    if not pictures:
-        return ""
-    shown = [
-        f"![{text(picture.alt)}](plots/{picture.name}.png)\n\n{text(' '.join(filter(None, _words(picture))))}"
-        for picture in pictures
-    ]
-    return f"## {heading}\n\n" + "\n\n".join(shown)
+    return "\n\n".join([f"## {heading}", *map(_figure, pictures)]) if pictures else ""
 
 
-def _words(picture: Picture) -> tuple[str, ...]:
-    return (f"{picture.arm}: {picture.title}." if picture.arm else f"{picture.title}.", picture.caption)
+def _figure(picture: Picture) -> str:
+    heading = f"{picture.arm}: {picture.title}." if picture.arm else f"{picture.title}." if picture.title else ""
+    words = " ".join(filter(None, (heading, picture.caption)))
+    return f"![{text(picture.alt)}](plots/{picture.name}.png)\n\n{text(words)}"
 
 
 def _samples(samples: Sequence[Sample], metric: str) -> str:
@@ -127,8 +148,13 @@ def _list(heading: str, entries: Sequence[str]) -> str:
 
 
 def _provenance(record: StudyRecord) -> str:
-    rows = [[text(name), text(value)] for name, value in page.flattened(record.provenance)]
-    rows += [
-        [text(f"{arm.name}.{name}"), text(value)] for arm in record.arms for name, value in page.flattened(arm.facts)
+    facts: list[tuple[str, Mapping[str, object]]] = [
+        ("", record.provenance),
+        *((arm.name, arm.facts) for arm in record.arms),
+    ]
+    rows = [
+        [text(f"{owner}.{name}" if owner else name), text(value)]
+        for owner, mapping in facts
+        for name, value in page.flattened(mapping)
     ]
     return "## Provenance\n\n" + _table(["Name", "Value"], rows) if rows else ""

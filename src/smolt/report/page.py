@@ -1,42 +1,34 @@
-"""The page: everything the template prints, as finished text; the template decides only where it stands."""
+"""The page: self-contained, without a script, every text of the record escaped and cut to a readable length."""
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from smolt.report import wording
-from smolt.report.analysis import METRICS, Analysis, Compared
-from smolt.report.plots import DARK, LIGHT, Picture, arm_places
-from smolt.report.records import Arm, StudyRecord
-from smolt.report.samples import Sample, outcome_text
-from smolt.statistics import ALPHA, format_difference
+from smolt.panels import Panel
+from smolt.report import tables, wording
+from smolt.report.analysis import Analysis
+from smolt.report.drawing import DARK, LIGHT, Picture
+from smolt.report.pairing import METRICS, seeds
+from smolt.report.plots import Pictures, arm_places
+from smolt.report.records import StudyRecord
+from smolt.report.samples import PER_OUTCOME, Sample, outcome_text
 
 TEMPLATES = Path(__file__).parent / "templates"
+STYLES = ("page.css", "tables.css", "narrow.css")
 LONGEST_FACT = 400
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One measure in a table; all of it text."""
-
-    value: str
-    interval: str
-    n: str
+EARLY = ("seeds", "frontier", "choice")
+"""Panels that stand before the training curves."""
 
 
 def render(
-    record: StudyRecord,
-    analysis: Analysis,
-    pictures: Sequence[Picture],
-    curves: Sequence[Picture],
-    samples: Sequence[Sample],
+    record: StudyRecord, analysis: Analysis, panels: Sequence[Panel], pictures: Pictures, samples: Sequence[Sample]
 ) -> str:
-    """The self-contained page: no script, no outside address, all text of the record escaped."""
+    """The page; sections that the record does not support are absent."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -46,27 +38,52 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    styles = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    metrics = [metric for metric in METRICS if any(metric in found for found in analysis.measures.values())]
+    styles = _styles()
+    shown = _shown(record, analysis, panels, pictures, samples)
     return environment.get_template("report.html.j2").render(
         styles=Markup(styles),  # ours, from the package
-        arm_colours=[(light, dark) for light, dark in zip(LIGHT.arms, DARK.arms, strict=True)],
-        record=record,
-        analysis=analysis,
-        places=arm_places(record),
-        verdicts=[claim_and_facts(sentence) for sentence in analysis.verdicts],
-        facts_line=facts_line(record, analysis),
-        cost_line=cost_line(record),
-        metrics=[(metric, wording.title(metric), wording.UNITS.get(metric, "")) for metric in metrics],
-        arms=[_arm(arm, analysis, metrics) for arm in record.arms],
-        other_measures=_grouped(other_measures(analysis, metrics)),
-        families=_families(analysis),
-        pictures=[_picture(picture) for picture in pictures],
-        curves=[(arm.name, [_picture(curve) for curve in curves if curve.arm == arm.name]) for arm in record.arms],
-        samples=[_sample(sample, analysis.headline) for sample in samples],
-        provenance=flattened(record.provenance),
-        arm_facts=[(arm.name, flattened(arm.facts)) for arm in record.arms if arm.facts],
+        policy=Markup(_policy(styles)),
+        contents=_contents(shown),
+        **shown,
     )
+
+
+def _shown(
+    record: StudyRecord, analysis: Analysis, panels: Sequence[Panel], pictures: Pictures, samples: Sequence[Sample]
+) -> dict[str, Any]:
+    """Everything the templates print."""
+    metrics = [metric for metric in METRICS if any(metric in found for found in analysis.measures.values())]
+    metrics.sort(key=lambda metric: metric != analysis.headline)
+    reach = tables.arm_axis(analysis, metrics[0]) if metrics else (0.0, 1.0)
+    facts = {name: value for name, value in record.provenance.items() if name != "recipe"}
+    recipe = record.provenance.get("recipe")
+    views = [_panel(panel, pictures.panels.get(panel.name, [])) for panel in panels]
+    drawn = [(arm.name, [_picture(curve) for curve in pictures.curves if curve.arm == arm.name]) for arm in record.arms]
+    return {
+        "record": record,
+        "analysis": analysis,
+        "places": arm_places(record),
+        "several_runs": any(len(seeds(arm)) > 1 for arm in record.arms),
+        "verdicts": [claim_and_facts(sentence) for sentence in analysis.verdicts],
+        "warnings": [(panel.name, panel.title, warning) for panel in panels for warning in panel.warnings],
+        "facts": _facts(record, analysis),
+        "costs": tables.cost_rows(record),
+        "metrics": [(metric, wording.title(metric), wording.UNITS.get(metric, "")) for metric in metrics],
+        "axis_title": f"{wording.title(metrics[0])}, {wording.axis_ends(metrics[0], reach)}" if metrics else "",
+        "arms": [tables.arm_row(arm, analysis, metrics, reach) for arm in record.arms],
+        "other_measures": other_measures(analysis),
+        "families": tables.families(analysis),
+        "early": [view for view in views if view["anchor"] in EARLY],
+        "late": [view for view in views if view["anchor"] not in EARLY],
+        "curves": [(name, found) for name, found in drawn if found],
+        "samples": [_sample(sample, analysis.headline) for sample in samples],
+        "filters": _filters(samples),
+        "per_outcome": PER_OUTCOME,
+        "notes": [*analysis.caveats, *record.notes],
+        "provenance": flattened(facts if isinstance(recipe, Mapping) else record.provenance),
+        "recipe": flattened(recipe) if isinstance(recipe, Mapping) else [],
+        "arm_facts": [(arm.name, flattened(arm.facts)) for arm in record.arms if arm.facts],
+    }
 
 
 def claim_and_facts(sentence: str) -> tuple[str, str]:
@@ -78,44 +95,18 @@ def claim_and_facts(sentence: str) -> tuple[str, str]:
     return f"{claim}.".replace("only >= ", "only \u2265 "), facts
 
 
-def facts_line(record: StudyRecord, analysis: Analysis) -> str:
-    """How many arms, answers and comparisons the report is about."""
-    answers = sum(len(arm.items) for arm in record.arms)
-    questions = len({item.key for arm in record.arms for item in arm.items})
-    parts = [
-        _counted(len(record.arms), "arm"),
-        _counted(questions, "question"),
-        _counted(answers, "answer"),
-        _counted(len(analysis.comparisons), "paired comparison"),
-    ]
-    return ", ".join(parts)
-
-
-def cost_line(record: StudyRecord) -> str:
-    """The cost of all arms together: seconds and tokens summed, the highest memory; empty where nothing is known."""
-    total: dict[str, int | float] = {}
-    for arm in record.arms:
-        for name in ("seconds", "tokens"):
-            if name in arm.cost:
-                total[name] = total.get(name, 0.0) + arm.cost[name]
-        if "peak_memory" in arm.cost:
-            total["peak_memory"] = max(total.get("peak_memory", 0.0), arm.cost["peak_memory"])
-    return wording.cost_text(total)
-
-
-def other_measures(analysis: Analysis, shown: Sequence[str]) -> list[tuple[str, str, Cell, str]]:
-    """Measures outside the table of arms, such as the reward's parts: (arm, metric, cell, source)."""
+def other_measures(analysis: Analysis) -> list[tuple[str, str, tables.Cell, str]]:
+    """What no answer carries, such as a reward model's held-out accuracy: (arm, measure, cell, source)."""
     return [
         (
             arm,
             metric,
-            Cell(wording.measured(metric, measure), wording.interval(metric, measure), f"{measure.n:,}"),
-            source,
+            tables.Cell(wording.measured(metric, measure), wording.interval(metric, measure), f"{measure.n:,}"),
+            measure.source,
         )
         for arm, found in analysis.measures.items()
         for metric, measure in found.items()
-        for source in [measure.source]
-        if metric not in shown
+        if metric not in METRICS and not metric.startswith("reward/")
     ]
 
 
@@ -125,6 +116,10 @@ def flattened(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, s
     for name, value in mapping.items():
         if isinstance(value, Mapping) and value:
             rows += flattened(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and any(isinstance(entry, Mapping) for entry in value):
+            rows += flattened(
+                {_entry_name(place, entry): entry for place, entry in enumerate(value)}, f"{prefix}{name}."
+            )
         elif isinstance(value, list | tuple):
             rows.append((f"{prefix}{name}", wording.shortened(", ".join(map(str, value)), LONGEST_FACT)))
         else:
@@ -132,96 +127,99 @@ def flattened(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, s
     return rows
 
 
+def _entry_name(place: int, entry: Any) -> str:
+    """An entry of a list by its own name (a section of a study), else by its place."""
+    name = entry.get("name") if isinstance(entry, Mapping) else None
+    return f"{place}" if not isinstance(name, str) else name
+
+
 def _inert(value: Any) -> Any:
-    """Every text that the template prints goes through here, then through the escaping."""
-    return wording.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Every text that the templates print goes through here, then through the escaping."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return wording.visible(wording.shortened(value))
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def _arm(arm: Arm, analysis: Analysis, metrics: Sequence[str]) -> dict[str, Any]:
-    found = analysis.measures[arm.name]
-    cells = {}
-    for metric in metrics:
-        measure = found.get(metric)
-        if measure is not None:
-            own_n = f"n {measure.n:,}" if measure.n != len(arm.items) else ""
-            cells[metric] = Cell(wording.measured(metric, measure), wording.interval(metric, measure), own_n)
-    return {
-        "arm": arm,
-        "cells": cells,
-        "n": f"{len(arm.items):,}" if arm.items else "",
-        "cost": wording.cost_text({name: value for name, value in arm.cost.items() if name != "peak_memory"}),
-    }
-
-
-def _grouped(rows: Sequence[tuple[str, str, Cell, str]]) -> list[tuple[str, list[tuple[str, Cell, str]]]]:
-    """The rows of each arm together."""
-    arms = dict.fromkeys(arm for arm, *_ in rows)
-    return [(name, [(metric, cell, source) for arm, metric, cell, source in rows if arm == name]) for name in arms]
-
-
-def _families(analysis: Analysis) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The comparisons' rows under the metric and the test they share."""
-    families: dict[str, list[dict[str, Any]]] = {}
-    for compared in analysis.comparisons:
-        heading = f"{wording.title(compared.comparison.metric)}, {compared.comparison.test}"
-        families.setdefault(heading, []).append(_comparison(compared, analysis))
-    return list(families.items())
-
-
-def _comparison(compared: Compared, analysis: Analysis) -> dict[str, Any]:
-    """A row of the comparisons' table; `bar` places its interval on the axis that all rows of the metric share."""
-    comparison = compared.comparison
-    unit = " points" if comparison.rate else ""
-    numbers = [
-        None if value is None else wording.signed(format_difference(value, comparison))
-        for value in (comparison.difference, comparison.low, comparison.high)
+def _styles() -> str:
+    """The style sheets, and a class for each arm colour."""
+    sheets = [(TEMPLATES / name).read_text(encoding="utf-8") for name in STYLES]
+    colours = [
+        f".a{place} {{ background: light-dark({light}, {dark}); }}"
+        for place, (light, dark) in enumerate(zip(LIGHT.arms, DARK.arms, strict=True))
     ]
-    deciding = comparison.p_value if compared.p_holm is None else compared.p_holm
+    return "\n".join([sheets[0], *colours, *sheets[1:]])
+
+
+def _policy(styles: str) -> str:
+    """Nothing is loaded and nothing runs; of styles only this sheet, by its hash."""
+    digest = base64.b64encode(hashlib.sha256(styles.encode("utf-8")).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _facts(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str, str]]:
+    """The few figures beside the verdict: (name, figure, what it is of)."""
+    answers = sum(len(arm.items) for arm in record.arms)
+    questions = len({item.key for arm in record.arms for item in arm.items})
+    cost = tables.total_cost(record)
+    found = [
+        ("Training time", wording.duration(cost["seconds"]), "all arms") if "seconds" in cost else None,
+        ("Tokens", wording.amount(cost["tokens"]), "trained on") if "tokens" in cost else None,
+        ("Peak memory", wording.memory(cost["peak_memory"]), "at most") if "peak_memory" in cost else None,
+        ("Questions", f"{questions:,}", wording.counted(answers, "answer")) if answers else None,
+        ("Arms", f"{len(record.arms):,}", wording.counted(len(analysis.comparisons), "paired comparison"))
+        if record.arms
+        else None,
+    ]
+    return [entry for entry in found if entry is not None]
+
+
+def _contents(shown: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The sections of this page in their order."""
+    panels = {name: [(view["anchor"], view["title"]) for view in shown[name]] for name in ("early", "late")}
+    found = [
+        ("cost", "Cost") if len(shown["costs"]) > 1 else None,
+        ("arms", "Arms") if shown["metrics"] else None,
+        ("comparisons", "Paired comparisons") if shown["families"] else None,
+        *panels["early"],
+        ("training", "Training") if shown["curves"] else None,
+        *panels["late"],
+        ("samples", "Answers") if shown["samples"] else None,
+        ("provenance", "Provenance") if shown["provenance"] or shown["arm_facts"] or shown["recipe"] else None,
+    ]
+    return [entry for entry in found if entry is not None]
+
+
+def _panel(panel: Panel, pictures: Sequence[Picture]) -> dict[str, Any]:
     return {
-        "comparison": comparison,
-        "against": compared.against,
-        "difference": "none" if numbers[0] is None else numbers[0] + unit,
-        "interval": "no interval" if None in numbers else f"{numbers[1]} to {numbers[2]}",
-        "bar": _bar(compared, analysis),
-        "p_value": wording.p_text(comparison.p_value),
-        "p_holm": wording.p_text(compared.p_holm),
-        "shown": deciding is not None and deciding < ALPHA,
-        "detectable": _detectable(compared),
-        "n": f"{comparison.n:,}",
+        "anchor": panel.name,
+        "title": panel.title,
+        "sentences": panel.sentences,
+        "warnings": panel.warnings,
+        "pictures": [_picture(picture) for picture in pictures],
+        "tables": [tables.panel_table(table) for table in panel.tables if table.rows],
     }
 
 
-def _detectable(compared: Compared) -> str:
-    smallest = compared.comparison.minimum_detectable
-    if smallest is None or compared.comparison.p_value is None:
-        return "none"
-    return f"{100 * smallest:.1f} points" if compared.comparison.rate else wording.number(smallest)
-
-
-def _bar(compared: Compared, analysis: Analysis) -> dict[str, str] | None:
-    """Percent of the axis' width for the ends of the interval and its middle; 0 stands at 50 %."""
-    comparison = compared.comparison
-    if comparison.low is None or comparison.high is None or comparison.difference is None:
-        return None
-    same = [entry.comparison for entry in analysis.comparisons if entry.comparison.metric == comparison.metric]
-    bounds = [abs(bound) for entry in same for bound in (entry.low, entry.high) if bound is not None]
-    reach = max(bounds) or 1.0
-    low, middle, high = (50 + 48 * bound / reach for bound in (comparison.low, comparison.difference, comparison.high))
-    return {"left": f"{low:.2f}%", "width": f"{high - low:.2f}%", "middle": f"{middle:.2f}%"}
-
-
-def _picture(picture: Picture) -> dict[str, str]:
+def _picture(picture: Picture) -> dict[str, Any]:
     return {
         "title": picture.title,
         "caption": picture.caption,
         "alt": picture.alt,
-        "light": f"data:image/svg+xml;base64,{base64.b64encode(picture.light).decode()}",
-        "dark": f"data:image/svg+xml;base64,{base64.b64encode(picture.dark).decode()}",
+        "light": Markup(f"data:image/svg+xml;base64,{base64.b64encode(picture.light).decode()}"),
+        "dark": Markup(f"data:image/svg+xml;base64,{base64.b64encode(picture.dark).decode()}"),
     }
+
+
+def _filters(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    """Choices of the filter, where there is something to choose between."""
+    counts = {name: sum(sample.outcome == name for sample in samples) for name in ("win", "regression")}
+    if not all(counts.values()):
+        return []
+    return [
+        ("all", "Both"),
+        ("win", f"Wins ({counts['win']})"),
+        ("regression", f"Regressions ({counts['regression']})"),
+    ]
 
 
 def _sample(sample: Sample, metric: str) -> dict[str, Any]:
@@ -230,13 +228,12 @@ def _sample(sample: Sample, metric: str) -> dict[str, Any]:
         "outcome": sample.outcome,
         "kind": question.kind,
         "id": question.question_id,
-        "question": wording.shortened(question.question),
-        "reference": wording.shortened(question.reference_solution or ""),
+        "question": question.question,
+        "reference": question.reference_solution or "",
         "answers": [
             {
                 "arm": arm,
-                "text": wording.shortened(item.answer),
-                "correct": item.correct,
+                "text": item.answer,
                 "outcome": outcome_text(item, metric),
                 "length": f"{item.tokens:,} tokens" + ("" if item.stopped else ", cut off"),
             }

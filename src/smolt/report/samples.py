@@ -4,10 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from smolt.report.analysis import Analysis, paired, rated, rating
+from smolt.report.analysis import Analysis
+from smolt.report.pairing import paired, rated, rating
 from smolt.report.records import Arm, Item, StudyRecord
 
-PER_OUTCOME = 3
+PER_OUTCOME = 5
 MOST_ARMS = 4
 Outcome = Literal["win", "regression", ""]
 
@@ -26,9 +27,9 @@ class Sample:
 
 
 def choose(record: StudyRecord, analysis: Analysis) -> list[Sample]:
-    """Up to three wins and three regressions of the best candidate, the first ones by SHA-256 of the question's key.
+    """Up to PER_OUTCOME wins and as many regressions of the best candidate, the first by SHA-256 of the question's key.
 
-    Without a candidate, the first three questions of the first arm that has answers.
+    Without a candidate, as many questions of the first arm that has answers.
     """
     arms = {arm.name: arm for arm in record.arms if arm.items}
     if not arms:

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 
-from smolt.report.analysis import RATES
+from smolt.report.pairing import RATES
 from smolt.statistics import Measure, format_p
 
 LONGEST_TEXT = 3000
@@ -55,19 +55,42 @@ def signed(text: str) -> str:
 
 def measured(metric: str, measure: Measure) -> str:
     """A measure's value: percent for a rate, else as many decimals as its interval calls for."""
-    if _is_rate(metric, measure):
-        return f"{100 * measure.value:.1f} %"
-    return number(measure.value, _decimals(measure))
+    return value_text(measure, metric in RATES)
 
 
 def interval(metric: str, measure: Measure) -> str:
     """A measure's interval in the unit of its value; `no interval` where none can be formed."""
+    return range_text(measure, metric in RATES)
+
+
+def value_text(measure: Measure, rate: bool) -> str:
+    """The value; Wilson's interval is one of a proportion, so such a measure is shown in percent in any case."""
+    if rate or measure.source == "Wilson":
+        return f"{100 * measure.value:.1f} %".replace("-", _MINUS)
+    return number(measure.value, _decimals(measure))
+
+
+def range_text(measure: Measure, rate: bool) -> str:
+    """The interval in the unit of `value_text`."""
     if measure.low is None or measure.high is None:
         return "no interval"
-    if _is_rate(metric, measure):
-        return f"{100 * measure.low:.1f} to {100 * measure.high:.1f}"
+    if rate or measure.source == "Wilson":
+        return f"{100 * measure.low:.1f} to {100 * measure.high:.1f}".replace("-", _MINUS)
     decimals = _decimals(measure)
     return f"{number(measure.low, decimals)} to {number(measure.high, decimals)}"
+
+
+def axis_ends(metric: str, reach: tuple[float, float]) -> str:
+    """The ends of an axis in words."""
+    scale, unit = (100.0, " %") if metric in RATES else (1.0, "")
+    decimals = max(0, 1 - math.floor(math.log10(scale * (reach[1] - reach[0]))))
+    low, high = (number(scale * end, min(6, decimals)) for end in reach)
+    return f"{low} to {high}{unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def p_text(p_value: float | None) -> str:
@@ -108,11 +131,6 @@ def cost_text(cost: Mapping[str, float]) -> str:
     if "peak_memory" in cost:
         parts.append(f"{memory(cost['peak_memory'])} peak memory")
     return ", ".join(parts)
-
-
-def _is_rate(metric: str, measure: Measure) -> bool:
-    """Wilson's interval is one of a proportion, whatever the measure's name."""
-    return metric in RATES or measure.source == "Wilson"
 
 
 def _decimals(measure: Measure) -> int:

@@ -1,10 +1,11 @@
 import base64
+import hashlib
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +13,6 @@ from smolt import statistics
 from smolt.errors import UserError
 from smolt.report import (
     Arm,
-    Item,
     StudyRecord,
     guides,
     read_record,
@@ -22,45 +22,14 @@ from smolt.report import (
     write_record,
     write_report,
 )
-from smolt.report.analysis import ONE_RUN, analyse, paired
+from smolt.report.analysis import analyse
+from smolt.report.pairing import paired
+from smolt.report.verdicts import ONE_RUN
 from smolt.statistics import Measure
+from tests.report.records import HOSTILE, item, judged, study
 
-HOSTILE = [
-    "<script>document.title='owned'</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)",
-    "</style><script>alert(1)</script>",
-    "<!-- --><svg/onload=alert(1)>",
-    "<iframe src='javascript:alert(1)'></iframe>",
-    "{{ 7 * 7 }}{% raw %}",
-    "<a href='javascript:alert(1)'>x</a>",
-    "<meta http-equiv=refresh content='0;url=http://example.org'>",
-    "<base href=http://example.org/>",
-    "\x1b[31mred\x1b[0m\x00\x07\x9b",
-    "left \u202e right \u2066 mark \u200b\ufeff\u2028",
-    "half a pair \ud800",
-    "$\\frac{1}{0$ and **bold** | cell | `code`",
-]
 VOID = {"meta", "img", "source", "br", "link", "input", "hr", "base"}
-
-
-def item(number: int, correct: bool | None = None, reward: float | None = None, **named: Any) -> Item:
-    given: dict[str, Any] = {
-        "kind": "sum",
-        "answer": f"answer {number}",
-        "tokens": 10 + number,
-        "stopped": True,
-    } | named
-    return Item(f"q{number}", f"question {number}", correct=correct, reward=reward, **given)
-
-
-def judged(name: str, flags: str, **named: Any) -> Arm:
-    """An arm from a string of right (1) and wrong (0) answers."""
-    return Arm(name, "sft", items=[item(place, flag == "1") for place, flag in enumerate(flags)], **named)
-
-
-def study(*arms: Arm, **named: Any) -> StudyRecord:
-    return StudyRecord("a study", list(arms), **({"baseline": "sft"} | named))
+CLOSED = {"line", "circle", "rect"}
 
 
 class Page(HTMLParser):
@@ -79,6 +48,11 @@ class Page(HTMLParser):
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         if tag not in VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in CLOSED
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -169,22 +143,29 @@ def test_page_is_well_formed_and_asks_for_nothing(full: tuple[Path, StudyRecord]
     source = (full[0] / "report.html").read_text()
     page = Page(source)
     assert page.open == []
-    assert not {"script", "iframe", "link", "base", "object", "embed", "form", "a"} & set(page.tags)
+    assert not {"script", "iframe", "link", "base", "object", "embed", "form"} & set(page.tags)
+    assert not {name for _, name, _ in page.attributes if name.startswith("on") or name == "style"}
     policy = next(value for tag, name, value in page.attributes if tag == "meta" and name == "content")
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
-    addresses = [value for _, name, value in page.attributes if name in ("src", "srcset", "href")]
+    styles = re.findall("<style>(.*?)</style>", source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(styles[0].encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:;")
+    assert len(styles) == 1
+    addresses = [value for _, name, value in page.attributes if name in ("src", "srcset")]
     assert addresses
     assert all(value.startswith("data:image/svg+xml;base64,") for value in addresses)
+    anchors = {f"#{value}" for _, name, value in page.attributes if name == "id"}
+    assert {value for tag, name, value in page.attributes if (tag, name) == ("a", "href")} <= anchors
     assert all(value for tag, name, value in page.attributes if (tag, name) == ("img", "alt"))
     assert not re.search(r"url\(|@import", source)
 
 
 def test_pictures_are_on_disk_as_png_and_svg(full: tuple[Path, StudyRecord]) -> None:
     names = {path.name for path in (full[0] / "plots").iterdir()}
-    stems = {"accuracy_by_model", "reward_by_model", "accuracy_by_kind", "length_reward", "curve_dpo_loss"}
+    stems = {"accuracy_by_model", "reward_by_model", "curve_dpo_loss", "frontier-arms", "kinds-by-kind"}
+    stems |= {"verbosity-length-reward", "verbosity-length"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
-    assert (full[0] / "plots" / "length_reward.png").read_bytes().startswith(b"\x89PNG")
-    inlined = base64.b64encode((full[0] / "plots" / "accuracy_by_model.svg").read_bytes()).decode()
+    assert (full[0] / "plots" / "verbosity-length-reward.png").read_bytes().startswith(b"\x89PNG")
+    inlined = base64.b64encode((full[0] / "plots" / "frontier-arms.svg").read_bytes()).decode()
     assert inlined in (full[0] / "report.html").read_text()
 
 
@@ -244,7 +225,7 @@ def test_one_arm_has_nothing_to_compare(tmp_path: Path) -> None:
     assert report["verdicts"] == ["Nothing was compared: sft is the only arm with accuracy."]
     assert report["comparisons"] == []
     headings = re.findall("<h2>(.*?)</h2>", (tmp_path / "report.html").read_text())
-    assert headings == ["Arms", "Pictures", "Answers side by side"]
+    assert headings == ["Arms", "Verbosity", "Answers side by side"]
 
 
 def test_an_empty_study_still_gives_a_report(tmp_path: Path) -> None:
@@ -292,9 +273,12 @@ def test_several_training_runs_are_listed() -> None:
     runs = [item(i, i < right, seed=seed) for seed, right in ((0, 3), (1, 2)) for i in range(4)]
     analysis = analyse(study(judged("sft", "1000"), Arm("dpo", "dpo", items=runs)))
     assert analysis.comparisons[0].comparison.test == "paired bootstrap by question"
+    half = 12.706204736 * math.sqrt(2 * 0.125**2) / math.sqrt(2)  # Student's t with 1 degree of freedom
+    low, high = f"{100 * (0.375 - half):+.3g}", f"{100 * (0.375 + half):+.3g}"
     assert analysis.verdicts[1:] == [
-        "dpo against sft, accuracy by training run: +50, +25 points.",
-        "The tests above resample questions, not training runs.",
+        "dpo against sft, accuracy over 2 training runs: +50, +25 points "
+        f"(mean +37.5 points, 95 % interval over runs {low} to {high}, n = 2 runs).",
+        "The paired tests resample questions, not training runs.",
     ]
 
 
@@ -306,13 +290,13 @@ def test_components_are_measured_and_not_compared() -> None:
 
 
 def test_samples_are_wins_and_regressions_in_hash_order() -> None:
-    """5 wins and 1 regression: three of the five by SHA-256, and the one; the record's order does not matter."""
-    record = study(judged("sft", "1000000"), judged("dpo", "0111110"))
+    """7 wins and 1 regression: five of the seven by SHA-256, and the one; the record's order does not matter."""
+    record = study(judged("sft", "100000000"), judged("dpo", "011111110"))
     chosen = samples.choose(record, analyse(record))
-    assert [sample.outcome for sample in chosen] == ["win", "win", "win", "regression"]
+    assert [sample.outcome for sample in chosen] == ["win"] * 5 + ["regression"]
     ids = [sample.question.question_id for sample in chosen]
-    assert set(ids[:3]) < {"q1", "q2", "q3", "q4", "q5"}
-    assert ids[3] == "q0"
+    assert set(ids[:5]) < {f"q{number}" for number in range(1, 8)}
+    assert ids[5] == "q0"
     turned = study(*[replace(arm, items=arm.items[::-1]) for arm in record.arms])
     assert [sample.question.question_id for sample in samples.choose(turned, analyse(turned))] == ids
 

@@ -1,0 +1,112 @@
+"""Answers side by side: an answer's number in a metric, who answered the same question, the paired test of two arms."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from smolt import statistics
+from smolt.report.records import Arm, Item, StudyRecord
+from smolt.statistics import Comparison
+
+METRICS = ("accuracy", "reward", "kl", "length", "stop_rate")
+RATES = frozenset({"accuracy", "stop_rate"})
+Pair = tuple[Item, Item]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison in its family.
+
+    Attributes:
+        p_holm: adjusted over all comparisons of the metric.
+        against: what a is to b.
+        both_right: of the ties, the answers that both have right; None where the metric is not right or wrong.
+    """
+
+    comparison: Comparison
+    p_holm: float | None
+    against: Literal["baseline", "control"]
+    both_right: int | None = None
+
+
+def rating(item: Item, metric: str) -> float | None:
+    """An answer's number in a metric; None where it has none."""
+    values: dict[str, float | None] = {
+        "accuracy": None if item.correct is None else float(item.correct),
+        "reward": item.reward,
+        "kl": item.kl,
+        "length": float(item.tokens),
+        "stop_rate": float(item.stopped),
+    }
+    value = values[metric]
+    return value if value is not None and math.isfinite(value) else None
+
+
+def paired(a: Arm, b: Arm) -> list[Pair]:
+    """The answers of two arms to the same questions, in the order of the arm that was trained more often.
+
+    The k-th answer to a question goes with the other arm's k-th; training runs are paired by seed, and an arm that was
+    trained once is paired with every run of the other.
+    """
+    if len(seeds(a)) > len(seeds(b)):
+        return [(first, second) for second, first in paired(b, a)]
+    single = next(iter(seeds(a))) if len(seeds(a)) == 1 else None
+    places = {(item.seed, item.key, count): item for item, count in _counted(a.items)}
+    pairs = []
+    for item, count in _counted(b.items):
+        other = places.get((item.seed if single is None else single, item.key, count))
+        if other is not None:
+            pairs.append((other, item))
+    return pairs
+
+
+def rated(pairs: Sequence[Pair], metric: str) -> list[tuple[float, float, str]]:
+    """The pairs of which both have a number in the metric, as (a, b, question key)."""
+    rows = [(rating(first, metric), rating(second, metric), second.key) for first, second in pairs]
+    return [(first, second, key) for first, second, key in rows if first is not None and second is not None]
+
+
+def compare(a: Arm, b: Arm, metric: str) -> Comparison | None:
+    """One paired comparison; None where one of the two carries no such metric at all."""
+    if all(rating(item, metric) is None for item in a.items) or all(rating(item, metric) is None for item in b.items):
+        return None
+    rows = rated(paired(a, b), metric)
+    first, second, prompts = ([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+    if metric in RATES:
+        right, other = [bool(value) for value in first], [bool(value) for value in second]
+        return statistics.compare_binary(a.name, b.name, metric, right, other, prompts)
+    return statistics.compare_scores(a.name, b.name, metric, first, second, prompts)
+
+
+def seeds(arm: Arm) -> set[int]:
+    """The training runs that the arm's answers come from."""
+    return {item.seed for item in arm.items}
+
+
+def both_right(a: Arm, b: Arm, metric: str) -> int | None:
+    """On how many shared questions both arms are right; None for a metric that is no rate."""
+    if metric not in RATES:
+        return None
+    return sum(bool(first and second) for first, second, _ in rated(paired(a, b), metric))
+
+
+def _counted(items: Sequence[Item]) -> list[tuple[Item, int]]:
+    """Each item with the number of earlier answers of the same run to the same question."""
+    seen: Counter[tuple[int, str]] = Counter()
+    counted = []
+    for item in items:
+        counted.append((item, seen[item.seed, item.key]))
+        seen[item.seed, item.key] += 1
+    return counted
+
+
+def of_role(record: StudyRecord, *roles: str) -> list[Arm]:
+    """Arms of these roles that have answers, the baseline left out."""
+    return [arm for arm in record.arms if arm.role in roles and arm.name != record.baseline and arm.items]
+
+
+def baseline_of(record: StudyRecord) -> Arm | None:
+    """The arm the others are compared with, where it has answers."""
+    return next((arm for arm in record.arms if arm.name == record.baseline and arm.items), None)
