@@ -43,6 +43,30 @@ def answer_tokens_only(items: Sequence[Groups], renderer: Renderer) -> None:
             raise SelfCheckError(f"record {number + 1}: the loss mask is not the answer (padding)")
 
 
+def stop_reachable(policy: Policy, renderer: Renderer, max_tokens: int, probe: Groups) -> None:
+    """An answer can end: there is room for its stop token, the head has a row for it, its probability is not 0.
+
+    Args:
+        policy: who will answer.
+        renderer: knows the stop token.
+        max_tokens: longest answer, its stop token included.
+        probe: groups whose answers hold the stop token, after a context and after an answer token.
+
+    Raises:
+        SelfCheckError: it cannot.
+    """
+    stop = renderer.stop_id
+    if max_tokens < 2:
+        raise SelfCheckError(f"sampling.max_tokens is {max_tokens}: no room for an answer and its stop token")
+    rows = policy.trunk.head.shape[0]
+    if stop >= rows:
+        raise SelfCheckError(f"the stop token {stop} has no row in the head of {rows} (another model's tokenizer?)")
+    with torch.no_grad():
+        logprobs = policy(probe)[0][probe.mask.to(policy.trunk.precision.device)]
+    if not bool(logprobs.isfinite().all()):
+        raise SelfCheckError(f"the stop token {stop} can never be sampled: its log-probability is {logprobs.min():g}")
+
+
 def same_policy(policy: Policy, reference: Policy, groups: Groups) -> None:
     """At step 0 the policy is its reference: their log-probabilities are equal."""
     with torch.no_grad():

@@ -63,6 +63,7 @@ class Plan:
         save: writes the finished model into a directory.
         result: what the stage returns as its model.
         checks: run before the first update; each raises SelfCheckError.
+        forecast: measured once before the first update for the manifest, with `panels` for the report; may refuse.
         dev: measurement on dev data, or None.
         finish: last figures of the finished model; may refuse it (a gate).
         facts: what the record should hold (packed or padded, precision, counts of dropped records, ...).
@@ -79,6 +80,7 @@ class Plan:
     save: Callable[[Path], None]
     result: object
     checks: list[Callable[[], None]] = field(default_factory=list)
+    forecast: Callable[[], dict[str, Any]] | None = None
     dev: Dev | None = None
     finish: Callable[[], dict[str, Any]] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -165,6 +167,7 @@ class Training:
         save = recipe.save
         for check in plan.checks:
             check()  # of step 0, which a continued run is at too until its checkpoint is loaded
+        self._forecast()
         self._resume()
         ended = self._ended
         steps = fit(plan.stream, plan.loss, plan.learner, plan.micro_tokens, recipe.seed, self._step)
@@ -176,6 +179,8 @@ class Training:
             metrics, update = found
             self._step = metrics["step"]
             self._elapsed += time.perf_counter() - began
+            if self._step == 1 and self._advice():
+                metrics["events"] = [*self._advice(), *metrics.get("events", [])]
             ended = "stop" in metrics or self._step >= plan.stream.total
             if plan.seconds is not None and self._elapsed >= plan.seconds and not ended:
                 ended, metrics["stop"] = True, f"the time is up ({plan.seconds / 60:.1f} minutes)"
@@ -189,6 +194,15 @@ class Training:
                 self.save()
             yield metrics
         self._complete()
+
+    def _forecast(self) -> None:
+        """What is measured once, before the first update, and kept for a continued run."""
+        if self._plan.forecast is not None and self._run.status == "new" and "forecast" not in self._run.manifest:
+            self._run.measured(self._plan.forecast())
+
+    def _advice(self) -> list[str]:
+        advice: list[str] = self._run.manifest.get("forecast", {}).get("advice", [])
+        return advice
 
     def _watch(self, metrics: Metrics, last: bool) -> bool:
         """Measure on dev data when it is time; remember the best; whether to stop for lack of improvement."""
@@ -234,6 +248,7 @@ class Training:
             "facts": plan.facts,
             "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},
             **figures,
+            "panels": [*self._run.manifest.get("panels", []), *figures.get("panels", [])],
         }
         self._run.complete(result)
         self.complete = True

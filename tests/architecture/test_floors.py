@@ -41,6 +41,7 @@ FLOORS: dict[str, int] = {
     "rollouts": 4,
     "imitation": 4,
     "learned": 4,
+    "forecast": 4,
     "training": 4,
     "algorithms": 5,
     "answers": 6,

@@ -16,7 +16,8 @@ TINY_STUDY = [
     *("sft.budget.updates=1", "reward.gate=false", "ppo.prompts=4", "ppo.budget.updates=1"),
     *("grpo.prompts=4", "grpo.budget.updates=1", "best_of_n.n=2"),
     *(f"{section}.sampling.max_tokens=8" for section in ("study", "pairs", "ppo", "grpo", "best_of_n")),
-    # An untrained model is never right, and pairs need answers of which one is better.
+    # An untrained model is never right: its reward does not vary, and pairs need answers of which one is better.
+    *("ppo.checks.forecast=false", "grpo.checks.forecast=false"),
     *("pairs.data.limit=8", "pairs.reward={name: length, options: {target: 3}}"),
 ]
 SHORT = {

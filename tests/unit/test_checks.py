@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolt.checks import answer_tokens_only, forward_facts, same_policy, sampler_agrees
+from smolt.checks import answer_tokens_only, forward_facts, same_policy, sampler_agrees, stop_reachable
 from smolt.errors import SelfCheckError
 from smolt.groups import Groups, from_answers
 from smolt.models import Policy
@@ -103,3 +103,34 @@ def test_an_unusual_forward_is_noted(tmp_path: Path) -> None:
     facts = forward_facts(tiny_models.open_full(tiny_models.save("gpt_neo", tmp_path)).trunk)
     assert facts["forward"] == "padded"
     assert facts["forward_note"].startswith("padded forward: ")
+
+
+def stop_probe(renderer: Renderer) -> Groups:
+    return from_answers([[3, 4, 5]], [[[renderer.stop_id] * 2]])
+
+
+def test_a_stop_token_that_can_be_sampled_passes(llama: Path, renderer: Renderer) -> None:
+    stop_reachable(tiny_models.open_full(llama), renderer, 2, stop_probe(renderer))
+
+
+def test_no_room_for_the_stop_token(llama: Path, renderer: Renderer) -> None:
+    with pytest.raises(SelfCheckError, match=r"sampling\.max_tokens is 1: no room"):
+        stop_reachable(tiny_models.open_full(llama), renderer, 1, stop_probe(renderer))
+
+
+def test_a_stop_token_without_a_row(llama: Path, renderer: Renderer) -> None:
+    """A head cut to the rows below the stop token."""
+    policy = tiny_models.open_full(llama)
+    head = policy.trunk.network.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight[: renderer.stop_id])
+    with pytest.raises(SelfCheckError, match="has no row in the head"):
+        stop_reachable(policy, renderer, 2, stop_probe(renderer))
+
+
+def test_a_stop_token_of_probability_zero(llama: Path, renderer: Renderer) -> None:
+    """Its row is not finite."""
+    policy = tiny_models.open_full(llama)
+    with torch.no_grad():
+        policy.trunk.network.get_output_embeddings().weight[renderer.stop_id] = math.inf
+    with pytest.raises(SelfCheckError, match="can never be sampled"):
+        stop_reachable(policy, renderer, 2, stop_probe(renderer))

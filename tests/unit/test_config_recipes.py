@@ -10,7 +10,21 @@ from smolt.config import STAGE_RECIPES, StudyRecipe, make_recipe, recipe_hash
 from smolt.config.complaints import _models
 from smolt.errors import UserError
 
-SHARED = {"stage", "name", "seed", "model", "lora", "optim", "budget", "data", "dev", "watch", "save", "sampling"}
+SHARED = {
+    "stage",
+    "name",
+    "seed",
+    "model",
+    "lora",
+    "optim",
+    "budget",
+    "data",
+    "dev",
+    "watch",
+    "save",
+    "sampling",
+    "checks",
+}
 NEEDED: dict[str, dict[str, Any]] = {
     "pretrain": {"data": "t.txt"},
     "sft": {"model": "m", "data": "d"},

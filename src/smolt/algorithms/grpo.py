@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from smolt import counters
-from smolt.checks import forward_facts, same_policy, sampler_agrees
+from smolt.checks import forward_facts, same_policy, sampler_agrees, stop_reachable
 from smolt.config import GRPORecipe
 from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.forecast import forecast
 from smolt.groups import Groups, from_answers, without_gradient
 from smolt.models import Policy
 from smolt.numerics import answer_sums, group_advantages, kl, masked_sum, reduce_tokens, surrogate_loss
@@ -79,7 +80,11 @@ def grpo(
             micro_tokens=rolling.micro_tokens,
             save=lambda directory: save_policy(policy, ground.renderer, directory),
             result=policy,
-            checks=[lambda: same_policy(policy, reference, probe)] if reference else [],
+            checks=[
+                lambda: stop_reachable(policy, ground.renderer, checked.sampling.max_tokens, probe),
+                *([lambda: same_policy(policy, reference, probe)] if reference else []),
+            ],
+            forecast=(lambda: forecast(checked, rolling)) if checked.checks.forecast else None,
             dev=dev_rewards(rolling, checked),
             facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
             seconds=seconds_of(checked.budget),

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from smolt import counters
-from smolt.checks import forward_facts, same_policy, sampler_agrees
+from smolt.checks import forward_facts, same_policy, sampler_agrees, stop_reachable
 from smolt.config import PPORecipe
 from smolt.errors import UserError
 from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.forecast import forecast
 from smolt.groups import Groups, from_answers, without_gradient
 from smolt.models import CRITIC, Policy, Scorer, copy_trunk, score_head
 from smolt.numerics import (
@@ -96,7 +97,11 @@ def ppo(
             micro_tokens=rolling.micro_tokens,
             save=lambda directory: save_policy(policy, ground.renderer, directory),
             result=policy,
-            checks=[lambda: same_policy(policy, reference, probe)],
+            checks=[
+                lambda: stop_reachable(policy, ground.renderer, checked.sampling.max_tokens, probe),
+                lambda: same_policy(policy, reference, probe),
+            ],
+            forecast=(lambda: forecast(checked, rolling)) if checked.checks.forecast else None,
             dev=dev_rewards(rolling, checked),
             facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
             seconds=seconds_of(checked.budget),

@@ -218,6 +218,14 @@ class Watch(Block):
     best: Bool = Field(default=True, description="the final model is the best evaluated one, not the last")
 
 
+class Checks(Block):
+    """What is looked at before the first update, besides the checks that nothing can turn off."""
+
+    forecast: Bool = Field(
+        default=True, description="rate 128 answers and made-up ones before update 1; refuse a reward that never varies"
+    )
+
+
 class Save(Block):
     """Checkpoints to continue from."""
 

@@ -10,6 +10,7 @@ from smolt.config.blocks import (
     Block,
     Bool,
     Budget,
+    Checks,
     Data,
     Float,
     Int,
@@ -246,6 +247,7 @@ class PPORecipe(Block):
     dev: Data | None = Field(default=None, description="held-out questions")
     watch: Watch = Field(default=Watch(), description="evaluation while training")
     save: Save = Field(default=Save(), description="checkpoints")
+    checks: Checks = Field(default=Checks(), description="before the first update")
     sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
     prompts: Int = Field(default=32, ge=1, description="questions per update")
     samples: Int = Field(default=1, ge=1, description="answers per question")
@@ -310,6 +312,7 @@ class GRPORecipe(Block):
     dev: Data | None = Field(default=None, description="held-out questions")
     watch: Watch = Field(default=Watch(), description="evaluation while training")
     save: Save = Field(default=Save(), description="checkpoints")
+    checks: Checks = Field(default=Checks(), description="before the first update")
     sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
     prompts: Int = Field(default=16, ge=1, description="questions per update")
     group: Int = Field(default=8, description="answers per question, at least 2")

@@ -6,8 +6,10 @@ from smolt.errors import UserError
 from smolt.statistics.nouns import Z
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> tuple[float, float]:
     """The Wilson score interval of a proportion (Wilson 1927; Newcombe 1998, method 3).
+
+    `successes` is a whole number, or the sum of n shares in [0, 1], for which the interval is only wider than need be.
 
     Raises:
         UserError: n is not positive, or successes lies outside 0..n.

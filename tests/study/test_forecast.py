@@ -1,0 +1,80 @@
+"""The forecast before update 1: in the manifest, without a trace in the training, and it refuses what never varies."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolt.algorithms import STAGES
+from smolt.config import make_recipe
+from smolt.errors import SelfCheckError
+from smolt.training import Training
+from tests.reliability.scenes import write_inputs
+from tests.reliability.traces import rows
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def training(stage: str, inputs: Path, out: Path, **fields: Any) -> Training:
+    given: dict[str, Any] = {
+        "data": str(inputs / "questions.jsonl"),
+        "reward": {"name": "python", "path": f"{inputs / 'reward.py'}:reward"},
+        "prompts": 2,
+        "sampling": {"max_tokens": 6, "batch": 64},
+        "budget": {"updates": 2},
+    }
+    model = {"path": str(inputs / "model"), "device": "cpu", "threads": 1}
+    return STAGES[stage](make_recipe(stage, model=model, **(given | fields)), out=out)
+
+
+@pytest.mark.parametrize("stage", ["ppo", "grpo"])
+def test_it_leaves_no_trace_in_the_training(stage: str, inputs: Path, tmp_path: Path) -> None:
+    """With and without it the same answers are drawn and the same weights come out; only advice is added."""
+    own = {"ppo": {"inner": {"epochs": 1, "minibatches": 1}}, "grpo": {"group": 4}}[stage]
+    for name, wanted in (("with", True), ("without", False)):
+        training(stage, inputs, tmp_path / name, checks={"forecast": wanted}, **own).finish()
+    first, second = (rows(tmp_path / name / "samples.jsonl") for name in ("with", "without"))
+    assert first == second and len(first) > 0
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("with", "without")]
+    assert weights[0] == weights[1]
+
+
+def test_the_manifest_holds_it_and_the_result_its_panel(inputs: Path, tmp_path: Path) -> None:
+    """5 questions with 16 answers each; a reward that differs nearly always leaves no group of 8 without signal."""
+    training("grpo", inputs, tmp_path / "run", group=4).finish()
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    found = manifest["forecast"]
+    assert (found["answers"], found["questions"], found["reward"]["n"]) == (80, 5, 80)
+    assert found["no_signal"]["8"]["value"] == 0
+    assert 0 < found["no_signal"]["8"]["high"] < 1
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["panels"] == manifest["panels"]
+    assert result["panels"][0]["name"] == "reward-grpo"
+
+
+def test_a_reward_that_never_varies_is_refused(inputs: Path, tmp_path: Path) -> None:
+    """80 answers, all worth 0; with checks.forecast=false the training runs (and learns nothing)."""
+    never = {"reward": {"name": "exact_words", "options": {"words": 1000}}, "group": 4}
+    with pytest.raises(SelfCheckError, match=r"80 answers to 5 questions.*all got 0.*checks\.forecast=false"):
+        training("grpo", inputs, tmp_path / "refused", **never).finish()
+    assert not (tmp_path / "refused" / "metrics.jsonl").exists()
+    training("grpo", inputs, tmp_path / "told", checks={"forecast": False}, **never).finish()
+    assert len(rows(tmp_path / "told" / "metrics.jsonl")) == 2
+
+
+def test_the_advice_is_an_event_of_the_first_update(inputs: Path, tmp_path: Path) -> None:
+    """One answer in 17 is worth 1: groups of 4 mostly without signal; and a continued run does not say it again."""
+    reward = tmp_path / "rare.py"
+    reward.write_text("def rare(question, answer):\n    return float(sum(answer.text.encode()) % 17 == 0)\n")
+    fields: dict[str, Any] = {"reward": {"name": "python", "path": f"{reward}:rare"}, "group": 4, "save.every": 1}
+    begun = training("grpo", inputs, tmp_path / "run", **fields)
+    next(begun)
+    begun.close()
+    training("grpo", inputs, tmp_path / "run", **fields).finish()
+    first, second = rows(tmp_path / "run" / "metrics.jsonl")
+    assert any(event.startswith("groups of 4 give no signal in ") for event in first["events"])
+    assert "events" not in second
