@@ -1,6 +1,7 @@
 """The reward X-ray: P(no signal), the component table, alarms and the panel, against numbers derived by hand."""
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import pytest
@@ -17,7 +18,7 @@ def question(name: str) -> Question:
     return Question((Turn("user", name),))
 
 
-def seen(rewards: dict[str, list[float | None]], tokens: int | None = None, stopped: bool = True) -> XRay:
+def seen(rewards: Mapping[str, Sequence[float | None]], tokens: int | None = None, stopped: bool = True) -> XRay:
     """Answers with these rewards; the i-th answer has i + 1 tokens unless told."""
     rows = [(name, value) for name, values in rewards.items() for value in values]
     answers = [Answer("x", place + 1 if tokens is None else tokens, stopped) for place in range(len(rows))]
