@@ -10,7 +10,7 @@ and its first answer are one ordinary causal sequence; every further answer is a
 its context's and its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from smolt.decoding import Cache
 from smolt.groups import Groups
 
 NAME = "smolt_packed"
@@ -95,6 +96,13 @@ class Layout:
     mask: Tensor
     kept: dict[int, tuple[Tensor, Tensor]] | None = None
     biases: dict[tuple[int, torch.dtype, int | None], Tensor | None] = field(default_factory=dict)
+
+    def keys_and_values(self, contexts: Sequence[Tensor]) -> list[list[tuple[Tensor, Tensor]]]:
+        """What a row of nothing but these contexts left in `kept`: for each context one pair a layer."""
+        ends = torch.tensor([len(context) for context in contexts]).cumsum(0).tolist()
+        rows = [slice(end - len(context), end) for end, context in zip(ends, contexts, strict=True)]
+        pairs = [pair for _, pair in sorted((self.kept or {}).items())]
+        return [[(keys[row], values[row]) for keys, values in pairs] for row in rows]
 
     def bias(self, number: int, query: Tensor, window: int | None) -> Tensor | None:
         """The additive mask of one block, made once for all layers."""
@@ -218,7 +226,7 @@ def packed_attention(
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
-    layout: "Layout | Decoding | None" = None,
+    layout: Layout | Cache | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -247,8 +255,9 @@ def packed_attention(
     """
     if layout is None or attention_mask is not None or softcap is not None or s_aux is not None or dropout:
         raise NotImplementedError("packed attention was called with a feature it does not compute")
-    if isinstance(layout, Decoding):
-        return layout.attend(cast(int, module.layer_idx), query, key, value, scaling, sliding_window), None
+    if isinstance(layout, Cache):
+        layer, (q, k, v) = cast(int, module.layer_idx), (part[:, :, 0] for part in (query, key, value))
+        return layout.attend(layer, q, k, v, scaling, sliding_window).view(len(q), 1, *q.shape[1:]), None
     if layout.kept is not None:
         layout.kept[cast(int, module.layer_idx)] = (key[0].transpose(0, 1), value[0].transpose(0, 1))
     gathered = query[0].transpose(0, 1).index_select(0, layout.query_index)
@@ -274,45 +283,6 @@ def packed_attention(
         )
         outputs.append(attended.transpose(1, 2).reshape(b * block.queries, *q.shape[1:]))
     return torch.cat(outputs).index_select(0, layout.output_index)[None], None
-
-
-@dataclass
-class Decoding:
-    """Keys and values of the answers being decoded side by side: one slot each, one buffer a layer, never concatenated.
-
-    Attributes:
-        keys, values: one [slots, key heads, window, d] buffer a layer.
-        lengths: int64 [slots], tokens already in each slot's buffer; a step writes at this position.
-        longest: the largest length in use plus one: attention reads no further.
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    lengths: Tensor
-    longest: int = 0
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-    ) -> Tensor:
-        """Write this step's key and value, then attend: [slots, heads, 1, d] -> [slots, 1, heads, d].
-
-        Plain batched products: one-query scaled_dot_product_attention is several times slower on a CPU.
-        """
-        slots, heads, _, d = query.shape
-        keys, values = self.keys[layer], self.values[layer]
-        rows = torch.arange(slots, device=query.device)
-        keys[rows, :, self.lengths] = key[:, :, 0].to(keys.dtype)
-        values[rows, :, self.lengths] = value[:, :, 0].to(values.dtype)
-        keys, values = keys[:, :, : self.longest], values[:, :, : self.longest]
-        grouped = query.view(slots, keys.shape[1], heads // keys.shape[1], d).to(keys.dtype)
-        scores = (grouped @ keys.transpose(-1, -2)) * (d**-0.5 if scaling is None else scaling)
-        place = torch.arange(self.longest, device=query.device)[None]
-        seen = place <= self.lengths[:, None]
-        if window is not None:
-            seen &= place > self.lengths[:, None] - window
-        scores = scores.masked_fill(~seen[:, None, None], torch.finfo(scores.dtype).min)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
-        return (weights @ values).view(slots, 1, heads, d).to(query.dtype)
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -22,11 +22,13 @@ def forward_facts(trunk: Trunk) -> dict[str, Any]:
     precision = trunk.precision
     facts: dict[str, Any] = {
         "forward": "packed" if trunk.packed else "padded",
+        "decoding": "lean" if trunk.lean else "modules",
         "device": precision.device.type,
         "dtype": str(precision.dtype).removeprefix("torch."),
         "parameters": sum(parameter.numel() for parameter in trunk.network.parameters()),
     }
-    return facts | ({"forward_note": trunk.why} if trunk.why else {})
+    notes = {"forward_note": trunk.why, "decoding_note": trunk.why_not_lean}
+    return facts | {name: note for name, note in notes.items() if note}
 
 
 def answer_tokens_only(items: Sequence[Groups], renderer: Renderer) -> None:

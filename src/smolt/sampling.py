@@ -5,9 +5,8 @@ sampled is the one training recomputes. The uniform draw for token t of an answe
 question, answer, t), so an answer does not depend on what is decoded beside it.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smolt import counters
-from smolt.attention import Decoding, lay_out
+from smolt.attention import lay_out
+from smolt.decoding import Cache
 from smolt.groups import Groups
+from smolt.lean import LeanDecoder
 from smolt.models import Policy
 
 PREFILL_TOKENS = 4096
@@ -42,16 +43,58 @@ class Drawing:
     top_k: int = 0
 
 
-@dataclass
-class _Request:
-    """One answer to write."""
+class _Book:
+    """What has been written of all answers: row r of every array speaks of answer r % n to context r // n.
 
-    context: int
-    row: int
-    key: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    stopped: bool = False
+    Args:
+        keys: uint64 [B], what each answer's randomness is a function of.
+        answers: n, answers to each context.
+        drawing: how tokens are drawn.
+    """
+
+    def __init__(self, keys: NDArray[np.uint64], answers: int, drawing: Drawing) -> None:
+        self.keys = keys
+        self.answers = answers
+        self.drawing = drawing
+        self.tokens = np.zeros((len(keys), drawing.max_tokens), dtype=np.int64)
+        self.logprobs = np.zeros((len(keys), drawing.max_tokens), dtype=np.float32)
+        self.lengths = np.zeros(len(keys), dtype=np.int64)
+        self.stopped = np.zeros(len(keys), dtype=np.bool_)
+        self._stops = np.array(sorted(drawing.stop_ids), dtype=np.int64)
+
+    def advance(self, rows: NDArray[np.int64], logits: Tensor) -> NDArray[np.bool_]:
+        """Draw one token for each of these answers from their logits, note it, and say which are over."""
+        steps = self.lengths[rows]
+        uniforms: NDArray[np.float32] = np.zeros(len(rows), dtype=np.float32)
+        if self.drawing.temperature:
+            uniforms = counters.uniforms_at(self.keys[rows], steps.astype(np.uint64))
+        drawn, chances = draw_tokens(logits.float(), torch.from_numpy(uniforms).to(logits.device), self.drawing)
+        tokens: NDArray[np.int64] = drawn.cpu().numpy()
+        self.tokens[rows, steps] = tokens
+        self.logprobs[rows, steps] = chances.cpu().numpy()
+        self.lengths[rows] += 1
+        stopped = np.isin(tokens, self._stops)
+        self.stopped[rows] = stopped
+        over: NDArray[np.bool_] = stopped | (steps + 1 >= self.drawing.max_tokens)
+        return over
+
+    def newest(self, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+        """The token that was drawn last for each of these answers, int64 [rows]."""
+        return torch.from_numpy(self.tokens[rows, self.lengths[rows] - 1]).to(device)
+
+    def groups(self, contexts: list[Tensor]) -> Groups:
+        """All answers, with the column `sampled`."""
+        width = int(self.lengths.max())
+        return Groups(
+            contexts=tuple(contexts),
+            answers=tuple(
+                torch.from_numpy(row[:length].copy())
+                for row, length in zip(self.tokens, self.lengths.tolist(), strict=True)
+            ),
+            owners=tuple(row // self.answers for row in range(len(self.keys))),
+            stopped=torch.from_numpy(self.stopped),
+            columns={"sampled": torch.from_numpy(self.logprobs[:, :width].copy())},
+        )
 
 
 def sample(
@@ -76,43 +119,24 @@ def sample(
         Groups with the column `sampled`, fp32 [B, T]: the log-probabilities at the sampling temperature (at 1 when
         greedy).
     """
-    requests = [
-        _Request(context, context * n + copy, counters.key(*counter, ids[context] if ids else context, copy))
-        for context in range(len(contexts))
-        for copy in range(n)
-    ]
+    numbers = [ids[context] if ids else context for context in range(len(contexts))]
+    keys = np.array([counters.key(*counter, number, copy) for number in numbers for copy in range(n)], dtype=np.uint64)
     tensors = [torch.tensor(context, dtype=torch.int64) for context in contexts]
+    book = _Book(keys, n, drawing)
     with torch.inference_mode():
-        policy.trunk.use(policy.adapter)
-        decode = _decode_packed if policy.trunk.packed and policy.trunk.own_head else _decode_padded
-        for _ in decode(policy, tensors, requests, drawing):
+        for _ in _decode(policy, tensors, book):
             pass
-    return _as_groups(tensors, requests)
-
-
-def _as_groups(contexts: list[Tensor], requests: list[_Request]) -> Groups:
-    width = max(len(request.tokens) for request in requests)
-    sampled = torch.zeros(len(requests), width)
-    for request in requests:
-        sampled[request.row, : len(request.logprobs)] = torch.tensor(request.logprobs)
-    return Groups(
-        contexts=tuple(contexts),
-        answers=tuple(torch.tensor(request.tokens, dtype=torch.int64) for request in requests),
-        owners=tuple(request.context for request in requests),
-        stopped=torch.tensor([request.stopped for request in requests]),
-        columns={"sampled": sampled},
-    )
+    return book.groups(tensors)
 
 
 @torch.inference_mode()  # on a generator: entered for each token, left at each yield, so the consumer never runs in it
 def stream_tokens(policy: Policy, context: Sequence[int], drawing: Drawing, counter: tuple[int, ...]) -> Iterator[int]:
     """The tokens of one answer as they are drawn, stop token excluded."""
-    request = _Request(0, 0, counters.key(*counter, 0, 0))
-    policy.trunk.use(policy.adapter)
-    decode = _decode_packed if policy.trunk.packed and policy.trunk.own_head else _decode_padded
-    for _ in decode(policy, [torch.tensor(context, dtype=torch.int64)], [request], drawing):
-        if request.tokens[-1] not in drawing.stop_ids:
-            yield request.tokens[-1]
+    book = _Book(np.array([counters.key(*counter, 0, 0)], dtype=np.uint64), 1, drawing)
+    for _ in _decode(policy, [torch.tensor(context, dtype=torch.int64)], book):
+        token = int(book.tokens[0, book.lengths[0] - 1])
+        if token not in drawing.stop_ids:
+            yield token
 
 
 def draw_tokens(logits: Tensor, uniforms: Tensor, drawing: Drawing) -> tuple[Tensor, Tensor]:
@@ -129,7 +153,7 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, drawing: Drawing) -> tuple[Ten
     if drawing.temperature == 0:
         tokens = logits.argmax(dim=-1)
         return tokens, torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
-    scaled = torch.log_softmax(logits / drawing.temperature, dim=-1)
+    scaled = torch.log_softmax(logits if drawing.temperature == 1 else logits / drawing.temperature, dim=-1)
     chances = scaled.exp()
     if drawing.top_k or drawing.top_p < 1:
         chances = _limit(chances, drawing.top_k, drawing.top_p)
@@ -149,49 +173,23 @@ def _limit(chances: Tensor, top_k: int, top_p: float) -> Tensor:
     return torch.zeros_like(chances).scatter(1, order, ordered.masked_fill(outside, 0.0))
 
 
-def _advance(logits: Tensor, requests: Sequence[_Request], drawing: Drawing) -> list[int]:
-    """Draw one token for each request; note it, its log-probability and whether the answer is over."""
-    uniforms: NDArray[np.float32] = np.zeros(len(requests), dtype=np.float32)
-    if drawing.temperature:
-        row_keys = np.array([request.key for request in requests], dtype=np.uint64)
-        steps = np.array([len(request.tokens) for request in requests], dtype=np.uint64)
-        uniforms = counters.uniforms_at(row_keys, steps)
-    tokens, logprobs = draw_tokens(logits.float(), torch.from_numpy(uniforms).to(logits.device), drawing)
-    for request, token, logprob in zip(requests, tokens.tolist(), logprobs.tolist(), strict=True):
-        request.tokens.append(token)
-        request.logprobs.append(logprob)
-        request.stopped = token in drawing.stop_ids
-    return [number for number, request in enumerate(requests) if _over(request, drawing)]
+def _decode(policy: Policy, contexts: list[Tensor], book: _Book) -> Iterator[None]:
+    """Write all answers; yields after every step."""
+    policy.trunk.use(policy.adapter)
+    if policy.trunk.packed and policy.trunk.own_head:
+        return _decode_packed(policy, contexts, book)
+    return _decode_padded(policy, contexts, book)
 
 
-def _over(request: _Request, drawing: Drawing) -> bool:
-    return request.stopped or len(request.tokens) >= drawing.max_tokens
-
-
-@dataclass
-class _Prefilled:
-    """A context's keys and values, one [tokens, key heads, d] pair a layer, and the logits after its last token."""
-
-    cache: list[tuple[Tensor, Tensor]]
-    logits: Tensor
-    users: int
-
-
-def _prefill(policy: Policy, contexts: list[Tensor], wanted: list[int], users: int) -> dict[int, _Prefilled]:
-    """One packed forward over some contexts."""
+def _prefill(policy: Policy, contexts: list[Tensor]) -> tuple[list[list[tuple[Tensor, Tensor]]], Tensor]:
+    """One packed forward over some contexts: keys and values of each, and the logits after each, [contexts, V]."""
     trunk = policy.trunk
-    bare = Groups(tuple(contexts[number] for number in wanted), (), (), torch.empty(0, dtype=torch.bool))
+    bare = Groups(tuple(contexts), (), (), torch.empty(0, dtype=torch.bool))
     layout = lay_out(bare, trunk.precision.device, with_last=False)
     layout.kept = {}
     states = trunk.run(layout)
-    ends = np.cumsum([len(context) for context in bare.contexts])
-    logits = head_logits(policy, states[torch.from_numpy(ends - 1).to(states.device)])
-    done = {}
-    for place, number in enumerate(wanted):
-        rows = slice(int(ends[place]) - len(bare.contexts[place]), int(ends[place]))
-        cache = [(keys[rows], values[rows]) for _, (keys, values) in sorted(layout.kept.items())]
-        done[number] = _Prefilled(cache, logits[place], users)
-    return done
+    ends = torch.tensor([len(context) for context in contexts]).cumsum(0) - 1
+    return layout.keys_and_values(contexts), head_logits(policy, states[ends.to(states.device)])
 
 
 def head_logits(policy: Policy, states: Tensor) -> Tensor:
@@ -201,107 +199,91 @@ def head_logits(policy: Policy, states: Tensor) -> Tensor:
 
 
 class _Slots:
-    """The answers being decoded: a fixed number of slots over one cache, kept dense by moving the last into a gap."""
+    """The answers being decoded: which answer sits in which slot, over a cache that is made for the first of them."""
 
-    def __init__(self, policy: Policy, sample_cache: list[tuple[Tensor, Tensor]], size: int, window: int) -> None:
+    def __init__(self, policy: Policy, contexts: list[Tensor], book: _Book) -> None:
         self.policy = policy
-        self.requests: list[_Request] = []
-        device = policy.trunk.precision.device
-        shapes = [(size, keys.shape[1], window, keys.shape[2]) for keys, _ in sample_cache]
-        self.keys = [
-            torch.zeros(shape, dtype=keys.dtype, device=device)
-            for shape, (keys, _) in zip(shapes, sample_cache, strict=True)
-        ]
-        self.values = [torch.zeros_like(keys) for keys in self.keys]
-        self.lengths: list[int] = []
+        self.contexts = contexts
+        self.book = book
+        self.size = min(book.drawing.batch, len(book.keys))
+        self.rows: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.ready: dict[int, Tensor] = {}  # the logits after contexts that stand in the cache
+        self.standing: list[int] = []  # the contexts in the cache, by row
+        self.left = dict.fromkeys(range(len(contexts)), book.answers)  # answers that are not over
+        self.cache: Cache | None = None
+        self.lean: LeanDecoder | None = None
+        if policy.trunk.lean:
+            longest = max(len(context) for context in contexts) + book.drawing.max_tokens
+            self.lean = policy.trunk.lean_decoder(policy.adapter, longest)
 
-    def fill(self, request: _Request, prefilled: _Prefilled) -> None:
-        """Give the next free slot to an answer whose first token is drawn."""
-        slot, length = len(self.requests), len(prefilled.cache[0][0])
-        for layer, (keys, values) in enumerate(prefilled.cache):
-            self.keys[layer][slot, :, :length] = keys.transpose(0, 1)
-            self.values[layer][slot, :, :length] = values.transpose(0, 1)
-        self.requests.append(request)
-        self.lengths.append(length)
+    def admit(self, rows: NDArray[np.int64]) -> None:
+        """Prefill the contexts that are missing, draw the first tokens, and give slots to the answers that go on."""
+        owners = (rows // self.book.answers).tolist()
+        missing = sorted(set(owners) - set(self.standing))
+        for batch in _by_tokens(self.contexts, missing):
+            pairs, logits = _prefill(self.policy, [self.contexts[number] for number in batch])
+            for number, held, after in zip(batch, pairs, logits, strict=True):
+                self._room(held).add_context(held)
+                self.standing.append(number)
+                self.ready[number] = after
+        over = self.book.advance(rows, torch.stack([self.ready[owner] for owner in owners]))
+        place = {number: row for row, number in enumerate(self.standing)}
+        going = [place[owner] for owner, ended in zip(owners, over.tolist(), strict=True) if not ended]
+        if self.cache is not None:
+            self.cache.add_slots(going)
+        self.rows = np.concatenate([self.rows, rows[~over]])
+        self._leave(rows[over])
 
-    def free(self, slots: list[int]) -> None:
-        """Take finished answers out."""
-        for slot in sorted(slots, reverse=True):
-            last = len(self.requests) - 1
-            if slot != last:
-                longest = self.lengths[last]
-                for buffer in (*self.keys, *self.values):
-                    buffer[slot, :, :longest] = buffer[last, :, :longest]
-                self.requests[slot], self.lengths[slot] = self.requests[last], self.lengths[last]
-            self.requests.pop()
-            self.lengths.pop()
+    def _room(self, like: list[tuple[Tensor, Tensor]]) -> Cache:
+        """The cache; a context stays while answers to it are left, so there are few more of them than slots."""
+        if self.cache is None:
+            most = min(len(self.contexts), self.size + 1)
+            longest = max(len(context) for context in self.contexts)
+            self.cache = Cache(like, most, self.size, longest, max(1, self.book.drawing.max_tokens - 1))
+        return self.cache
 
-    def step(self) -> Tensor:
-        """Feed each answer's newest token; logits for its next one, [slots, V]."""
-        trunk, count = self.policy.trunk, len(self.requests)
-        device = trunk.precision.device
-        lengths = torch.tensor(self.lengths, dtype=torch.int64, device=device)
-        cache = Decoding(
-            [keys[:count] for keys in self.keys],
-            [values[:count] for values in self.values],
-            lengths,
-            max(self.lengths) + 1,
-        )
-        newest = torch.tensor([[request.tokens[-1]] for request in self.requests], dtype=torch.int64, device=device)
-        with trunk.precision.autocast():
-            output = trunk.backbone(input_ids=newest, position_ids=lengths[:, None], layout=cache, use_cache=False)
-        self.lengths = [length + 1 for length in self.lengths]
-        return head_logits(self.policy, output.last_hidden_state[:, 0])
+    def step(self) -> None:
+        """Feed each answer's newest token, draw the next, and take out what is over."""
+        if self.cache is None:
+            return
+        trunk, newest = self.policy.trunk, self.book.newest(self.rows, self.policy.trunk.precision.device)
+        states = trunk.decode(newest, self.cache) if self.lean is None else self.lean.step(newest, self.cache)
+        over = self.book.advance(self.rows, head_logits(self.policy, states))
+        if not over.any():
+            return
+        ended = self.rows[over]
+        for source, target in self.cache.free_slots(over.nonzero()[0].tolist()):
+            self.rows[target] = self.rows[source]
+        self.rows = self.rows[: len(self.rows) - len(ended)]
+        self._leave(ended)
+
+    def _leave(self, rows: NDArray[np.int64]) -> None:
+        """Count answers that are over; contexts with none left go."""
+        for owner in (rows // self.book.answers).tolist():
+            self.left[owner] -= 1
+        gone = [row for row, number in enumerate(self.standing) if not self.left[number]]
+        if not gone or self.cache is None:
+            return
+        for row in gone:
+            del self.ready[self.standing[row]]
+        for source, target in self.cache.free_contexts(gone):
+            self.standing[target] = self.standing[source]
+        self.standing = self.standing[: len(self.standing) - len(gone)]
 
 
-def _decode_packed(
-    policy: Policy, contexts: list[Tensor], requests: list[_Request], drawing: Drawing
-) -> Iterator[None]:
-    """Continuous batching; yields after every step."""
-    size = min(drawing.batch, len(requests))
-    window = max(len(context) for context in contexts) + drawing.max_tokens
-    answers = len(requests) // len(contexts)
-    waiting = deque(requests)
-    ready: dict[int, _Prefilled] = {}
-    slots: _Slots | None = None
-    while waiting or (slots and slots.requests):
-        free = size - (len(slots.requests) if slots else 0)
-        if waiting and (free >= max(1, size // 8) or free == size):
-            chosen = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-            slots = _admit(policy, contexts, chosen, ready, slots, (size, window, answers), drawing)
+def _decode_packed(policy: Policy, contexts: list[Tensor], book: _Book) -> Iterator[None]:
+    """Continuous batching."""
+    slots = _Slots(policy, contexts, book)
+    waiting = np.arange(len(book.keys))
+    while len(waiting) or len(slots.rows):
+        free = slots.size - len(slots.rows)
+        if len(waiting) and (free >= max(1, slots.size // 8) or free == slots.size):
+            slots.admit(waiting[:free])
+            waiting = waiting[free:]
             yield
-        if slots is None or not slots.requests:
-            continue
-        slots.free(_advance(slots.step(), slots.requests, drawing))
-        yield
-
-
-def _admit(
-    policy: Policy,
-    contexts: list[Tensor],
-    chosen: list[_Request],
-    ready: dict[int, _Prefilled],
-    slots: _Slots | None,
-    limits: tuple[int, int, int],
-    drawing: Drawing,
-) -> _Slots:
-    """Prefill what is needed, draw the first tokens, and give slots to the answers that go on."""
-    size, window, answers = limits
-    missing = sorted({request.context for request in chosen} - set(ready))
-    for batch in _by_tokens(contexts, missing):
-        ready.update(_prefill(policy, contexts, batch, answers))
-    logits = torch.stack([ready[request.context].logits for request in chosen])
-    over = set(_advance(logits, chosen, drawing))
-    if slots is None:
-        slots = _Slots(policy, ready[chosen[0].context].cache, size, window)
-    for number, request in enumerate(chosen):
-        prefilled = ready[request.context]
-        if number not in over:
-            slots.fill(request, prefilled)
-        prefilled.users -= 1
-        if prefilled.users == 0:
-            del ready[request.context]
-    return slots
+        if len(slots.rows):
+            slots.step()
+            yield
 
 
 def _by_tokens(contexts: list[Tensor], wanted: list[int]) -> Iterator[list[int]]:
@@ -317,37 +299,33 @@ def _by_tokens(contexts: list[Tensor], wanted: list[int]) -> Iterator[list[int]]
         yield batch
 
 
-def _decode_padded(
-    policy: Policy, contexts: list[Tensor], requests: list[_Request], drawing: Drawing
-) -> Iterator[None]:
-    """Batches padded at the left, decoded until the longest ends; yields after every step."""
-    for start in range(0, len(requests), drawing.batch):
-        yield from _decode_batch(policy, contexts, requests[start : start + drawing.batch], drawing)
+def _decode_padded(policy: Policy, contexts: list[Tensor], book: _Book) -> Iterator[None]:
+    """Batches padded at the left, decoded until the longest ends."""
+    for start in range(0, len(book.keys), book.drawing.batch):
+        rows = np.arange(start, min(start + book.drawing.batch, len(book.keys)))
+        yield from _decode_batch(policy, [contexts[row // book.answers] for row in rows.tolist()], rows, book)
 
 
-def _decode_batch(policy: Policy, contexts: list[Tensor], requests: list[_Request], drawing: Drawing) -> Iterator[None]:
+def _decode_batch(policy: Policy, asked: list[Tensor], rows: NDArray[np.int64], book: _Book) -> Iterator[None]:
     trunk = policy.trunk
     device = trunk.precision.device
-    rows = [contexts[request.context] for request in requests]
-    width = max(len(row) for row in rows)
-    ids = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in rows]).to(device)
-    mask = torch.stack([(torch.arange(width) >= width - len(row)).long() for row in rows]).to(device)
-    cache, active = None, list(requests)
-    while active:
+    width = max(len(context) for context in asked)
+    ids = torch.stack([torch.nn.functional.pad(context, (width - len(context), 0)) for context in asked]).to(device)
+    mask = torch.stack([(torch.arange(width) >= width - len(context)).long() for context in asked]).to(device)
+    cache = None
+    while len(rows):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         with trunk.precision.autocast():
             output = trunk.network(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
         cache = output.past_key_values
-        over = set(_advance(output.logits[:, -1], active, drawing))
+        over = book.advance(rows, output.logits[:, -1])
         yield
-        if over:
-            keep = [number for number in range(len(active)) if number not in over]
-            active = [active[number] for number in keep]
-            index = torch.tensor(keep, dtype=torch.int64, device=device)
-            if active:
+        if over.any():
+            rows, index = rows[~over], torch.from_numpy((~over).nonzero()[0]).to(device)
+            if len(rows):
                 cache.batch_select_indices(index)
             mask = mask[index]
-        ids = torch.tensor([[request.tokens[-1]] for request in active], dtype=torch.int64, device=device)
-        mask = torch.cat([mask, torch.ones(len(active), 1, dtype=mask.dtype, device=device)], dim=1)
+        ids = book.newest(rows, device)[:, None]
+        mask = torch.cat([mask, torch.ones(len(rows), 1, dtype=mask.dtype, device=device)], dim=1)

@@ -19,9 +19,11 @@ from transformers.utils import logging as transformers_logging
 
 from smolt import attention
 from smolt.config import LoRA
+from smolt.decoding import Cache
 from smolt.directories import Located
 from smolt.errors import UserError
 from smolt.groups import Groups, from_answers
+from smolt.lean import LeanDecoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 AGREEMENT = 1e-4  # largest difference of log-probabilities, fp32, between our forward and the model's own
@@ -68,7 +70,8 @@ class Trunk:
         peft: the adapter manager, None with full weights.
         packed: whether the packed forward serves this architecture.
         own_head: whether log-probabilities come from our chunked head (else from the network's own logits).
-        why: the reason when either is False, for the record.
+        lean: whether decoding steps go straight over the weights (else through the network's modules).
+        why, why_not_lean: the reason when they are False, for the record.
     """
 
     def __init__(self, network: PreTrainedModel, precision: Precision, base: str) -> None:
@@ -78,7 +81,8 @@ class Trunk:
         self.peft: PeftModel | None = None
         self.packed = False
         self.own_head = False
-        self.why = ""
+        self.lean = False
+        self.why = self.why_not_lean = ""
         self.trained: set[str] = set()
         self.dropouts: list[nn.Module] = []
 
@@ -220,6 +224,24 @@ class Trunk:
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
+    def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """One decoding step through the network's modules: the newest tokens [slots] -> final states [slots, h]."""
+        cache.begin_step()
+        positions = torch.tensor(cache.positions, device=tokens.device)[:, None]
+        with self.precision.autocast():
+            output = self.backbone(input_ids=tokens[:, None], position_ids=positions, layout=cache, use_cache=False)
+        cache.end_step()
+        states: Tensor = output.last_hidden_state[:, 0]
+        return states
+
+    def lean_decoder(self, adapter: str | None, window: int) -> LeanDecoder | None:
+        """The same step straight over the weights, for positions below `window`; None where the adapter forbids it."""
+        try:
+            return LeanDecoder(self.network, adapter, self.precision.dtype, window)
+        except NotImplementedError as error:
+            self.why_not_lean = str(error)
+            return None
+
     def logits(self, groups: Groups) -> Tensor:
         """The network's own logits that predict each answer token, [M, V]: for heads that ours does not equal."""
         padded, predicting, _ = pad(groups)
@@ -261,6 +283,7 @@ class Trunk:
             self.packed = True
             difference = float((torch.cat(self.states(groups, with_last=True)) - truth).abs().max() / truth.abs().max())
             if difference <= AGREEMENT:
+                self._try_lean(groups, truth[: len(truth) - len(groups)])
                 return
             reason = f"its states differ by {difference:.1e}"
         except (NotImplementedError, ValueError, TypeError) as error:
@@ -268,6 +291,25 @@ class Trunk:
         self.packed = False
         self.why = f"padded forward: {reason}"
         self.network.set_attn_implementation(implementation)
+
+    def _try_lean(self, groups: Groups, truth: Tensor) -> None:
+        """Feed the probe's answers token by token, and compare with the states [M, h] that predict them."""
+        try:
+            decoder = LeanDecoder(self.network, None, torch.float32, groups.tokens)
+        except NotImplementedError as error:
+            self.why_not_lean = str(error)
+            return
+        bare = Groups(groups.contexts, (), (), torch.empty(0, dtype=torch.bool))
+        layout = attention.lay_out(bare, self.precision.device, with_last=False)
+        layout.kept = {}
+        self.run(layout)
+        found = decoder.states(layout.keys_and_values(groups.contexts), groups.owners, groups.answers)
+        later = torch.cat([torch.arange(len(answer)) > 0 for answer in groups.answers])
+        expected = truth[later.to(truth.device)]
+        difference = float((found - expected).abs().max() / truth.abs().max())
+        self.lean = difference <= AGREEMENT
+        if not self.lean:
+            self.why_not_lean = f"its states differ by {difference:.1e}"
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ FLOORS: dict[str, int] = {
     "numerics": 1,
     "logprobs": 1,
     "rendering": 2,
+    "decoding": 2,
+    "lean": 2,
     "attention": 2,
     "models": 2,
     "trunk": 2,

@@ -19,7 +19,8 @@ CONTEXTS = [list(range(3, 20)), [5], list(range(30, 35)), [50, 51, 52]]
 STOPS = frozenset({0, 1, 2, 3, 4, 5, 6, 7})
 DRAWING = Drawing(max_tokens=12, temperature=1.0, batch=4, stop_ids=STOPS)
 COUNTER = (0, 1, 2)
-SAMPLED = ("llama", "qwen3", "gpt2", "gpt_neox", "gemma3_text", "gpt_neo", "gemma2")
+SAMPLED = ("llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma3_text", "gpt_neo", "gemma2")
+LEAN = ("llama", "qwen2", "qwen3")
 
 
 def tokens(groups: Groups) -> list[list[int]]:
@@ -38,6 +39,38 @@ def test_sampled_logprobs_are_what_training_recomputes(architecture: str, temper
     policy = tiny_models.open_full(models(architecture))
     groups = sample(policy, CONTEXTS, 3, replace(DRAWING, temperature=temperature), COUNTER)
     assert apart(groups.columns["sampled"], recomputed(policy, groups, temperature)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", SAMPLED)
+def test_the_step_is_the_one_we_say(architecture: str, models: Models) -> None:
+    """Llama, Qwen2 and Qwen3 decode straight over their weights; the others through their modules, and say why."""
+    trunk = tiny_models.open_full(models(architecture)).trunk
+    assert trunk.lean is (architecture in LEAN)
+    assert bool(trunk.why_not_lean) is (trunk.packed and not trunk.lean)
+
+
+@pytest.mark.parametrize("architecture", LEAN)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_step_through_the_modules_gives_the_same(architecture: str, adapted: bool, models: Models) -> None:
+    """Switched to the modules by hand: equal tokens, log-probabilities within 1e-5."""
+    policy = (tiny_models.open_adapted if adapted else tiny_models.open_full)(models(architecture))
+    tiny_models.shake(policy, width=0.02)
+    lean = sample(policy, CONTEXTS, 3, DRAWING, COUNTER)
+    policy.trunk.lean = False
+    modules = sample(policy, CONTEXTS, 3, DRAWING, COUNTER)
+    assert tokens(lean) == tokens(modules)
+    assert apart(lean.columns["sampled"], modules.columns["sampled"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("batch", [1, 5, 9])
+def test_slots_and_contexts_change_hands(n: int, batch: int, models: Models) -> None:
+    """7 contexts of 1 to 17 tokens, 1, 3 or 8 answers each, in 1, 5 or 9 slots: what training recomputes, to 1e-5."""
+    policy = tiny_models.open_full(models("qwen3"))
+    contexts = [*CONTEXTS, [60], list(range(70, 79)), [80, 81]]
+    groups = sample(policy, contexts, n, replace(DRAWING, batch=batch), COUNTER)
+    assert groups.owners == tuple(owner for owner in range(7) for _ in range(n))
+    assert apart(groups.columns["sampled"], recomputed(policy, groups)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3_text", "gpt_neo"])

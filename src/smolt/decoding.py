@@ -1,0 +1,187 @@
+"""Keys and values of answers that are decoded side by side, and the attention of one decoding step over them.
+
+A context's keys and values stand here once, whatever the number of its answers: their queries meet them in one product.
+Each answer's own ones stand in its slot. All slots write the same column in a step, the columns go round, and how many
+steps ago a column was written says whether an answer has it: nothing is concatenated, and a slot that changes hands
+need not be cleared.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Cache:
+    """Slots 0 .. n-1 are in use, and so are context rows 0 .. c-1: a gap is filled from the end.
+
+    Args:
+        like: keys and values of one context, one pair [tokens, key heads, d] a layer: shapes and precision.
+        contexts: most contexts at a time.
+        slots: most answers at a time.
+        longest: tokens of the longest context.
+        steps: most steps that an answer spends in its slot.
+    """
+
+    def __init__(
+        self, like: Sequence[tuple[Tensor, Tensor]], contexts: int, slots: int, longest: int, steps: int
+    ) -> None:
+        _, heads, d = like[0][0].shape
+        dtype, device = like[0][0].dtype, like[0][0].device
+        self.shared = torch.zeros(2, len(like), contexts, heads, longest, d, dtype=dtype, device=device)
+        self.own = torch.zeros(2, len(like), slots, heads, steps, d, dtype=dtype, device=device)
+        self.context_lengths: list[int] = []
+        self.places: list[int] = []  # context row of each slot
+        self.born: list[int] = []  # step in which a slot was given away
+        self.clock = 0
+        self._arranged = False
+
+    def add_context(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> int:
+        """Take a context in; its row."""
+        row, length = len(self.context_lengths), len(pairs[0][0])
+        for layer, (keys, values) in enumerate(pairs):
+            self.shared[0, layer, row, :, :length] = keys.transpose(0, 1)
+            self.shared[1, layer, row, :, :length] = values.transpose(0, 1)
+        self.context_lengths.append(length)
+        return row
+
+    def add_slots(self, places: Sequence[int]) -> None:
+        """Give the next free slots to answers to the contexts in these rows."""
+        self.places += places
+        self.born += [self.clock] * len(places)
+        self._arranged = False
+
+    def free_slots(self, slots: Sequence[int]) -> list[tuple[int, int]]:
+        """Take finished answers out; who moved, as (from, to)."""
+        moves = _moves(len(self.places), slots)
+        if moves:
+            source, target = (torch.tensor(side, device=self.own.device) for side in zip(*moves, strict=True))
+            self.own[:, :, target] = self.own[:, :, source]
+        self.places, self.born = (_moved(held, moves, len(slots)) for held in (self.places, self.born))
+        self._arranged = False
+        return moves
+
+    def free_contexts(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Take contexts out whose answers are all done; who moved, as (from, to)."""
+        moves = _moves(len(self.context_lengths), rows)
+        for source, target in moves:
+            self.shared[:, :, target] = self.shared[:, :, source]
+        self.context_lengths = _moved(self.context_lengths, moves, len(rows))
+        place = dict(moves)
+        self.places = [place.get(row, row) for row in self.places]
+        self._arranged = False
+        return moves
+
+    @property
+    def positions(self) -> list[int]:
+        """Position of the token that each slot is fed next."""
+        lengths, clock = self.context_lengths, self.clock
+        return [lengths[place] + clock - born for place, born in zip(self.places, self.born, strict=True)]
+
+    def begin_step(self) -> None:
+        """Before the layers of a step: which keys each slot sees."""
+        if not self._arranged:
+            self._arrange()
+        device, steps = self.own.device, self.own.shape[4]
+        self._column = self.clock % steps
+        self._columns = min(self.clock + 1, steps)
+        age = (self._column - torch.arange(self._columns, device=device)) % steps
+        written = self.clock - self._born
+        own = torch.where(age[None] <= written[:, None], 0.0, self._blocked)
+        self._bias: dict[int | None, Tensor] = {None: torch.cat([self._context_bias, own], dim=1)[:, None, None]}
+        self._age, self._written = age, written
+
+    def end_step(self) -> None:
+        """After the layers of a step."""
+        self.clock += 1
+
+    def _arrange(self) -> None:
+        """Where each slot's queries stand in the products with its context: [contexts, key heads, most answers]."""
+        device, dtype = self.own.device, self.own.dtype
+        count, contexts, heads = len(self.places), len(self.context_lengths), self.own.shape[3]
+        seen, numbers = [0] * contexts, []
+        for place in self.places:
+            numbers.append(seen[place])
+            seen[place] += 1
+        self._most = max(seen)
+        self._alone = self.places == list(range(contexts))
+        places, head = torch.tensor(self.places), torch.arange(heads)
+        back = (places[:, None] * heads + head) * self._most + torch.tensor(numbers)[:, None]
+        forth = torch.zeros(contexts * heads * self._most, dtype=torch.int64)
+        forth[back.flatten()] = torch.arange(count * heads)
+        self._back, self._forth = back.flatten().to(device), forth.to(device)
+        self._blocked = torch.finfo(dtype).min
+        self._longest = max(self.context_lengths)
+        lengths = torch.tensor(self.context_lengths)[places].to(device)
+        beyond = torch.arange(self._longest, device=device)[None] >= lengths[:, None]
+        self._context_bias = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, self._blocked)
+        self._lengths, self._born = lengths, torch.tensor(self.born, device=device)
+        self._arranged = True
+
+    def _windowed(self, window: int) -> Tensor:
+        """The bias of a layer that sees only so many keys back."""
+        position = self._lengths + self._written
+        far = torch.arange(self._longest, device=position.device)[None] <= position[:, None] - window
+        old = (self._age >= window)[None].expand(len(position), -1)
+        return self._bias[None].masked_fill(torch.cat([far, old], dim=1)[:, None, None], self._blocked)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Write this step's keys and values, then attend.
+
+        Plain batched products: one-query scaled_dot_product_attention is several times slower on a CPU.
+
+        Args:
+            layer: whose keys and values.
+            query: [slots, heads, d].
+            key: [slots, key heads, d].
+            value: like key.
+            scaling: of the scores; None means d^-0.5.
+            window: keys further back than this are not seen; None is no limit.
+
+        Returns:
+            [slots, heads * d].
+        """
+        count, heads, d = query.shape
+        kinds = self.own.shape[3]
+        group = heads // kinds
+        keys, values = self.own[0, layer, :count, :, : self._columns], self.own[1, layer, :count, :, : self._columns]
+        keys[:, :, self._column] = key
+        values[:, :, self._column] = value
+        contexts = len(self.context_lengths)
+        shared_keys, shared_values = self.shared[:, layer, :contexts, :, : self._longest]
+        if window not in self._bias and window is not None:
+            self._bias[window] = self._windowed(window)
+        asked = (query * (d**-0.5 if scaling is None else scaling)).view(count, kinds, group, d).to(keys.dtype)
+        scores = torch.cat(
+            [self._over_contexts(asked, shared_keys.transpose(-1, -2)), asked @ keys.transpose(-1, -2)], dim=-1
+        ).add_(self._bias[window])
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+        outputs = self._over_contexts(weights[..., : self._longest], shared_values)
+        outputs += weights[..., self._longest :] @ values
+        return outputs.view(count, heads * d).to(query.dtype)
+
+    def _over_contexts(self, rows: Tensor, matrices: Tensor) -> Tensor:
+        """Each slot's rows [slots, key heads, group, x] times its context's matrix [contexts, key heads, x, y]."""
+        if self._alone:
+            return rows @ matrices
+        count, kinds, group, x = rows.shape
+        gathered = rows.reshape(count * kinds, group, x).index_select(0, self._forth)
+        product = gathered.view(len(matrices), kinds, self._most * group, x) @ matrices
+        return product.view(-1, group, product.shape[-1]).index_select(0, self._back).view(count, kinds, group, -1)
+
+
+def _moves(count: int, gone: Sequence[int]) -> list[tuple[int, int]]:
+    """Which of `count` entries move where when some go and the rest stays dense."""
+    left, out = count - len(gone), set(gone)
+    gaps = sorted(place for place in out if place < left)
+    return list(zip((place for place in range(left, count) if place not in out), gaps, strict=True))
+
+
+def _moved(held: list[int], moves: Sequence[tuple[int, int]], gone: int) -> list[int]:
+    """A list after these moves, its end cut off."""
+    held = list(held)
+    for source, target in moves:
+        held[target] = held[source]
+    return held[: len(held) - gone]

@@ -1,0 +1,236 @@
+"""One decoding step straight over the weights of a known family, without the modules between them.
+
+A step of the Hugging Face modules spends much of its time on small products and on Python. Here queries, keys and
+values are one product, and so are gate and up; a role's adapter is added in fp32 to copies of the weights it changes,
+or, in half precision, where that would lose it, stays a low-rank term of its own. The network's own weights are only
+read.
+`Trunk.choose_forward` compares the states with the network's own before any of this is used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.nn.functional import linear, rms_norm, silu
+from transformers import PreTrainedModel
+
+from smolt.decoding import Cache
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ROTARY = ("default", "linear", "llama3")  # angles that depend on the position alone
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y = x W' + b, and the low-rank term that is not merged.
+
+    Attributes:
+        weight: [out, in].
+        bias: [out] or None.
+        down, up: [rank, in] and [out, rank], scaled; None without one.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    down: Tensor | None = None
+    up: Tensor | None = None
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[rows, in] -> [rows, out]."""
+        product = linear(states, self.weight, self.bias)
+        if self.down is None or self.up is None:
+            return product
+        return product.addmm_(linear(states, self.down), self.up.T)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer."""
+
+    before_attention: nn.Module
+    attention: Any
+    queries_keys_values: Affine
+    out: Affine
+    before_mlp: nn.Module
+    gate_up: Affine
+    down: Affine
+
+
+class LeanDecoder:
+    """The decoding step of one role, over weights as they are now: make a new one after they have changed.
+
+    Args:
+        network: of a family in FAMILIES.
+        adapter: the role's adapter, None for the bare network.
+        dtype: what products are computed in.
+        window: positions it will be asked for.
+
+    Raises:
+        NotImplementedError: the network or its adapter holds something that is not computed here.
+    """
+
+    def __init__(self, network: PreTrainedModel, adapter: str | None, dtype: torch.dtype, window: int) -> None:
+        reason = objection(network)
+        if reason:
+            raise NotImplementedError(reason)
+        backbone: Any = network.base_model
+        self.dtype = dtype
+        self.embedding: Tensor = backbone.embed_tokens.weight
+        self.norm: nn.Module = backbone.norm
+        self.layers = [_layer(part, adapter, dtype) for part in backbone.layers]
+        attention: Any = backbone.layers[0].self_attn
+        config: Any = network.config
+        self.d = int(attention.head_dim)
+        self.heads, self.key_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
+        places = torch.arange(window, device=self.embedding.device)[None]
+        cosine, sine = backbone.rotary_emb(torch.empty(0, dtype=dtype, device=self.embedding.device), places)
+        half = self.d // 2
+        self.cosine = cosine[0][:, None]
+        self.sine = torch.cat([-sine[0][:, :half], sine[0][:, half:]], dim=-1)[:, None]
+
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Feed each slot's newest token; the final states, [slots, h].
+
+        Args:
+            tokens: int64 [slots].
+            cache: whose slots they are; their keys and values are written there.
+        """
+        cache.begin_step()
+        positions = torch.tensor(cache.positions, device=tokens.device)
+        cosine, sine = self.cosine[positions], self.sine[positions]
+        states, turned = self.embedding[tokens], self.heads + self.key_heads
+        for number, layer in enumerate(self.layers):
+            mixed = layer.queries_keys_values(_normed(layer.before_attention, states).to(self.dtype))
+            mixed = mixed.view(len(tokens), -1, self.d)
+            rotary, values = mixed[:, :turned], mixed[:, turned:]
+            if hasattr(layer.attention, "q_norm"):
+                rotary = torch.cat(
+                    [
+                        _normed(layer.attention.q_norm, rotary[:, : self.heads]),
+                        _normed(layer.attention.k_norm, rotary[:, self.heads :]),
+                    ],
+                    dim=1,
+                )
+            rotary = rotary * cosine + _halves_swapped(rotary) * sine
+            attended = cache.attend(
+                number,
+                rotary[:, : self.heads],
+                rotary[:, self.heads :],
+                values,
+                layer.attention.scaling,
+                getattr(layer.attention, "sliding_window", None),
+            )
+            states = states + layer.out(attended)
+            gate, up = layer.gate_up(_normed(layer.before_mlp, states).to(self.dtype)).chunk(2, dim=-1)
+            states = states + layer.down(silu(gate) * up)
+        cache.end_step()
+        return _normed(self.norm, states)
+
+    def states(
+        self, contexts: Sequence[Sequence[tuple[Tensor, Tensor]]], owners: Sequence[int], answers: Sequence[Tensor]
+    ) -> Tensor:
+        """Given answers fed token by token, their last tokens left out.
+
+        Args:
+            contexts: keys and values of each context, one pair [tokens, key heads, d] a layer.
+            owners: for each answer the index of its context.
+            answers: token ids.
+
+        Returns:
+            The final states after each fed token, answer by answer, [tokens, h].
+        """
+        longest = max(len(answer) for answer in answers)
+        cache = Cache(contexts[0], len(contexts), len(owners), max(len(pairs[0][0]) for pairs in contexts), longest)
+        for pairs in contexts:
+            cache.add_context(pairs)
+        cache.add_slots(owners)
+        fed = torch.nn.utils.rnn.pad_sequence(list(answers)).to(self.embedding.device)
+        states = torch.stack([self.step(tokens, cache) for tokens in fed[:-1]], dim=1)
+        return torch.cat([row[: len(answer) - 1] for row, answer in zip(states, answers, strict=True)])
+
+
+def objection(network: PreTrainedModel) -> str | None:
+    """Why this network's step cannot be computed here, or None."""
+    config: Any = network.config
+    if config.model_type not in FAMILIES:
+        return f"no lean step for {config.model_type}"
+    if config.hidden_act != "silu":
+        return f"no lean step with {config.hidden_act}"
+    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    return None if rotary in ROTARY else f"no lean step with {rotary} positions"
+
+
+def _normed(norm: Any, states: Tensor) -> Tensor:
+    """Root mean square norm as the module computes it: fp32 inside, then its weight."""
+    if states.dtype == norm.weight.dtype == torch.float32:
+        return rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    normed: Tensor = norm(states)
+    return normed
+
+
+def _halves_swapped(vectors: Tensor) -> Tensor:
+    half = vectors.shape[-1] // 2
+    return torch.cat([vectors[..., half:], vectors[..., :half]], dim=-1)
+
+
+def _layer(part: Any, adapter: str | None, dtype: torch.dtype) -> Layer:
+    attention, mlp = part.self_attn, part.mlp
+    return Layer(
+        before_attention=part.input_layernorm,
+        attention=attention,
+        queries_keys_values=_stacked([attention.q_proj, attention.k_proj, attention.v_proj], adapter, dtype),
+        out=_stacked([attention.o_proj], adapter, dtype),
+        before_mlp=part.post_attention_layernorm,
+        gate_up=_stacked([mlp.gate_proj, mlp.up_proj], adapter, dtype),
+        down=_stacked([mlp.down_proj], adapter, dtype),
+    )
+
+
+def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) -> Affine:
+    """Linear layers with one input as one."""
+    plain = [_plain(module) for module in modules]
+    terms = [_term(module, adapter) for module in modules]
+    biases = [module.bias for module in plain]
+    bias = None
+    if any(held is not None for held in biases):
+        made = [torch.zeros(len(m.weight)) if m.bias is None else m.bias for m in plain]
+        bias = torch.cat([part.to(plain[0].weight.device, dtype) for part in made])
+    if dtype == torch.float32:
+        merged = [
+            module.weight if term is None else module.weight + term[1] @ term[0]
+            for module, term in zip(plain, terms, strict=True)
+        ]
+        return Affine(torch.cat(merged) if len(merged) > 1 else merged[0], bias)
+    weight = torch.cat([module.weight for module in plain]) if len(plain) > 1 else plain[0].weight
+    if all(term is None for term in terms):
+        return Affine(weight.to(dtype), bias)
+    down = torch.cat([term[0] for term in terms if term is not None])
+    up = torch.zeros(len(weight), len(down), device=weight.device)
+    row = column = 0
+    for module, term in zip(plain, terms, strict=True):
+        if term is not None:
+            up[row : row + len(module.weight), column : column + len(term[0])] = term[1]
+            column += len(term[0])
+        row += len(module.weight)
+    return Affine(weight.to(dtype), bias, down.to(dtype), up.to(dtype))
+
+
+def _plain(module: nn.Module) -> nn.Linear:
+    base = module.base_layer if isinstance(module, LoraLinear) else module
+    if type(base) is not nn.Linear:
+        raise NotImplementedError(f"no lean step with {type(base).__name__}")
+    return base
+
+
+def _term(module: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor] | None:
+    """(A [rank, in], scaled B [out, rank]) of an adapter on a layer, fp32; None without one."""
+    if not isinstance(module, LoraLinear) or adapter is None or adapter not in module.lora_A:
+        return None
+    if adapter in module.lora_variant or module.lora_bias.get(adapter) or module.merged:
+        raise NotImplementedError("no lean step with this kind of adapter")
+    down: Any = module.lora_A[adapter]
+    up: Any = module.lora_B[adapter]
+    return down.weight.float(), module.scaling[adapter] * up.weight.float()
