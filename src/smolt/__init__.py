@@ -17,6 +17,8 @@ _HOMES = {
     "dpo": "smolt.algorithms",
     "ppo": "smolt.algorithms",
     "grpo": "smolt.algorithms",
+    "evaluate": "smolt.evaluation",
+    "Evaluation": "smolt.evaluation",
     "Training": "smolt.training",
     "Result": "smolt.training",
     "Turn": "smolt.records.nouns",

@@ -1,15 +1,20 @@
 """A model's answers to a file of questions, as rows of samples.jsonl; stopped, the same command continues."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from smolt.chunks import Progress, in_chunks
+from smolt.conditions import Conditions, conditions_of
 from smolt.config import Data, EvaluationSampling, Model
 from smolt.errors import UserError
 from smolt.models import Policy
 from smolt.preparation import Ground, open_ground, question_list
-from smolt.records import Question, Score
+from smolt.records import Answer, Question, Score
+from smolt.rendering import Renderer
 from smolt.runs import Run
 from smolt.sampling import Drawing, sample
 from smolt.saving import load_policy
@@ -18,8 +23,6 @@ from smolt.streams import as_answers, sample_row
 REFILLS = 4  # how often a chunk fills the sampler's slots: with fewer they would stand empty at each chunk's end
 UNRATED = ("reward", "components", "abstained")  # columns of sample_row that nobody fills here
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class Asking:
@@ -27,12 +30,14 @@ class Asking:
 
     Attributes:
         questions: in order; a question's place is part of its answers' randomness.
-        sampling: how; temperature 0 is greedy.
+        conditions: prompt, length and stop rule.
+        sampling: temperature (0 is greedy) and batch.
         samples: answers to each question.
         seed: of the draws.
     """
 
     questions: list[Question]
+    conditions: Conditions
     sampling: EvaluationSampling
     samples: int
     seed: int
@@ -41,6 +46,51 @@ class Asking:
     def chunk(self) -> int:
         """Questions answered between two checkpoints."""
         return max(1, REFILLS * self.sampling.batch // self.samples)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers in order, each with its question and its log-probability (fp32 [B], at the sampling temperature)."""
+
+    questions: list[Question]
+    answers: list[Answer]
+    logprobs: Tensor
+
+
+def draw_answers(
+    policy: Policy,
+    renderer: Renderer,
+    questions: Sequence[Question],
+    n: int,
+    drawing: Drawing,
+    counter: tuple[int, ...],
+    first: int = 0,
+) -> Answered:
+    """Answers to questions, n of each.
+
+    Args:
+        policy: who answers.
+        renderer: questions to tokens, tokens to text.
+        questions: what is asked.
+        n: answers to each.
+        drawing: how tokens are drawn.
+        counter: see `sample`.
+        first: the place of the first question among all that are asked, which the draws are a function of.
+    """
+    contexts = [renderer.context(question.context) for question in questions]
+    groups = sample(policy, contexts, n, drawing, counter, ids=range(first, first + len(questions)))
+    asked = [questions[owner] for owner in groups.owners]
+    return Answered(asked, as_answers(groups, renderer), groups.columns["sampled"].sum(dim=1))
+
+
+def refuse_greedy_copies(samples: int, temperature: float) -> None:
+    """Several greedy answers to a question are one answer.
+
+    Raises:
+        UserError: that is what was asked for.
+    """
+    if samples > 1 and temperature == 0:
+        raise UserError(f"samples: {samples} greedy answers to a question are all the same; set a temperature above 0")
 
 
 def write_answers(
@@ -77,59 +127,44 @@ def write_answers(
         DirectoryInUse: another process is working there.
         StorageError: the disk is full or failing.
     """
-    if samples > 1 and sampling.temperature == 0:
-        raise UserError(f"samples: {samples} greedy answers to a question are all the same; set a temperature above 0")
+    refuse_greedy_copies(samples, sampling.temperature)
     ground = open_ground(model)
     questions, dropped, digest = question_list(data, ground.renderer, ground.window, sampling.max_tokens)
     blocks = {"model": model, "data": data, "sampling": sampling}
     recipe: dict[str, Any] = {name: block.model_dump(mode="json") for name, block in blocks.items()}
     recipe |= {"stage": "sample", "samples": samples, "seed": seed}
     manifest = {"stage": "sample", "recipe": recipe, **ground.identity, "data": digest}
+    asking = Asking(questions, conditions_of(ground.renderer, sampling.max_tokens), sampling, samples, seed)
     with Run.open(out, manifest=manifest, fresh=fresh) as run:
         if run.result is not None:
             return {**run.result, "status": "already complete"}
-        checkpoint = run.load_checkpoint()
-        done = {"questions": 0, "n": 0, "stopped": 0, "tokens": 0} if checkpoint is None else checkpoint.state
-        asking = Asking(questions, sampling, samples, seed)
-        policy = load_policy(model.path, ground.precision)
-        while done["questions"] < len(questions):
-            done = _add(done, answer_chunk(policy, ground, asking, done["questions"], run))
-            run.save_checkpoint(done["questions"], {}, done, keep=1)
-            if progress is not None:
-                progress(done["questions"], len(questions))
-        facts = {"n": done["n"], "questions": len(questions), "too_long": dropped}
-        facts |= {"stop_rate": done["stopped"] / done["n"], "length": done["tokens"] / done["n"]}
+        in_chunks(run, range(len(questions)), asking.chunk, answer_rows(model, ground, asking), progress)
+        rows = run.samples()
+        facts = {"n": len(rows), "questions": len(questions), "too_long": dropped}
+        facts |= {"stop_rate": sum(row["stop"] == "stop" for row in rows) / len(rows)}
+        facts |= {"length": sum(row["tokens"] for row in rows) / len(rows)}
         run.complete(facts)
     return {**facts, "status": "complete"}
 
 
-def answer_chunk(policy: Policy, ground: Ground, asking: Asking, start: int, run: Run) -> dict[str, int]:
-    """Answer the questions from `start` on and hand the rows to the run; what was done, counted."""
-    asked = asking.questions[start : start + asking.chunk]
-    places = range(start, start + len(asked))
-    limits = asking.sampling
-    drawing = Drawing(limits.max_tokens, limits.temperature, limits.batch, ground.renderer.stop_ids)
-    contexts = [ground.renderer.context(question.context) for question in asked]
-    groups = sample(policy, contexts, asking.samples, drawing, (asking.seed,), ids=places)
-    answers = as_answers(groups, ground.renderer)
-    logprobs = groups.columns["sampled"].sum(dim=1)
-    for owner, answer, logprob in zip(groups.owners, answers, logprobs, strict=True):
-        row = sample_row(asked[owner], answer, Score(None), logprob)
-        solution = asked[owner].solution
-        run.sample(
-            {
-                "step": start + len(asked),
-                **{name: value for name, value in row.items() if name not in UNRATED},
-                **({"solution": solution} if solution is not None else {}),
-            }
-        )
-    return {
-        "questions": len(asked),
-        "n": len(answers),
-        "stopped": sum(answer.stopped for answer in answers),
-        "tokens": sum(answer.tokens for answer in answers),
-    }
+def answer_rows(model: Model, ground: Ground, asking: Asking) -> Callable[[], Callable[[range], list[dict[str, Any]]]]:
+    """What loads the model and gives what answers the questions at some places, as rows of samples.jsonl."""
+
+    def open_work() -> Callable[[range], list[dict[str, Any]]]:
+        policy = load_policy(model.path, ground.precision)
+        return lambda places: answer_chunk(policy, ground, asking, places)
+
+    return open_work
 
 
-def _add(done: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    return {name: value + more[name] for name, value in done.items()}
+def answer_chunk(policy: Policy, ground: Ground, asking: Asking, places: range) -> list[dict[str, Any]]:
+    """The answers to the questions at some places, as rows."""
+    drawing = asking.conditions.drawing(asking.sampling.temperature, asking.sampling.batch)
+    asked = asking.questions[places.start : places.stop]
+    found = draw_answers(policy, ground.renderer, asked, asking.samples, drawing, (asking.seed,), places.start)
+    rows = []
+    for question, answer, logprob in zip(found.questions, found.answers, found.logprobs, strict=True):
+        row = sample_row(question, answer, Score(None), logprob)
+        kept = {name: value for name, value in row.items() if name not in UNRATED}
+        rows.append(kept if question.solution is None else {**kept, "solution": question.solution})
+    return rows

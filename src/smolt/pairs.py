@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from smolt.answers import draw_answers
+from smolt.conditions import conditions_of
 from smolt.config import PairsRecipe
 from smolt.errors import UserError
 from smolt.learned import mixed_reward
 from smolt.preparation import open_ground, question_list
 from smolt.records import Preference, Question, Score, write_preferences
-from smolt.sampling import Drawing, sample
 from smolt.saving import load_policy
-from smolt.streams import as_answers
 
 CHUNK = 256
 
@@ -32,15 +32,14 @@ def make_pairs(
     questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
     policy = load_policy(recipe.model.path, ground.precision)
     limits = recipe.sampling
-    drawing = Drawing(limits.max_tokens, limits.temperature, limits.batch, ground.renderer.stop_ids)
+    drawing = conditions_of(ground.renderer, limits.max_tokens).drawing(limits.temperature, limits.batch)
     pairs: list[Preference] = []
     asked = 0
     for start in range(0, len(questions), CHUNK):
         chunk = questions[start : start + CHUNK]
-        contexts = [ground.renderer.context(question.context) for question in chunk]
-        groups = sample(policy, contexts, recipe.samples, drawing, (recipe.seed,), ids=range(start, start + len(chunk)))
-        answers = as_answers(groups, ground.renderer)
-        scores = reward([chunk[owner] for owner in groups.owners], answers)
+        found = draw_answers(policy, ground.renderer, chunk, recipe.samples, drawing, (recipe.seed,), start)
+        answers = found.answers
+        scores = reward(found.questions, answers)
         for number, question in enumerate(chunk):
             rows = slice(number * recipe.samples, (number + 1) * recipe.samples)
             pair = best_and_worst(question, [answer.text for answer in answers[rows]], scores[rows])

@@ -73,30 +73,32 @@ class Prepared:
         items: one Groups a record.
         dropped: records left out because they exceed the window.
         sha256: of the records' file.
+        kept: for each item the place of its record, from 0.
     """
 
     items: list[Groups]
     dropped: int
     sha256: str
+    kept: list[int]
 
 
 def demonstration_items(
     data: Data | Sequence[Demonstration], renderer: Renderer, window: int, too_long: str = "error"
 ) -> Prepared:
     """Demonstrations as one context with one answer each."""
-    records, digest, place = _records(data, "demonstrations")
+    records, digest, place = records_of(data, "demonstrations")
 
     def tokens(record: Demonstration) -> Groups:
         return from_answers([renderer.context(record.context)], [[renderer.answer(record.answer)]])
 
-    return _fitting(records, tokens, window, _policy_of(data, too_long), place, digest)
+    return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
 
 
 def preference_items(
     data: Data | Sequence[Preference], renderer: Renderer, window: int, too_long: str = "error"
 ) -> Prepared:
     """Preferences as one context with two answers: columns `side` (0 chosen, 1 rejected), `weight`, `pair`."""
-    records, digest, place = _records(data, "preferences")
+    records, digest, place = records_of(data, "preferences")
     numbers = iter(range(len(records)))
 
     def tokens(record: Preference) -> Groups:
@@ -107,14 +109,14 @@ def preference_items(
             pair=torch.full((2,), next(numbers)),
         )
 
-    return _fitting(records, tokens, window, _policy_of(data, too_long), place, digest)
+    return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
 
 
 def question_list(
     data: Data | Sequence[Question], renderer: Renderer, window: int, answer: int, too_long: str = "error"
 ) -> tuple[list[Question], int, str]:
     """Questions that leave room for an answer of `answer` tokens, the number dropped, and the file's hash."""
-    records, digest, place = _records(data, "questions")
+    records, digest, place = records_of(data, "questions")
     fitting, lengths = [], []
     for number, question in enumerate(records):
         length = len(renderer.context(question.context)) + answer
@@ -124,11 +126,12 @@ def question_list(
             fitting.append(
                 question if question.id else Question(question.context, question.solution, str(number), question.kind)
             )
-    _refuse(lengths, window, _policy_of(data, too_long), place, len(fitting))
+    _refuse(lengths, window, too_long_policy(data, too_long), place, len(fitting))
     return fitting, len(lengths), digest
 
 
-def _records(data: Any, kind: Any) -> tuple[list[Any], str, str]:
+def records_of(data: Any, kind: Any) -> tuple[list[Any], str, str]:
+    """Records of a data block, or those in memory; the hash of the data; and what names them in messages."""
     if isinstance(data, Data):
         loaded = load(data, kind)
         return list(loaded.records), loaded.sha256, loaded.path
@@ -138,14 +141,15 @@ def _records(data: Any, kind: Any) -> tuple[list[Any], str, str]:
     return records, hashlib.sha256(repr(records).encode()).hexdigest(), kind
 
 
-def _policy_of(data: object, too_long: str) -> str:
+def too_long_policy(data: object, too_long: str) -> str:
+    """What happens to records that exceed the window: a data block says it itself."""
     return data.too_long if isinstance(data, Data) else too_long
 
 
 def _fitting(
     records: list[T], tokens: Callable[[T], Groups], window: int, too_long: str, place: str, digest: str
 ) -> Prepared:
-    items, lengths = [], []
+    items, lengths, kept = [], [], []
     for number, record in enumerate(records):
         groups = tokens(record)
         length = len(groups.contexts[0]) + int(groups.lengths.max())
@@ -153,8 +157,9 @@ def _fitting(
             lengths.append((number + 1, length))
         else:
             items.append(groups)
+            kept.append(number)
     _refuse(lengths, window, too_long, place, len(items))
-    return Prepared(items, len(lengths), digest)
+    return Prepared(items, len(lengths), digest, kept)
 
 
 def _refuse(lengths: list[tuple[int, int]], window: int, too_long: str, place: str, left: int) -> None:

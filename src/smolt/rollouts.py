@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from smolt.conditions import Conditions, conditions_of
 from smolt.config import GRPORecipe, PPORecipe
 from smolt.errors import SelfCheckError
 from smolt.fitting import Metrics
@@ -30,8 +31,14 @@ class Rolling:
     dropped: int
     sha256: str
     reward: Reward
+    conditions: Conditions
     drawing: Drawing
     micro_tokens: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run's manifest says of its model, questions, and the conditions they are answered in."""
+        return {**self.ground.identity, "data": self.sha256, "conditions": self.conditions.record()}
 
 
 def open_rollouts(
@@ -53,6 +60,7 @@ def open_rollouts(
 
     rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision)
     sampling = recipe.sampling
+    conditions = conditions_of(ground.renderer, sampling.max_tokens)
     return Rolling(
         ground=ground,
         policy=policy,
@@ -60,7 +68,8 @@ def open_rollouts(
         dropped=dropped,
         sha256=digest,
         reward=rater,
-        drawing=Drawing(sampling.max_tokens, sampling.temperature, sampling.batch, ground.renderer.stop_ids),
+        conditions=conditions,
+        drawing=conditions.drawing(sampling.temperature, sampling.batch),
         micro_tokens=policy.trunk.micro_tokens(recipe.budget.memory),
     )
 
@@ -85,7 +94,7 @@ def dev_rewards(rolling: Rolling, recipe: PPORecipe | GRPORecipe) -> Dev | None:
     held_out, _, _ = question_list(recipe.dev, ground.renderer, ground.window, sampling.max_tokens)
     asked = held_out[: recipe.watch.items]
     contexts = [ground.renderer.context(question.context) for question in asked]
-    greedy = Drawing(sampling.max_tokens, 0.0, sampling.batch, ground.renderer.stop_ids)
+    greedy = rolling.conditions.drawing(0.0, sampling.batch)
 
     def measure() -> dict[str, float]:
         groups = sample(rolling.policy, contexts, 1, greedy, (recipe.seed,))

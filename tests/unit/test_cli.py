@@ -230,7 +230,7 @@ def test_a_study_hands_over_and_reports(stages: dict[str, Any], monkeypatch: pyt
     assert (found["out"], found["report"], found["arms"]) == ("o", "o/report.html", ["sft"])
 
 
-def test_sample_eval_merge_and_chat_hand_over_checked_blocks(
+def test_sample_merge_and_chat_hand_over_checked_blocks(
     stages: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[Any, ...]] = []
@@ -244,21 +244,16 @@ def test_sample_eval_merge_and_chat_hand_over_checked_blocks(
         return {"status": "complete", "n": 6}
 
     answers = module("smolt.answers", write_answers=worked)
-    evaluation = module("smolt.evaluation", evaluate_model=noted)
-    for made in (answers, evaluation, module("smolt.merge", merge=worked), module("smolt.chat", chat=noted)):
+    for made in (answers, module("smolt.merge", merge=worked), module("smolt.chat", chat=noted)):
         monkeypatch.setitem(sys.modules, made.__name__, made)
     done = smolt("sample", "m", "d.jsonl", "--out", "o", "--samples", "2", "--limit", "3")
     assert done.stdout == "complete: 6 answers in o/samples.jsonl\n"
-    done = smolt("eval", "m", "d.jsonl", "--reward", "gsm8k", "--reward", "format")
-    assert done.stdout == "accuracy 0.500 [0.250, 0.750], n = 10\n"
     assert smolt("merge", "runs/sft", "--out", "merged").stdout == "complete: the merged model is in merged\n"
     assert smolt("chat", "m", "--temperature", "0").exit_code == 0
-    sampled, evaluated, merged, talked = calls
+    sampled, merged, talked = calls
     assert (sampled[0].path, sampled[1].limit, sampled[2].temperature) == ("m", 3, 1.0)
     del sampled[3]["progress"]
     assert sampled[3] == {"samples": 2, "seed": 0, "out": Path("o"), "fresh": False}
-    assert [part.name for part in evaluated[2].parts] == ["gsm8k", "format"]
-    assert evaluated[3].temperature == 0.0
     assert merged == ("runs/sft", Path("merged"), {"dtype": "auto", "fresh": False})
     assert (talked[1].temperature, talked[2]) == (0.0, None)
 

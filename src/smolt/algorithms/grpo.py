@@ -73,7 +73,7 @@ def grpo(
         Plan(
             stage="grpo",
             recipe=checked,
-            identity={**ground.identity, "data": rolling.sha256},
+            identity=rolling.identity,
             stream=stream,
             loss=grpo_loss(policy, checked, preparation.several),
             learner=Learner({"policy": Role(policy.parameters())}, checked.optim, total),

@@ -90,7 +90,7 @@ def ppo(
         Plan(
             stage="ppo",
             recipe=checked,
-            identity={**ground.identity, "data": rolling.sha256},
+            identity=rolling.identity,
             stream=stream,
             loss=ppo_loss(policy, critic, checked),
             learner=Learner(roles, checked.optim, total),

@@ -1,27 +1,28 @@
-"""The commands around one model: sample, eval, chat, merge; and report, which writes a report again."""
+"""The commands around one model: sample, chat, merge; and report, which writes a report again."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from smolt.cli.evaluating import evaluate
+from smolt.cli.options import (
+    Batch,
+    DataPath,
+    Device,
+    DType,
+    Format,
+    Limit,
+    MaxTokens,
+    ModelPath,
+    OutFile,
+    Samples,
+    Seed,
+    Split,
+    Temperature,
+)
 from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver
 from smolt.cli.training import Fresh, Json
-
-ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model, adapter or run directory, or a hub name.")]
-DataPath = Annotated[str, typer.Argument(metavar="DATA", help="Questions: JSONL, Parquet or a data set.")]
-OutFile = Annotated[Path, typer.Option("--out", help="Directory to write samples.jsonl into.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, its stop token included.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 = greedy.")]
-Samples = Annotated[int, typer.Option(min=1, help="Answers per question.")]
-Batch = Annotated[int, typer.Option(min=1, help="Answers decoded side by side.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same answers.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many questions.")]
-Format = Annotated[str | None, typer.Option("--format", help="Format of the data; detected unless given.")]
-Split = Annotated[str | None, typer.Option(help="Split of a data set with several.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-DType = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
-Rules = Annotated[list[str], typer.Option("--reward", help="Who judges, for example gsm8k; may be repeated.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -68,43 +69,6 @@ def sample(
         return Outcome(
             {**facts, "out": str(out)}, f"{facts['status']}: {facts['n']} answers in {out / 'samples.jsonl'}"
         )
-
-    deliver(work, as_json)
-
-
-def evaluate(
-    model: ModelPath,
-    data: DataPath,
-    reward: Rules,
-    out: Annotated[Path | None, typer.Option("--out", help="Directory for evaluation.jsonl and the report.")] = None,
-    samples: Samples = 1,
-    max_tokens: MaxTokens = 256,
-    temperature: Temperature = 0.0,
-    batch: Batch = 64,
-    seed: Seed = 0,
-    limit: Limit = None,
-    record_format: Format = None,
-    split: Split = None,
-    device: Device = "auto",
-    dtype: DType = "auto",
-    as_json: Json = False,
-) -> None:
-    """Measure a model on questions: each figure with its interval and n."""
-
-    def work() -> Outcome:
-        from smolt.config import Data, EvaluationSampling, Model, RewardMix, make_block
-        from smolt.evaluation import evaluate_model
-
-        facts = evaluate_model(
-            make_block(Model, path=model, device=device, dtype=dtype),
-            make_block(Data, path=data, format=record_format, split=split, limit=limit),
-            make_block(RewardMix, parts=reward),
-            make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
-            samples=samples,
-            seed=seed,
-            out=out,
-        )
-        return Outcome(facts, measures(facts))
 
     deliver(work, as_json)
 
@@ -171,16 +135,3 @@ def merge(
         return Outcome(facts, f"{facts['status']}: the merged model is in {out}")
 
     deliver(work, as_json)
-
-
-def measures(facts: dict[str, object]) -> str:
-    """Each measure on a line: `accuracy 0.412 [0.368, 0.457], n = 500`."""
-    lines = []
-    for name, found in facts.items():
-        if isinstance(found, dict) and "value" in found:
-            value, low, high = (found.get(key) for key in ("value", "low", "high"))
-            shown = [f"{number:.3f}" if isinstance(number, int | float) else "-" for number in (value, low, high)]
-            lines.append(f"{name} {shown[0]} [{shown[1]}, {shown[2]}], n = {found.get('n')}")
-        elif isinstance(found, str | int | float):
-            lines.append(f"{name} {found}")
-    return "\n".join(lines)

@@ -18,13 +18,14 @@ FORMAT_WEIGHTS: dict[str, float] = {"steps": 0.2, "therefore": 0.2, "answer_is":
 LONG = 100
 """Characters above which an answer counts as long."""
 
-_HINTS: dict[str, Callable[[str], bool]] = {
+HINTS: dict[str, Callable[[str], bool]] = {
     "steps": lambda text: re.search(r"\b(?:step|first)", text, re.IGNORECASE) is not None,
     "therefore": lambda text: re.search(r"\b(?:therefore|thus)\b", text, re.IGNORECASE) is not None,
     "answer_is": lambda text: re.search(r"\banswer\s+is\b", text, re.IGNORECASE) is not None,
     "boxed": lambda text: "\\boxed" in text,
     "long": lambda text: len(text) > LONG,
 }
+"""Named patterns of an answer's form -> whether a text shows them; the format reward and the evaluation share them."""
 
 
 def per_answer(rate: Callable[[Question, Answer], Score]) -> Reward:
@@ -72,16 +73,16 @@ def format_hints(weights: Mapping[str, float] | None = None, cap: float | None =
         cap: with correctness worth 1, at most 0.5 keeps a plain right answer above a decorated wrong one. None: no cap.
     """
     chosen = dict(FORMAT_WEIGHTS if weights is None else weights)
-    unknown = sorted(set(chosen) - set(_HINTS))
+    unknown = sorted(set(chosen) - set(HINTS))
     if unknown:
-        raise UserError(f"reward format: weights: unknown hint {unknown[0]!r}; there are {', '.join(_HINTS)}")
+        raise UserError(f"reward format: weights: unknown hint {unknown[0]!r}; there are {', '.join(HINTS)}")
     if not all(math.isfinite(weight) for weight in chosen.values()):
         raise UserError("reward format: weights: must be finite numbers")
     if cap is not None and not cap > 0:
         raise UserError(f"reward format: cap: must be above 0, not {cap}")
 
     def rate(_question: Question, answer: Answer) -> Score:
-        hits = {hint: float(_HINTS[hint](answer.text)) for hint in chosen}
+        hits = {hint: float(HINTS[hint](answer.text)) for hint in chosen}
         total = sum(chosen[hint] * hit for hint, hit in hits.items())
         return Score(total if cap is None else min(cap, total), dict(hits))
 

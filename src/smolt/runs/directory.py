@@ -32,7 +32,13 @@ class Run:
     """
 
     def __init__(
-        self, directory: Path, lock: DirectoryLock, manifest: dict[str, Any], warnings: list[str], loaded: bool
+        self,
+        directory: Path,
+        lock: DirectoryLock,
+        manifest: dict[str, Any],
+        warnings: list[str],
+        loaded: bool,
+        samples: str = SAMPLES,
     ) -> None:
         self.directory = directory
         self.manifest = manifest
@@ -40,10 +46,10 @@ class Run:
         self._lock = lock
         self._loaded = loaded
         self._metrics = RowFile(directory / METRICS)
-        self._samples = RowFile(directory / SAMPLES)
+        self._samples = RowFile(directory / samples)
 
     @classmethod
-    def open(cls, directory: Path, *, manifest: dict[str, Any], fresh: bool = False) -> "Run":
+    def open(cls, directory: Path, *, manifest: dict[str, Any], fresh: bool = False, samples: str = SAMPLES) -> "Run":
         """Create a run directory, or continue the run in it.
 
         Args:
@@ -51,6 +57,7 @@ class Run:
             manifest: JSON values; `recipe`, `data`, `model`, `renderer` are its identity, the rest (versions, seeds,
                 precision, threads, ...) is recorded. Written before this returns.
             fresh: set a run that is there aside, as DIR.old-1, DIR.old-2, ..., and start a new one.
+            samples: the file of the rows that `sample` takes.
 
         Raises:
             UserError: the run there was started with something else, or what the directory holds is not a run.
@@ -68,13 +75,13 @@ class Run:
                 files.sweep(directory / CHECKPOINTS)
             if not (directory / MANIFEST).exists():
                 _write_json(directory / MANIFEST, current)
-                run = cls(directory, lock, current, [], loaded=True)
+                run = cls(directory, lock, current, [], True, samples)
             else:
                 stored = identity.read_manifest(directory)
                 identity.refuse_other(directory, stored, current)
                 changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
                 warnings = [f"{line}: the numbers may differ in their last digits" for line in changed]
-                run = cls(directory, lock, stored, warnings, loaded=False)
+                run = cls(directory, lock, stored, warnings, False, samples)
             failing.pop_all()
         return run
 
@@ -140,6 +147,12 @@ class Run:
         """Add a row to samples.jsonl; it is written by `flush`, once per update. Arguments and errors as of `log`."""
         self._require_loaded()
         self._samples.add(row)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """All rows that `sample` took, of earlier processes too."""
+        self._require_loaded()
+        self._samples.flush()
+        return self._samples.rows()
 
     def flush(self) -> None:
         """Write the rows that wait: from here on a kill does not lose them."""

@@ -24,7 +24,7 @@ from smolt.statistics.agreement import kappa
 from smolt.statistics.bootstrap import FEWEST, RESAMPLES, Bootstrap, paired_bootstrap
 from smolt.statistics.comparisons import compare_binary, compare_counts, compare_scores
 from smolt.statistics.detectable import DETECTABLE, minimum_detectable, minimum_detectable_scores
-from smolt.statistics.estimates import correlation, mean, proportion
+from smolt.statistics.estimates import correlation, mean, proportion, ratio, share
 from smolt.statistics.length_control import length_controlled
 from smolt.statistics.noninferiority import NonInferiority, non_inferior
 from smolt.statistics.nouns import ALPHA, Comparison, Measure, Z
@@ -65,7 +65,9 @@ __all__ = [
     "paired_wald",
     "pass_at_k",
     "proportion",
+    "ratio",
     "retest",
+    "share",
     "shown",
     "wilson",
     "with_verdict",

@@ -81,7 +81,11 @@ def by_prompt(values: Floats, prompts: Sequence[str] | None) -> tuple[Floats, Fl
 
 def resampled_means(values: Floats, prompts: Sequence[str] | None, resamples: int, seed: int) -> Floats | None:
     """The mean over rows in each resample of whole prompts; None with fewer than two prompts."""
-    sums, counts = by_prompt(values, prompts)
+    return resampled_ratios(*by_prompt(values, prompts), resamples, seed)
+
+
+def resampled_ratios(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats | None:
+    """Sum of sums / sum of counts in each resample of whole entries; None with fewer than two entries."""
     if len(sums) < 2:
         return None
     return np.concatenate(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smolt.statistics.bootstrap import FEWEST, RESAMPLES, percentiles, repeats, resampled_means
+from smolt.statistics.bootstrap import FEWEST, RESAMPLES, percentiles, repeats, resampled_means, resampled_ratios
 from smolt.statistics.nouns import Measure, Z
 from smolt.statistics.proportions import wilson
 
@@ -17,9 +17,22 @@ def proportion(flags: Sequence[bool], prompts: Sequence[str] | None = None) -> M
     if not flags:
         return None
     if repeats(prompts):
-        return mean([float(flag) for flag in flags], prompts)
+        return share([float(flag) for flag in flags], prompts)
     low, high = wilson(sum(flags), len(flags))
     return Measure(sum(flags) / len(flags), low, high, len(flags), "Wilson")
+
+
+def share(values: Sequence[float], prompts: Sequence[str] | None = None) -> Measure | None:
+    """The mean of values in 0..1 with a bootstrap by prompt (each its own where none are given); None without values.
+
+    Where all are 0, or all are 1, every resample is the same and the bootstrap would claim certainty: Wilson's interval
+    for none, or all, of the prompts takes its place.
+    """
+    if values and set(values) <= {values[0]} and values[0] in (0.0, 1.0):
+        size = len(values if prompts is None else set(prompts))
+        low, high = wilson(size if values[0] else 0, size)
+        return Measure(values[0], low, high, len(values), "Wilson by question")
+    return mean(values, prompts, bootstrap=True)
 
 
 def mean(values: Sequence[float], prompts: Sequence[str] | None = None, bootstrap: bool = False) -> Measure | None:
@@ -39,6 +52,19 @@ def mean(values: Sequence[float], prompts: Sequence[str] | None = None, bootstra
         return Measure(value, None, None, n, "one value")
     half = Z * float(array.std(ddof=1)) / math.sqrt(n)
     return Measure(value, value - half, value + half, n, "normal")
+
+
+def ratio(totals: Sequence[float], weights: Sequence[float]) -> Measure | None:
+    """Sum of totals / sum of weights (a loss per token) with a bootstrap by record; n = records, None without any.
+
+    A single record has no interval.
+    """
+    if not totals:
+        return None
+    sums, counts = np.asarray(totals, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    low, high = percentiles(resampled_ratios(sums, counts, RESAMPLES, seed=0))
+    few = f", fewer than {FEWEST}" if len(sums) < FEWEST else ""
+    return Measure(float(sums.sum() / counts.sum()), low, high, len(sums), f"bootstrap by record{few}")
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> Measure | None:

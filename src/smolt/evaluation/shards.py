@@ -1,0 +1,58 @@
+"""Shards of one evaluation: OUT.shard-1-of-4 beside OUT, and their rows put together as if made in one go."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from smolt.chunks import Shard
+from smolt.errors import UserError
+from smolt.runs import Run
+from smolt.runs.directory import RESULT
+from smolt.runs.identity import normal, read_manifest, refuse_other
+from smolt.runs.jsontext import decode_object
+
+ROWS = "evaluation.jsonl"
+
+
+def shard_directory(out: Path, shard: Shard) -> Path:
+    """Where a shard of the evaluation OUT works."""
+    return out.with_name(f"{out.name}.shard-{shard.index}-of-{shard.count}")
+
+
+def finished_shards(out: Path, manifest: dict[str, Any]) -> list[Shard]:
+    """The shards of the evaluation with this manifest that lie beside OUT, in order; none where there are none.
+
+    Raises:
+        UserError: they are of several cuts, one is missing or not finished, or one was made with something else.
+    """
+    pattern = re.compile(re.escape(out.name) + r"\.shard-(\d+)-of-(\d+)")
+    names = [pattern.fullmatch(path.name) for path in out.parent.glob("*") if path.is_dir()]
+    found = sorted((int(name[2]), int(name[1])) for name in names if name is not None)
+    if not found:
+        return []
+    counts = {count for count, _ in found}
+    if len(counts) > 1:
+        raise UserError(f"{out}: there are shards of {' and of '.join(map(str, sorted(counts)))} parts; remove one set")
+    shards = [Shard(index, found[0][0]) for index in range(1, found[0][0] + 1)]
+    unfinished = [str(shard) for shard in shards if not (shard_directory(out, shard) / RESULT).is_file()]
+    if unfinished:
+        raise UserError(
+            f"{out}: shard {', '.join(unfinished)} not finished: run this command with --shard {unfinished[0]}, or "
+            "remove the shards' directories to measure in one go"
+        )
+    for shard in shards:
+        folder = shard_directory(out, shard)
+        recipe = {**manifest["recipe"], "shard": str(shard)}
+        refuse_other(folder, read_manifest(folder), normal({**manifest, "recipe": recipe}))
+    return shards
+
+
+def gather(run: Run, out: Path, shards: list[Shard], total: int) -> None:
+    """Put the rows of all shards into a run, in order; afterwards nothing of it is left to do."""
+    run.load_checkpoint()
+    for shard in shards:
+        folder = shard_directory(out, shard)
+        with (folder / ROWS).open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                run.sample(decode_object(line, f"{folder / ROWS}:{number}"))
+    run.save_checkpoint(total, {}, {}, keep=1)
