@@ -3,8 +3,10 @@
 Everything here is read before any weight is: a directory that would run code or leave itself is refused.
 """
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,22 @@ def check_directory(directory: Path) -> None:
         for shard in set(read_json(index).get("weight_map", {}).values()):
             if not isinstance(shard, str) or Path(shard).name != shard:
                 raise UserError(f"{index}: weight_map: {shard!r} lies outside the directory")
+
+
+@contextlib.contextmanager
+def read_by_library(place: str) -> Iterator[None]:
+    """Around a library that reads a model's files: what it raises on a damaged one names the place.
+
+    Raises:
+        UserError: instead of whatever the library raises (a KeyError, a SafetensorError, a validation error, ...).
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # each library has errors of its own, and more with every release
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"{place}: cannot be read: {type(error).__name__}: {' '.join(lines[:2])}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from transformers import AutoConfig
 
 from smolt.config import Data, Model, make_recipe
-from smolt.directories import Located, locate
+from smolt.directories import Located, locate, read_by_library
 from smolt.errors import UserError
 from smolt.groups import Groups, from_answers
 from smolt.records import Demonstration, Preference, Question, load
@@ -58,10 +58,8 @@ def open_ground(model: Model) -> Ground:
 
 def window_of(located: Located) -> int:
     """Most positions the model takes; without a limit (ALiBi) a very large number."""
-    try:
+    with read_by_library(f"model.path: {located.base}"):
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path: {located.base}: {str(error).splitlines()[0]}") from None
     return int(config.to_dict().get("max_position_embeddings") or config.to_dict().get("n_positions") or 2**31)
 
 

@@ -105,6 +105,21 @@ def generate(seed: int, count: int, split: Split) -> list[Problem]:
     return [_problem(seed, index, split, seen) for index in range(count)]
 
 
+def facts(seed: int, count: int) -> list[str]:
+    """Lines of arithmetic such as "7 * 8 = 56": the steps of problems that are never asked, for pretraining.
+
+    Args:
+        seed: Any integer.
+        count: At least 0.
+    """
+    lines: list[str] = []
+    while len(lines) < count:
+        draws = Draws("facts", seed, len(lines))
+        family = _ORDER[draws.between(0, len(_ORDER) - 1)]
+        lines += _lines(family.solve(family.draw(draws)))
+    return lines[:count]
+
+
 def split_of(question: str) -> Split:
     """The one split in which a question may occur."""
     return _SLICES[Draws("split", question).between(0, len(_SLICES) - 1)]
@@ -181,10 +196,12 @@ def _question(family: Family, numbers: tuple[int, ...], draws: Draws) -> str:
 
 def _solved(family: Family, numbers: tuple[int, ...], question: str) -> Problem:
     steps = family.solve(numbers)
-    results = [_result(step) for step in steps]
-    lines = [f"{left} {sign} {right} = {result}" for (left, sign, right), result in zip(steps, results, strict=True)]
-    solution = str(results[-1])
-    return Problem(question, "\n".join([*lines, f"#### {solution}"]), solution, family.kind, len(steps))
+    solution = str(_result(steps[-1]))
+    return Problem(question, "\n".join([*_lines(steps), f"#### {solution}"]), solution, family.kind, len(steps))
+
+
+def _lines(steps: tuple[Step, ...]) -> list[str]:
+    return [f"{step[0]} {step[1]} {step[2]} = {_result(step)}" for step in steps]
 
 
 def _result(step: Step) -> int:

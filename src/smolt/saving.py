@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from smolt.config import LoRA
-from smolt.directories import Located, locate, read_json
+from smolt.directories import Located, locate, read_by_library, read_json
 from smolt.errors import UserError
 from smolt.models import REWARD, Policy, Scorer, attach, score_head
 from smolt.rendering import Renderer
@@ -58,10 +58,8 @@ def is_reward_model(located: Located) -> bool:
     """
     if located.adapter is not None:
         return read_json(located.adapter / "adapter_config.json").get("task_type") == "SEQ_CLS"
-    try:
+    with read_by_library(f"model.path: {located.base}"):
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path: {located.base}: {str(error).splitlines()[0]}") from None
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
 
 

@@ -31,7 +31,7 @@ from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, read_items, take
 from smolt.fitting import Metrics
 from smolt.pairs import make_pairs
 from smolt.preparation import Ground, open_ground
-from smolt.problems import write_problems
+from smolt.problems import facts, write_problems
 from smolt.records import Source, load
 from smolt.report import Arm, Item, StudyRecord, write_report
 from smolt.report.analysis import analyse
@@ -327,11 +327,12 @@ def held_out_measures(result: Mapping[str, Any]) -> dict[str, Measure]:
 
 
 def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:
-    """The word problems of a study, and their text for a tokenizer: questions and the fixed demonstrations only."""
+    """The word problems of a study, and a text for pretraining: the fixed demonstrations (or, without any, the
+    questions) and arithmetic.
+    """
     write_problems(folder, recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations, recipe.brief)
-    questions = load(Source(str(folder / "train.jsonl")), "questions").records
-    worked = load(Source(str(folder / "demonstrations.jsonl")), "text").records if recipe.demonstrations else []
-    lines = [turn.content for question in questions for turn in question.context] + worked
+    shown = "demonstrations.jsonl" if recipe.demonstrations else "train.jsonl"
+    lines = [*load(Source(str(folder / shown)), "text").records, *facts(recipe.seed, recipe.facts)]
     atomic_write(folder / "text.txt", "\n".join(lines) + "\n")
     return {"files": sorted(path.name for path in folder.glob("*.jsonl"))}
 

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from smolt import attention
 from smolt.config import LoRA
 from smolt.decoding import Cache
-from smolt.directories import Located
+from smolt.directories import Located, read_by_library
 from smolt.errors import UserError
 from smolt.groups import Groups, from_answers
 from smolt.lean import LeanDecoder
@@ -121,8 +121,10 @@ class Trunk:
         Raises:
             UserError: the directory's weights do not fit.
         """
-        self._add(name, LoraConfig.from_pretrained(str(directory)))
-        weights = load_file(directory / "adapter_model.safetensors")
+        with read_by_library(str(directory)):
+            config = LoraConfig.from_pretrained(str(directory))
+            weights = load_file(directory / "adapter_model.safetensors")
+        self._add(name, config)
         lora_only = {key: value for key, value in weights.items() if ".lora_" in key}
         result = set_peft_model_state_dict(self.peft, lora_only, adapter_name=name)
         missing = [key for key in result.missing_keys if f".{name}." in key and "lora_" in key]
@@ -377,13 +379,11 @@ def load_trunk(located: Located, precision: Precision, trained: bool, classifier
     dtype = torch.float32 if trained else precision.dtype
     kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     extra = {"num_labels": 1} if classifier else {}
-    try:
+    with read_by_library(f"model.path: {located.base}"):
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False, **extra)
         network = kind.from_pretrained(
             located.base, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model.path: {located.base}: {str(error).splitlines()[0]}") from None
     trunk = Trunk(network.to(precision.device), precision, located.base)
     trunk.choose_forward()
     for parameter in trunk.network.parameters():

@@ -9,7 +9,7 @@ import pytest
 
 from smolt import problems
 from smolt.errors import UserError
-from smolt.problems import KINDS, LARGEST, Problem, Split, generate, split_of, write_problems
+from smolt.problems import KINDS, LARGEST, Problem, Split, facts, generate, split_of, write_problems
 from smolt.records import Source, load
 
 SIZES: tuple[tuple[Split, int], ...] = (("train", 20_000), ("dev", 2_000), ("test", 2_000))
@@ -55,6 +55,14 @@ def test_the_question_decides_the_split(splits: dict[Split, list[Problem]]) -> N
     assert all(split_of(problem.question) == split for split, group in splits.items() for problem in group)
     shares = Counter(split_of(f"question {number}") for number in range(14_000))
     assert shares["train"] / 14_000 == pytest.approx(10 / 14, abs=0.01)
+
+
+def test_facts_are_right_and_extend() -> None:
+    """Every line of arithmetic is right, a longer list begins with the shorter one, and another seed gives others."""
+    lines = facts(0, 5_000)
+    assert len(lines) == 5_000
+    assert all(told == right for right, told in map(step, lines))
+    assert facts(0, 100) == lines[:100] != facts(1, 100)
 
 
 def test_every_worked_answer_is_right(splits: dict[Split, list[Problem]]) -> None:

@@ -54,6 +54,7 @@ class ProblemsRecipe(Block):
     test: Int = Field(default=500, ge=0, description="questions to measure on, once")
     demonstrations: Int = Field(default=2000, ge=0, description="answers to imitate, for SFT")
     brief: Float = Field(default=0.0, ge=0, le=1, description="share of them that give the result without its steps")
+    facts: Int = Field(default=0, ge=0, description="lines of arithmetic in the text for pretraining")
 
 
 class StudySettings(Block):

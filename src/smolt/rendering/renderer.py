@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
+from smolt.directories import read_by_library
 from smolt.errors import UserError
 from smolt.records import Context, Turn
 from smolt.rendering.control_tokens import PROBE, ControlEncoder, control_tokens
@@ -217,10 +218,8 @@ def load_renderer(path: str | Path, style: str | None = None, template: str | No
             _read_json(folder / file)
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise UserError(f"{name}: no such directory")
-    try:
+    with read_by_library(f"{name}: its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as fault:
-        raise UserError(f"{name}: no tokenizer could be loaded: {str(fault).splitlines()[0]}") from fault
     record = _read_json(_file_of(name, RECORD))
     config = _read_json(_file_of(name, "generation_config.json"))
     eos = _token_ids(config.get("eos_token_id"), f"{name}/generation_config.json: eos_token_id")
