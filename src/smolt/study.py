@@ -327,9 +327,7 @@ def held_out_measures(result: Mapping[str, Any]) -> dict[str, Measure]:
 
 
 def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:
-    """The word problems of a study, and a text for pretraining: the fixed demonstrations (or, without any, the
-    questions) and arithmetic.
-    """
+    """The word problems of a study, and a text for pretraining: what is shown of them, and arithmetic."""
     write_problems(folder, recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations, recipe.brief)
     shown = "demonstrations.jsonl" if recipe.demonstrations else "train.jsonl"
     lines = [*load(Source(str(folder / shown)), "text").records, *facts(recipe.seed, recipe.facts)]

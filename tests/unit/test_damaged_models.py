@@ -1,4 +1,4 @@
-"""A model directory with a damaged file: the message names it and says what is wrong, instead of a library's traceback."""
+"""A model directory with a damaged file: the message names it and what is wrong; no library's traceback."""
 
 import json
 import shutil
