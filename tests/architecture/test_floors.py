@@ -50,6 +50,7 @@ FLOORS: dict[str, int] = {
     "answers": 6,
     "chunks": 6,
     "evaluation": 6,
+    "labels": 6,
     "pairs": 6,
     "report": 6,
     "study": 7,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli import doctor, models, recipes, training
+from smolt.cli import doctor, labels, models, recipes, training
 
 app = typer.Typer(
     name="smolt",
@@ -17,6 +17,7 @@ training.register(app)
 models.register(app)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipe")
+app.add_typer(labels.app, name="label")
 
 
 def _version(wanted: bool) -> None:

@@ -4,7 +4,13 @@ from smolt.records.formats import FORMATS, Format, Kind
 from smolt.records.nouns import Answer, Context, Demonstration, Preference, Question, Role, Score, Turn
 from smolt.records.reading import Loaded, load
 from smolt.records.source import DataSource, Source
-from smolt.records.writing import write_demonstrations, write_preferences, write_questions, write_rows
+from smolt.records.writing import (
+    preference_row,
+    write_demonstrations,
+    write_preferences,
+    write_questions,
+    write_rows,
+)
 
 __all__ = [
     "FORMATS",
@@ -22,6 +28,7 @@ __all__ = [
     "Source",
     "Turn",
     "load",
+    "preference_row",
     "write_demonstrations",
     "write_preferences",
     "write_questions",

@@ -17,7 +17,7 @@ def write_preferences(path: Path | str, preferences: Iterable[Preference]) -> No
     Raises:
         StorageError: The disk is full or failing; the old file is intact.
     """
-    write_rows(path, (_preference(preference) for preference in preferences))
+    write_rows(path, (preference_row(preference) for preference in preferences))
 
 
 def write_demonstrations(path: Path | str, demonstrations: Iterable[Demonstration]) -> None:
@@ -49,7 +49,8 @@ def write_rows(path: Path | str, rows: Iterable[Mapping[str, object]]) -> None:
     atomic_stream(Path(path), (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
 
 
-def _preference(preference: Preference) -> dict[str, object]:
+def preference_row(preference: Preference) -> dict[str, object]:
+    """`prompt`, `chosen`, `rejected` and, where it is not 1, `weight`."""
     row: dict[str, object] = {
         "prompt": _prompt(preference.context),
         "chosen": preference.chosen,
