@@ -220,12 +220,19 @@ def test_a_full_disk_loses_no_acknowledged_label(store: LabelStore, tmp_path: Pa
         assert len(again.pairs()) == 5
 
 
-def labelled(store: LabelStore, choices: dict[str, Sequence[Choice]]) -> list[Pair]:
+def choices(letters: str) -> list[Choice]:
+    """f first, s second, t tie, b both bad, - skip."""
+    return [dict(zip("fstb-", CHOICES, strict=True))[letter] for letter in letters]
+
+
+def labelled(store: LabelStore, made: dict[str, Sequence[Choice]]) -> list[Pair]:
     """Each annotator's choices for the first so many pairs."""
-    wanted = pairs(max(map(len, choices.values())))
+    wanted = pairs(max(map(len, made.values())))
     store.add_pairs(wanted)
-    for name, made in choices.items():
-        store.record_all(Label(pair.id, name, choice, "first", 3.0) for pair, choice in zip(wanted, made, strict=False))
+    for name, chosen in made.items():
+        store.record_all(
+            Label(pair.id, name, choice, "first", 3.0) for pair, choice in zip(wanted, chosen, strict=False)
+        )
     return wanted
 
 
@@ -235,9 +242,7 @@ def test_agreement_by_hand(store: LabelStore) -> None:
     Ann: 5 first, 4 second, 1 tie; Bob: 4 first, 5 second, 1 tie. Chance: (20 + 20 + 1) / 100 = 0.41, so kappa is
     (0.7 - 0.41) / 0.59 = 0.491525.
     """
-    ann: list[Choice] = ["first"] * 5 + ["second"] * 4 + ["tie", "skip"]
-    bob: list[Choice] = ["first"] * 3 + ["second"] * 2 + ["second"] * 3 + ["first", "tie", "tie"]
-    labelled(store, {"ann": ann, "bob": bob})
+    labelled(store, {"ann": choices("fffffsssst-"), "bob": choices("fffsssssftt")})
     (agreement,) = figures_of(store).agreements
     assert (agreement.a, agreement.b, agreement.n) == ("ann", "bob", 10)
     assert agreement.same is not None and agreement.same.value == 0.7
@@ -247,7 +252,7 @@ def test_agreement_by_hand(store: LabelStore) -> None:
 
 def test_habits_by_hand(store: LabelStore) -> None:
     """Of 40 labels 30 for the left answer; "no, no" (second in no pair: it sorts before "yes") is the longer one."""
-    labelled(store, {"ann": ["first"] * 30 + ["second"] * 10 + ["skip"]})
+    labelled(store, {"ann": choices("f" * 30 + "s" * 10 + "-")})
     gold = pairs(20, start=200, gold=True)
     store.add_pairs(gold)
     store.record_all(Label(pair.id, "ann", "second" if n < 8 else "first", "second") for n, pair in enumerate(gold))
@@ -337,8 +342,8 @@ def test_import_from_other_tools(store: LabelStore, tmp_path: Path) -> None:
     arena.write_text("".join(json.dumps(row) + "\n" for row in rows))
     import_labels(store, read_labels(str(arena), "ann"))
     assert [label.choice for label in store.labels()] == ["second", "first", "tie", "both_bad"]
-    rows = [{"prompt": f"P{n}", "chosen": "b", "rejected": "a", "weight": w} for n, w in enumerate([1, 0.5, 0.2])]
-    plain.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    weighted = [{"prompt": f"P{n}", "chosen": "b", "rejected": "a", "weight": w} for n, w in enumerate([1, 0.5, 0.2])]
+    plain.write_text("".join(json.dumps(row) + "\n" for row in weighted))
     import_labels(store, read_labels(str(plain), "bob"))
     assert [label.choice for label in store.labels("bob")] == ["second", "tie", "first"]
 
