@@ -13,7 +13,7 @@ USER_STAMP := $(VENV)/.installed-user-$(SUM)
 DEV_STAMP := $(VENV)/.installed-dev-$(SUM)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup quickstart check bench soak format
+.PHONY: setup quickstart picture check bench soak format
 .DEFAULT_GOAL := check
 
 setup: $(DEV_STAMP)
@@ -21,6 +21,9 @@ setup: $(DEV_STAMP)
 quickstart: $(USER_STAMP)
 	$(BIN)/smolt study quickstart --out $(OUT)
 	@echo "The report: $(abspath $(OUT))/report.html"
+
+picture:  # docs/report.png from the report of the quickstart
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,1500 --screenshot=docs/report.png file://$(abspath $(OUT))/report.html
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff format --check .

@@ -29,6 +29,7 @@ from smolt.config import (
 from smolt.errors import UserError
 from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, read_items, take, write_items
 from smolt.fitting import Metrics
+from smolt.models import Policy
 from smolt.pairs import make_pairs
 from smolt.preparation import Ground, open_ground
 from smolt.problems import facts, write_problems
@@ -39,11 +40,13 @@ from smolt.runs import Interrupts, Run, atomic_write
 from smolt.runs.jsontext import decode_object
 from smolt.saving import load_policy
 from smolt.statistics import Measure
-from smolt.training import Interrupted, Training, drive, package_versions
+from smolt.training import Interrupted, Training, drive, other_inputs, package_versions
 
 Progress = Callable[[Training, Metrics], None]
 ANSWERS = "evaluation.jsonl"
 MEASURED = ("sft", "dpo", "ppo", "grpo", "best_of_n")
+TRAINED_ONLY = ("pretrain", "reward")
+"""Stages whose models answer no question of the evaluation: the report has their cost, curves and own figures."""
 
 
 def run_study(
@@ -230,9 +233,11 @@ class Study:
             return best_of_n(exam, recipe, policy, ground, self._tell)
         items = take(exam, policy, ground, self._tell)
         baseline = self.recipe.study.baseline
-        if name == baseline:
-            return items
+        if name == baseline or self._ground(baseline, seed).renderer.fingerprint != ground.renderer.fingerprint:
+            return items  # where the two do not share their tokens there is no KL
         reference = load_policy(self.model_path(baseline, seed), ground.precision)
+        if shape_of(reference) != shape_of(policy):
+            return items  # another model altogether: it did not move away from this one
         apart = kl_to(reference, policy, exam, ground)
         return [
             replace(item, kl=apart[index // exam.samples])
@@ -245,7 +250,7 @@ class Study:
         """Everything the report is generated from."""
         seeds = self.recipe.study.seeds
         arms = [self._arm(name) for name in self.arms()]
-        arms += [self._arm(section.name) for section in self.recipe.sections if section.recipe.stage == "reward"]
+        arms += [self._arm(section.name) for section in self.recipe.sections if section.recipe.stage in TRAINED_ONLY]
         judged = any(item.correct is not None for arm in arms for item in arm.items)
         events = [
             f"{arm.name}, update {row['step']}: {event}"
@@ -264,10 +269,16 @@ class Study:
                 "versions": package_versions(),
                 "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
                 "seeds": list(seeds),
+                "test": self._test_hashes(),
             },
             events=events,
             notes=[],
         )
+
+    def _test_hashes(self) -> dict[str, str]:
+        """SHA-256 of what the arms were measured with, by field: the questions, a scorer."""
+        settings = with_directories(self.recipe.study, self.folders(self.recipe.study.seeds[0]))
+        return other_inputs({"study": settings.model_dump(mode="json")})
 
     def _arm(self, name: str) -> Arm:
         section, seeds = self.section(name), self.recipe.study.seeds
@@ -303,7 +314,7 @@ class Study:
                 "tokens": float(sum(row.get("tokens", 0) for row in rows)),
                 "peak_memory": float(max(result["peak_memory"] for result in results)),
             },
-            facts=results[0].get("facts", {}),
+            facts=results[0].get("facts", {}) | hashes(self.folder(name, seeds[0])),
             extra_measures=held_out_measures(results[0]),
             role=self._role(section),
         )
@@ -311,10 +322,24 @@ class Study:
     def _role(self, section: Section) -> Any:
         if section.name == self.recipe.study.baseline:
             return "baseline"
-        if section.recipe.stage == "reward":
+        if section.recipe.stage in TRAINED_ONLY:
             return "component"
         like = isinstance(section.recipe, SFTRecipe) and section.recipe.budget.like
         return "control" if like else "candidate"
+
+
+def hashes(folder: Path) -> dict[str, Any]:
+    """From a section's manifest: SHA-256 of its data, of the model it began from, and of template and tokenizer."""
+    path = folder / "manifest.json"
+    manifest = decode_object(path.read_bytes(), str(path)) if path.is_file() else {}
+    found = {"data": manifest.get("data"), "model": manifest.get("model"), "template": manifest.get("renderer")}
+    return {"sha256": {name: value for name, value in found.items() if value}}
+
+
+def shape_of(policy: Policy) -> tuple[int, int]:
+    """Width and depth of a policy's network."""
+    config = policy.trunk.network.config
+    return int(config.hidden_size), int(config.num_hidden_layers)
 
 
 def held_out_measures(result: Mapping[str, Any]) -> dict[str, Measure]:

@@ -1,5 +1,6 @@
 """A whole study through the command line: its report, its second start, a kill in the middle, several seeds."""
 
+import hashlib
 import json
 import os
 import signal
@@ -70,6 +71,20 @@ def test_the_report_keeps_the_contract(finished: Path) -> None:
         values = [found["arms"][entry[side]][entry["metric"]]["value"] for side in ("b", "a")]
         assert entry["difference"] == pytest.approx(values[0] - values[1], abs=1e-12)
     assert found["arms"]["reward"]["held-out accuracy"]["n"] > 0
+    assert {"sft", "dpo", "ppo", "grpo", "reward", "pretrain"} <= set(found["cost"])
+    assert set(found["provenance"]["test"]) == {"study.test.path"}
+
+
+def test_the_record_says_what_was_learned_from(finished: Path) -> None:
+    """SHA-256 of each trained section's data, of the model it began from, of template and tokenizer; its parameters."""
+    record = json.loads((finished / "record.json").read_text())
+    facts = {arm["name"]: arm["facts"] for arm in record["arms"] if arm["stage"] in ("sft", "dpo", "ppo", "grpo")}
+    for found in facts.values():
+        assert {"data", "model", "template"} == set(found["sha256"])
+        assert found["parameters"] == facts["sft"]["parameters"]
+    assert len({found["sha256"]["template"] for found in facts.values()}) == 1
+    digest = hashlib.sha256((finished / "problems" / "test.jsonl").read_bytes()).hexdigest()
+    assert record["provenance"]["test"] == {"study.test.path": digest}
 
 
 def test_every_section_left_its_run(finished: Path) -> None:
@@ -203,9 +218,14 @@ def test_each_seed_has_its_directories(tmp_path: Path) -> None:
         assert [item.seed for item in read_items(folder / "grpo" / "evaluation.jsonl")] == [seed] * 6
     assert len(weights) == 2
     record = json.loads((tmp_path / "out" / "record.json").read_text())
-    for arm in record["arms"]:
+    answering = [arm for arm in record["arms"] if arm["role"] != "component"]
+    assert [arm["name"] for arm in record["arms"]] == ["sft", "grpo", "pretrain"]
+    for arm in answering:
         assert sorted(item["seed"] for item in arm["items"]) == [0] * 6 + [1] * 6
-    assert report(tmp_path / "out")["arms"]["grpo"]["accuracy"]["n"] in (6, 12)
+    found = report(tmp_path / "out")
+    assert found["arms"]["grpo"]["accuracy"]["n"] in (6, 12)
+    by_run = {entry["b"]: [seed for seed, _ in entry["by_run"]] for entry in found["runs"]}
+    assert by_run == {"grpo": [0, 1]}
 
 
 def test_answers_with_strange_line_ends_come_back(tmp_path: Path) -> None:

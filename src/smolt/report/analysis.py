@@ -56,7 +56,7 @@ def analyse(record: StudyRecord) -> Analysis:
         length_reward=_length_reward(record),
         best=_best(record, comparisons, headline),
         runs=runs,
-        summary=verdicts.summary(compared),
+        summary=verdicts.summary(compared, runs),
         verdicts=verdicts.sentences(record, measures, compared, headline, runs),
         caveats=_caveats(record),
     )

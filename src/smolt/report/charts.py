@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.ticker import FuncFormatter
+
 from smolt.panels import Chart, Series
 from smolt.report.drawing import LIGHT, Picture, file_name, label, legend, picture
 
@@ -97,7 +99,9 @@ def _straight(axes: Any, chart: Chart) -> None:
     """The grid, the diagonal and the scale of a chart of points or lines."""
     axes.grid(True, axis="both")
     if chart.log:
-        axes.set_xscale("log")
+        axes.set_xscale("log", subs=(2, 5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if chart.diagonal:
         ends = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
         axes.plot(ends, ends, color=LIGHT.muted, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)

@@ -123,13 +123,16 @@ def _sentences(arms: list[Priced], metric: str) -> list[str]:
     timed = [(arm, arm.seconds) for arm in arms if arm.seconds is not None]
     sized = [(arm, arm.parameters) for arm in arms if arm.parameters is not None]
     sentences = []
-    for known, what, words in ((timed, "time", wording.duration), (sized, "parameters", wording.amount)):
+    for known, what, words in (
+        (timed, "for less time", wording.duration),
+        (sized, "with fewer parameters", wording.amount),
+    ):
         if len({cost for _, cost in known}) > 1:
             kept = sorted(_worth_it(known), key=lambda entry: entry[1])
             listed = ", ".join(
                 f"{arm.name} ({wording.measured(metric, arm.quality)}, {words(cost)})" for arm, cost in kept
             )
-            sentences.append(f"No other arm has as much {metric} for less {what}: {listed}.")
+            sentences.append(f"No other arm has as much {metric} {what}: {listed}.")
     return [*sentences, "These are the values as measured; which of them differ is for the paired tests to say."]
 
 

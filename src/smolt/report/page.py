@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from smolt.panels import Panel
+from smolt.report import runs as training_runs
 from smolt.report import tables, wording
 from smolt.report.analysis import Analysis
 from smolt.report.drawing import DARK, LIGHT, Picture
@@ -55,6 +56,8 @@ def _shown(
     metrics = [metric for metric in METRICS if any(metric in found for found in analysis.measures.values())]
     metrics.sort(key=lambda metric: metric != analysis.headline)
     reach = tables.arm_axis(analysis, metrics[0]) if metrics else (0.0, 1.0)
+    tested = {entry.comparison.sentence for entry in analysis.comparisons}
+    repeated = {training_runs.sentence(entry) for entry in analysis.runs}  # the panel on training runs has them
     facts = {name: value for name, value in record.provenance.items() if name != "recipe"}
     recipe = record.provenance.get("recipe")
     views = [_panel(panel, pictures.panels.get(panel.name, [])) for panel in panels]
@@ -64,7 +67,8 @@ def _shown(
         "analysis": analysis,
         "places": arm_places(record),
         "several_runs": any(len(seeds(arm)) > 1 for arm in record.arms),
-        "verdicts": [claim_and_facts(sentence) for sentence in analysis.verdicts],
+        "tests": [claim_and_facts(sentence) for sentence in analysis.verdicts if sentence in tested],
+        "remarks": [sentence for sentence in analysis.verdicts if sentence not in tested | repeated],
         "warnings": [(panel.name, panel.title, warning) for panel in panels for warning in panel.warnings],
         "facts": _facts(record, analysis),
         "costs": tables.cost_rows(record),

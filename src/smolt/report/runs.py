@@ -4,13 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 from smolt.panels import Chart, Panel, Series, Table
 from smolt.report import wording
 from smolt.report.pairing import RATES, Pair, baseline_of, of_role, paired, rated, rating, seeds
 from smolt.report.records import Arm, StudyRecord
-from smolt.statistics import Comparison, Measure, compare_binary, compare_scores, format_difference
+from smolt.statistics import Comparison, Measure, compare_binary, compare_scores, format_difference, over_seeds
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,6 @@ def over_runs(record: StudyRecord, metric: str) -> list[Runs]:
         return []
     found = [_against(baseline, arm, metric) for arm in of_role(record, "candidate", "control")]
     return [runs for runs in found if runs is not None]
-
-
-def mean_over_runs(values: Sequence[float]) -> Measure | None:
-    """The mean of one number a run with Student's t interval over runs; no interval for one run, None for none."""
-    count = len(values)
-    if count == 0:
-        return None
-    value = math.fsum(values) / count
-    if count == 1:
-        return Measure(value, None, None, 1, "one run")
-    spread = math.sqrt(math.fsum((entry - value) ** 2 for entry in values) / (count - 1))
-    half = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
-    return Measure(value, value - half, value + half, count, "t over runs")
 
 
 def sentence(runs: Runs) -> str:
@@ -82,7 +67,7 @@ def panel(record: StudyRecord, metric: str, runs: Sequence[Runs]) -> Panel | Non
         columns=("Run", "Difference", "95 % interval", "Wins / regressions", "p", "n"),
         rows=rows,
     )
-    over_seeds = Table(
+    spread_table = Table(
         caption="Spread over training runs: the mean of the runs, the smallest and the largest run.",
         columns=("Arm", "Runs", wording.title(metric), "Smallest run", "Largest run"),
         rows=tuple(spread),
@@ -92,7 +77,7 @@ def panel(record: StudyRecord, metric: str, runs: Sequence[Runs]) -> Panel | Non
         name="seeds",
         title="Training runs",
         sentences=tuple(sentence(entry) for entry in runs),
-        tables=(over_seeds, per_seed),
+        tables=(spread_table, per_seed),
         charts=(_chart(metric, runs),),
     )
 
@@ -107,7 +92,7 @@ def _against(baseline: Arm, arm: Arm, metric: str) -> Runs | None:
         rows = rated(pairs, metric)
         if rows:
             tests.append((other if own else seed, _test(baseline.name, arm.name, metric, rows)))
-    overall = mean_over_runs([test.difference for _, test in tests if test.difference is not None])
+    overall = over_seeds([test.difference for _, test in tests if test.difference is not None])
     if overall is None or len(tests) < 2:
         return None
     return Runs(baseline.name, arm.name, metric, tests, overall)
@@ -130,7 +115,7 @@ def _spread(arm: Arm, metric: str) -> tuple[str, int, Measure, float, float] | N
         if value is not None:
             by_seed.setdefault(item.seed, []).append(value)
     means = [math.fsum(values) / len(values) for _, values in sorted(by_seed.items())]
-    measure = mean_over_runs(means)
+    measure = over_seeds(means)
     return None if measure is None else (arm.name, len(means), measure, min(means), max(means))
 
 

@@ -139,10 +139,10 @@ def comparison_row(compared: Compared, analysis: Analysis) -> dict[str, Any]:
 def counts_text(compared: Compared) -> str:
     """The four counts of a comparison (three where the metric is no rate) in words."""
     comparison = compared.comparison
-    changed = f"{comparison.wins:,} won, {comparison.regressions:,} lost"
+    won, lost = f"{comparison.wins:,} won", f"{comparison.regressions:,} lost"
     if compared.both_right is None:
-        return f"{changed}, {comparison.ties:,} tied"
-    return f"{changed}, both right {compared.both_right:,}, both wrong {comparison.ties - compared.both_right:,}"
+        return f"{won}, {comparison.ties:,} tied, {lost}"
+    return f"{compared.both_right:,} both right, {won}, {lost}, {comparison.ties - compared.both_right:,} both wrong"
 
 
 def _parts(compared: Compared) -> list[dict[str, str]]:

@@ -27,8 +27,11 @@ def sentences(
     return [*tested, *map(training_runs.sentence, runs), "The paired tests resample questions, not training runs."]
 
 
-def summary(compared: Sequence[Compared]) -> list[str]:
-    """What the tests of one metric come to: for each arm compared with, who is higher, who lower, who not shown."""
+def summary(compared: Sequence[Compared], runs: Sequence[Runs]) -> list[str]:
+    """What the tests of one metric come to: for each arm compared with, who is higher, who lower, who not shown.
+
+    Of several training runs, which arms' interval over runs leaves out 0.
+    """
     lines = []
     for a in dict.fromkeys(entry.comparison.a for entry in compared):
         entries = [entry for entry in compared if entry.comparison.a == a]
@@ -42,7 +45,22 @@ def summary(compared: Sequence[Compared]) -> list[str]:
             lines.append(f"Lower {metric} than {a}: {_listed([_sized(entry) for entry in falling])}.")
         if level:
             lines.append(f"No difference in {metric} from {a} could be shown: {_listed(level)}.")
-    return lines
+    return [*lines, *_over_runs(runs)]
+
+
+def _over_runs(runs: Sequence[Runs]) -> list[str]:
+    if not runs:
+        return []
+    first = runs[0]
+    apart = [
+        entry.b
+        for entry in runs
+        if entry.overall.low is not None
+        and entry.overall.high is not None
+        and entry.overall.low * entry.overall.high > 0
+    ]
+    over = f"Over {len(first.by_run)} training runs the interval of the difference from {first.a}"
+    return [f"{over} leaves out 0 for {_listed(apart)}." if apart else f"{over} holds 0 for every arm."]
 
 
 def _direction(entry: Compared) -> int:

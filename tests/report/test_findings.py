@@ -1,0 +1,217 @@
+"""What the report finds by itself: the frontier, size and cost, verbosity, parts, training runs, the four ways."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from scipy import stats
+
+from smolt.panels import Chart, Panel, Series, Table
+from smolt.report import Arm, StudyRecord, choice, components, frontier, runs, sections, tables, verbosity
+from smolt.report.analysis import analyse
+from smolt.report.charts import draw
+from smolt.statistics import Measure, compare_counts
+from tests.report.records import item, judged, rich, study
+
+
+def found(record: StudyRecord) -> dict[str, Panel]:
+    return {panel.name: panel for panel in sections.findings(record, analyse(record))}
+
+
+def test_the_bound_of_best_of_n() -> None:
+    """log 4 - 3/4 and log 2 - 1/2; best of 1 is the policy itself."""
+    assert frontier.bound(4) == pytest.approx(0.6362943611198906, abs=1e-15)
+    assert frontier.bound(2) == pytest.approx(0.1931471805599453, abs=1e-15)
+    assert frontier.bound(1) == 0.0
+
+
+def test_the_frontier_places_arms_by_root_kl() -> None:
+    """KL 4 nats stands at 2; best-of-4 at the root of its bound, on a line from the baseline; a KL below 0 at 0."""
+    near = replace(judged("near", "1100"), items=[replace(entry, kl=-0.1) for entry in judged("near", "1100").items])
+    far = replace(judged("far", "1110"), items=[replace(entry, kl=4.0) for entry in judged("far", "1110").items])
+    best = replace(judged("best", "1111"), stage="best_of_n", parent="sft", facts={"n": 4})
+    record = study(judged("sft", "1000"), near, far, best)
+    panel = frontier.panel(record, analyse(record))
+    assert panel is not None
+    series = {entry.name: entry for entry in panel.charts[0].series}
+    assert (series["far"].x, series["far"].y) == ((2.0,), (75.0,))
+    assert series["near"].x == (0.0,)
+    assert series["best, at its bound"].x == (0.0, math.sqrt(math.log(4) - 0.75))
+    assert series["best, at its bound"].y == (25.0, 100.0)
+    assert [row[0] for row in panel.tables[0].rows] == ["near", "sft", "best", "far"]
+    assert panel.sentences[0].endswith("near (50.0 % at −0.100 nats), best (100.0 % at 0.636 nats).")
+
+
+def test_no_kl_no_frontier() -> None:
+    record = study(judged("sft", "10"), judged("dpo", "11"))
+    assert frontier.panel(record, analyse(record)) is None
+
+
+def test_the_course_needs_held_out_rewards_of_all() -> None:
+    """Where one run has no dev reward, all are drawn by their training reward."""
+    rows = [{"step": step, "kl": float(step), "reward": 1.0, "dev/reward": 2.0} for step in (1, 4)]
+    plain = [{name: value for name, value in row.items() if name != "dev/reward"} for row in rows]
+    arms = [replace(judged(name, "10"), curve=rows) for name in ("ppo", "grpo")]
+    arms = [replace(arm, items=[replace(entry, kl=1.0) for entry in arm.items]) for arm in arms]
+    for second, title, value in (
+        (arms[1], "held-out reward", 2.0),
+        (replace(arms[1], curve=plain), "training reward", 1.0),
+    ):
+        record = study(judged("sft", "10"), arms[0], second)
+        panel = frontier.panel(record, analyse(record))
+        assert panel is not None
+        course = panel.charts[1]
+        assert (course.y, course.series[0].x, course.series[0].y) == (title, (1.0, 2.0), (value, value))
+
+
+def test_a_person_can_choose_by_cost() -> None:
+    """small 50 % for 10 s, large 75 % for 10 + 30 s, waste 50 % for 90 s: waste is not worth its time."""
+    small = judged("small", "1100", cost={"seconds": 10.0, "peak_memory": 2.0**20}, facts={"parameters": 1000})
+    large = judged(
+        "large", "1110", cost={"seconds": 30.0, "peak_memory": 2.0**22}, facts={"parameters": 9000}, parent="small"
+    )
+    waste = judged("waste", "0011", cost={"seconds": 90.0}, facts={"parameters": 9000})
+    record = study(small, large, waste, baseline="small")
+    panel = choice.panel(record, analyse(record))
+    assert panel is not None
+    assert panel.sentences[:2] == (
+        "No other arm has as much accuracy for less time: small (50.0 %, 10.0 s), large (75.0 %, 40.0 s).",
+        "No other arm has as much accuracy with fewer parameters: small (50.0 %, 1,000), large (75.0 %, 9,000).",
+    )
+    assert [chart.name for chart in panel.charts] == ["time", "memory", "parameters"]
+    assert [entry.x for entry in panel.charts[1].series] == [(1.0,), (4.0,)]
+    assert [chart.log for chart in panel.charts] == [True, False, True]
+
+
+def test_equal_costs_leave_nothing_to_choose() -> None:
+    arms = [judged(name, "10", cost={"seconds": 10.0}, facts={"parameters": 5}) for name in ("sft", "dpo")]
+    record = study(*arms)
+    assert choice.panel(record, analyse(record)) is None
+
+
+def test_parts_that_never_or_always_fire() -> None:
+    """polite is 0 on all 40 answers, format 1 on all; right fires on half, so neither alarm is raised for it."""
+    parts = [{"polite": 0.0, "format": 1.0, "right": float(number % 2)} for number in range(20)]
+    arms = [
+        Arm(name, "sft", items=[item(n, reward=1.0, components=parts[n]) for n in range(20)]) for name in ("sft", "dpo")
+    ]
+    record = study(*arms)
+    panel = components.panel(record, analyse(record))
+    assert panel is not None
+    assert panel.warnings == ("polite never fired: 0 on all 40 answers, so it rewarded nothing.",)
+    assert panel.sentences == ("format is saturated: 1 on 40 of 40 answers, so it cannot tell answers apart.",)
+    share = panel.tables[1].rows[2][1]
+    assert isinstance(share, Measure)
+    assert (panel.tables[1].rows[2][0], share.value, share.n) == ("right", 0.5, 20)
+
+
+def test_a_handful_of_answers_saturates_nothing() -> None:
+    arms = [Arm(name, "sft", items=[item(n, components={"format": 1.0}) for n in range(4)]) for name in ("sft", "dpo")]
+    panel = components.panel(study(*arms), analyse(study(*arms)))
+    assert panel is not None
+    assert (panel.sentences, panel.warnings) == ((), ())
+
+
+def test_length_is_compared_in_pairs() -> None:
+    """dpo's answers are 3 tokens longer, each of them, so the interval is a point; the reward follows length."""
+    first = Arm("sft", "sft", items=[item(n, n % 2 == 0, float(n)) for n in range(30)])
+    second = Arm("dpo", "dpo", items=[item(n, n % 2 == 0, float(n), tokens=13 + n) for n in range(30)])
+    panel = verbosity.panel(study(first, second), analyse(study(first, second)))
+    assert panel is not None
+    assert panel.sentences[0] == (
+        "dpo's answers are longer than sft's by 3.00 tokens (95 % interval +3.00 to +3.00, n = 30)."
+    )
+    assert panel.sentences[1].startswith("Among sft's answers longer ones have more reward: r = 1.00")
+    assert [chart.kind for chart in panel.charts] == ["points", "bars"]
+
+
+def test_a_reward_of_few_values_is_drawn_by_fifths_of_length() -> None:
+    """20 answers, the longer half rewarded: fifths of 4 answers have means 0, 0, 0.5, 1, 1."""
+    arm = Arm("sft", "sft", items=[item(n, reward=float(n >= 10)) for n in range(20)])
+    panel = verbosity.panel(study(arm), analyse(study(arm)))
+    assert panel is not None
+    assert panel.charts[0].series[0].y == (0.0, 0.0, 0.5, 1.0, 1.0)
+    assert panel.charts[0].series[0].x == (11.5, 15.5, 19.5, 23.5, 27.5)
+
+
+def test_runs_are_tested_one_by_one_and_together() -> None:
+    """Two arms trained at seeds 0, 1, 2: the paired test of each, and Student's interval over the three differences."""
+    record = rich()
+    panel = found(record)["seeds"]
+    analysis = analyse(record)
+    entry = next(entry for entry in analysis.runs if entry.b == "ppo")
+    arms = {arm.name: arm for arm in record.arms}
+    differences = []
+    for seed, test in entry.by_run:
+        right = {name: [i.correct is True for i in arms[name].items if i.seed == seed] for name in ("sft", "ppo")}
+        pairs = list(zip(right["sft"], right["ppo"], strict=True))
+        wins, losses = sum(b and not a for a, b in pairs), sum(a and not b for a, b in pairs)
+        expected = compare_counts("sft", "ppo", "accuracy", wins, losses, 120)
+        assert (test.wins, test.regressions, test.p_value) == (wins, losses, expected.p_value)
+        differences.append((wins - losses) / 120)
+    low, high = stats.t.interval(0.95, 2, loc=sum(differences) / 3, scale=stats.sem(differences))
+    assert (entry.overall.low, entry.overall.high) == pytest.approx((low, high), abs=1e-12)
+    assert entry.overall.n == 3
+    assert len(panel.tables[1].rows) == 6 * 3
+    assert analysis.verdicts[-1] == "The paired tests resample questions, not training runs."
+    assert any(
+        line.startswith("Over 3 training runs the interval of the difference from sft") for line in analysis.summary
+    )
+
+
+def test_one_run_has_no_panel_of_runs() -> None:
+    record = rich((0,))
+    assert "seeds" not in found(record)
+    assert analyse(record).verdicts[-1].endswith("one training run per arm: run-to-run variation was not measured.")
+    assert runs.over_runs(record, "accuracy") == []
+
+
+def test_the_four_ways_add_up() -> None:
+    """Of 8: 1 both right, 3 wins, 1 regression, 3 both wrong; the bar is cut at 12.5, 50 and 62.5 percent."""
+    analysis = analyse(study(judged("sft", "11000000"), judged("dpo", "10111000")))
+    compared = analysis.comparisons[0]
+    row = tables.comparison_row(compared, analysis)
+    assert row["counts"] == "1 both right, 3 won, 1 lost, 3 both wrong"
+    assert [(part["name"], part["start"], part["width"]) for part in row["parts"]] == [
+        ("both", "0.00%", "12.50%"),
+        ("win", "12.50%", "37.50%"),
+        ("loss", "50.00%", "12.50%"),
+        ("neither", "62.50%", "37.50%"),
+    ]
+
+
+def test_the_summary_is_what_the_tests_say() -> None:
+    """20 wins and no regression in 40 are shown; the arm without any difference is listed as not shown."""
+    arms = [judged("sft", "0" * 40), judged("dpo", "1" * 20 + "0" * 20), judged("ppo", "1" + "0" * 39)]
+    assert analyse(study(*arms)).summary == [
+        "Higher accuracy than sft: dpo (+50.00 points).",
+        "No difference in accuracy from sft could be shown: ppo.",
+    ]
+
+
+def test_panels_get_names_of_their_own() -> None:
+    """Two of one name and one of signs alone: an anchor and a file name for each; an empty panel is left out."""
+    panels = [Panel(name, "t", sentences=("s",)) for name in ("verbosity", "a b/../c", "a b/../c", "\u202e")]
+    record = study(judged("sft", "10"), panels=[*panels, Panel("empty", "nothing")])
+    names = [panel.name for panel in sections.findings(record, analyse(record))]
+    assert names == ["verbosity", "verbosity-2", "a-b-c", "a-b-c-2", "panel"]
+
+
+def test_a_chart_without_numbers_is_no_picture() -> None:
+    series = Series("s", (0.0, 1.0), (float("nan"), float("inf")))
+    assert draw(Chart("c", "", "lines", "x", "y", (series,)), "p", {}) is None
+    assert draw(Chart("c", "", "points", "x", "y", ()), "p", {}) is None
+
+
+def test_a_table_says_once_what_all_numbers_share() -> None:
+    """One n goes into the caption; two are written beside their numbers; percent for a rate; None is `none`."""
+    one = Table(
+        "Of pairs.", ("Arm", "Rate"), (("sft", Measure(0.5, 0.4, 0.6, 100, "Wilson")), ("dpo", None)), rate=True
+    )
+    view = tables.panel_table(one)
+    assert view["caption"] == "Of pairs. n\u00a0=\u00a0100. Intervals: Wilson."
+    assert [(cell.value, cell.interval) for cell in view["rows"][0]] == [("sft", ""), ("50.0 %", "40.0 to 60.0")]
+    assert view["rows"][1][1].value == "none"
+    assert [column["numeric"] for column in view["columns"]] == [False, True]
+    two = replace(one, rows=(*one.rows, ("ppo", Measure(0.5, 0.4, 0.6, 90, "Wilson"))))
+    assert tables.panel_table(two)["rows"][2][1].interval == "40.0 to 60.0, n 90"
