@@ -23,7 +23,7 @@ quickstart: $(USER_STAMP)
 	@echo "The report: $(abspath $(OUT))/report.html"
 
 picture:  # docs/report.png from the report of the quickstart
-	chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,1500 --screenshot=docs/report.png file://$(abspath $(OUT))/report.html
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1120,1500 --screenshot=docs/report.png file://$(abspath $(OUT))/report.html
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff format --check .

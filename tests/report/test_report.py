@@ -336,3 +336,30 @@ def test_impossible_records_are_refused(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text('{"name": "x", "arms": [{"name": "sft"}]}')
     with pytest.raises(UserError, match=r"record\.json: arms\.0\.stage"):
         read_record(tmp_path)
+
+
+def test_an_older_record_is_still_read(tmp_path: Path) -> None:
+    """Without panels, parts, seeds, KL and roles, which later versions added: the defaults stand in, and it renders."""
+    answer = {
+        "question_id": "q",
+        "question": "1 + 1?",
+        "kind": "",
+        "answer": "2",
+        "tokens": 2,
+        "stopped": True,
+        "correct": True,
+    }
+    old = {"name": "old", "arms": [{"name": "sft", "stage": "sft", "items": [answer]}], "baseline": "sft"}
+    (tmp_path / "record.json").write_text(json.dumps(old))
+    record = rewrite_report(tmp_path)
+    assert (record.panels, record.arms[0].role, record.arms[0].items[0].seed) == ([], "candidate", 0)
+    headings = re.findall("<h2>(.*?)</h2>", (tmp_path / "report.html").read_text())
+    assert headings == ["Arms", "Verbosity", "Answers side by side"]
+
+
+def test_a_minus_is_a_minus(tmp_path: Path) -> None:
+    """A loss of 100 points is announced with a true minus on the page, with a plain one where scripts read."""
+    write_report(tmp_path, study(judged("sft", "1" * 20), judged("dpo", "0" * 20)))
+    assert "Lower accuracy than sft: dpo (\u2212100.00 points)." in (tmp_path / "report.html").read_text()
+    summary = json.loads((tmp_path / "report.json").read_text())["summary"]
+    assert summary == ["Lower accuracy than sft: dpo (-100.00 points)."]

@@ -67,6 +67,7 @@ def _shown(
         "analysis": analysis,
         "places": arm_places(record),
         "several_runs": any(len(seeds(arm)) > 1 for arm in record.arms),
+        "summary": [sentence.replace("(-", "(\u2212") for sentence in analysis.summary],
         "tests": [claim_and_facts(sentence) for sentence in analysis.verdicts if sentence in tested],
         "remarks": [sentence for sentence in analysis.verdicts if sentence not in tested | repeated],
         "warnings": [(panel.name, panel.title, warning) for panel in panels for warning in panel.warnings],
