@@ -6,6 +6,7 @@ from smolt.config import RewardMix, RewardPart
 from smolt.directories import locate
 from smolt.errors import UserError
 from smolt.groups import from_answers, without_gradient
+from smolt.judges import judge_reward
 from smolt.preparation import window_of
 from smolt.records import Answer, Question, Score
 from smolt.rendering import load_renderer
@@ -19,7 +20,12 @@ MEMORY = 2.0  # GiB for one forward of scoring
 
 def mixed_reward(mix: RewardMix, precision: Precision) -> Reward:
     """The reward a recipe asks for, its reward models loaded at `precision`."""
-    return build_reward(mix.parts, model_reward=lambda part: learned_reward(part, precision), cap=mix.cap)
+    return build_reward(
+        mix.parts,
+        model_reward=lambda part: learned_reward(part, precision),
+        judge_reward=lambda part: judge_reward(part, precision),
+        cap=mix.cap,
+    )
 
 
 def learned_reward(part: RewardPart, precision: Precision) -> Reward:

@@ -4,10 +4,18 @@ An audit, a scenario suite or a judge's card says what it found as one Panel; ho
 A Panel is plain data, so it is kept in the study's record and the report can be written again from it.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
+from smolt.runs.files import atomic_write
 from smolt.statistics import Measure
+
+FILE = "panels.json"
 
 Cell = str | int | float | Measure | None
 """A number with an interval where there is one; None is shown as "none"."""
@@ -84,3 +92,26 @@ class Panel:
     warnings: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
+
+
+_PANELS = TypeAdapter(list[Panel])
+
+
+def write_panels(folder: Path, panels: Sequence[Panel]) -> None:
+    """Leave findings beside what they are about, so that a study's report can show them.
+
+    Raises:
+        StorageError: the disk is full or failing; an earlier file is intact.
+    """
+    rows = [asdict(panel) for panel in panels]
+    atomic_write(folder / FILE, json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def read_panels(folder: Path) -> list[Panel]:
+    """What `write_panels` left there, nothing where it left nothing.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / FILE
+    return _PANELS.validate_json(path.read_bytes()) if path.is_file() else []

@@ -31,6 +31,7 @@ from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, read_items, take
 from smolt.fitting import Metrics
 from smolt.models import Policy
 from smolt.pairs import make_pairs
+from smolt.panels import Panel, read_panels
 from smolt.preparation import Ground, open_ground
 from smolt.problems import facts, write_problems
 from smolt.records import Source, load
@@ -273,12 +274,17 @@ class Study:
             },
             events=events,
             notes=[],
+            panels=[panel for section in self.recipe.sections for panel in self._panels(section.name)],
         )
 
     def _test_hashes(self) -> dict[str, str]:
         """SHA-256 of what the arms were measured with, by field: the questions, a scorer."""
         settings = with_directories(self.recipe.study, self.folders(self.recipe.study.seeds[0]))
         return other_inputs({"study": settings.model_dump(mode="json")})
+
+    def _panels(self, name: str) -> list[Panel]:
+        """What audits found in a section, with the first seed."""
+        return read_panels(self.folder(name, self.recipe.study.seeds[0]))
 
     def _arm(self, name: str) -> Arm:
         section, seeds = self.section(name), self.recipe.study.seeds

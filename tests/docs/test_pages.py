@@ -69,7 +69,7 @@ def _formats() -> list[list[str]]:
 def test_the_rewards_are_those_that_are_built() -> None:
     """Every rule with all its options, and what is no rule."""
     rows = {name: options for name, _, options, _ in table(DOCS / "rewards.md", "name")}
-    assert set(rows) == {*RULES, "python", "model"}
+    assert set(rows) == {*RULES, "python", "model", "judge"}
     for name, rule in RULES.items():
         assert re.findall(r"`(\w+)`", f"`{rows[name]}`".replace("``", "`")) == list(inspect.signature(rule).parameters)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli import doctor, labels, models, recipes, training
+from smolt.cli import doctor, judging, labels, models, recipes, training
 
 app = typer.Typer(
     name="smolt",
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 training.register(app)
 models.register(app)
+app.command("judge")(judging.judge)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(labels.app, name="label")

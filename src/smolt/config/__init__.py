@@ -17,6 +17,7 @@ from smolt.config.blocks import (
     Save,
     Watch,
 )
+from smolt.config.judges import Endpoint, Judging
 from smolt.config.loading import STAGES, find_recipe, load_recipe, make_block, make_recipe, recipe_hash, shipped_recipes
 from smolt.config.recipes import (
     GAE,
@@ -61,9 +62,11 @@ __all__ = [
     "Critic",
     "DPORecipe",
     "Data",
+    "Endpoint",
     "EvaluationSampling",
     "GRPORecipe",
     "Inner",
+    "Judging",
     "LoRA",
     "LossKL",
     "Machine",

@@ -293,10 +293,11 @@ class RewardPart(Block):
 
     name: str = Field(
         min_length=1,
-        description="gsm8k, format, sentiment, length, exact_words, constraints, refusal, empathy, model, python",
+        description="gsm8k, format, sentiment, length, exact_words, constraints, refusal, empathy, model, judge "
+        "or python",
     )
     weight: Float = Field(default=1.0, description="factor on this part's score")
-    path: PathText | None = Field(default=None, description="model: its directory; python: file.py:function")
+    path: PathText | None = Field(default=None, description="model, judge: its directory; python: file.py:function")
     options: dict[str, Any] = Field(default_factory=dict, description="the rater's own settings")
 
     @model_validator(mode="before")

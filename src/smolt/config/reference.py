@@ -101,11 +101,11 @@ def reference_page() -> str:
 
 
 def _example(recipe: type[BaseModel]) -> BaseModel:
-    return recipe.model_validate({name: text for name, text in EXAMPLE.items() if _is_needed(recipe, name)})
-
-
-def _is_needed(recipe: type[BaseModel], name: str) -> bool:
-    return name in recipe.model_fields and recipe.model_fields[name].is_required()
+    """A recipe with every default; where one of two fields must be given, its default is shown all the same."""
+    fields = {name: recipe.model_fields[name] for name in EXAMPLE if name in recipe.model_fields}
+    needed = {name for name, field in fields.items() if field.is_required() or name == "reward"}
+    made = recipe.model_validate({name: EXAMPLE[name] for name in needed})
+    return made.model_copy(update={name: fields[name].default for name in needed if not fields[name].is_required()})
 
 
 def _section(title: str, recipe: type[BaseModel], entries: list[FieldEntry]) -> str:

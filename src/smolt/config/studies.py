@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from smolt.config.blocks import Block, Data, EvaluationSampling, Float, Int, LoRA, Model, PathText, RewardMix, Sampling
+from smolt.config.judges import Judging
 from smolt.config.recipes import (
     DPORecipe,
     GRPORecipe,
@@ -18,7 +19,7 @@ from smolt.config.recipes import (
 
 
 class PairsRecipe(Block):
-    """Preferences from a policy's own answers, labelled by a rule, a verifier or a reward model."""
+    """Preferences from a policy's own answers, labelled by a reward (the best over the worst) or by a judge."""
 
     stage: Literal["pairs"] = "pairs"
     name: Name = Field(default="pairs", description="name of the run")
@@ -27,8 +28,24 @@ class PairsRecipe(Block):
     data: Data = Field(description="questions")
     samples: Int = Field(default=4, ge=2, description="answers per question")
     sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
-    reward: RewardMix = Field(description="who judges: the best and the worst answer become a pair")
+    reward: RewardMix | None = Field(
+        default=None, description="who rates: the best and the worst answer to a question become a pair"
+    )
+    judge: Judging | None = Field(
+        default=None, description="or who judges: answers two by two, each pair in both orders, with soft weights"
+    )
+    gold: RewardMix | None = Field(
+        default=None, description="a reward the judge's audit compares it with; never a label"
+    )
     limit: Int | None = Field(default=None, ge=1, description="at most so many pairs")
+
+    @model_validator(mode="after")
+    def _one_labeller(self) -> "PairsRecipe":
+        if (self.reward is None) == (self.judge is None):
+            raise ValueError("give exactly one of reward (who rates) and judge (who judges)")
+        if self.gold is not None and self.judge is None:
+            raise ValueError("gold audits a judge; give a judge or remove gold")
+        return self
 
 
 class BestOfNRecipe(Block):

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from smolt.config import RewardPart
@@ -28,13 +28,15 @@ RULES: dict[str, Callable[..., Reward]] = {
 }
 """Name in a recipe -> factory; the part's options are the factory's arguments."""
 
-NAMES = (*RULES, "python", "model")
+LOADED = ("model", "judge")
+NAMES = (*RULES, "python", *LOADED)
 
 
 def build_reward(
     parts: Sequence[RewardPart],
     *,
     model_reward: Callable[[RewardPart], Reward] | None = None,
+    judge_reward: Callable[[RewardPart], Reward] | None = None,
     cap: float | None = None,
 ) -> Reward:
     """The reward a recipe asks for (see mix.mix for its components).
@@ -42,6 +44,7 @@ def build_reward(
     Args:
         parts: the recipe's parts; a second part of one name is shown as "name_2".
         model_reward: builds the parts "model" (it has the precision); None when there is no such thing here.
+        judge_reward: builds the parts "judge", likewise.
         cap: the sum is clipped to [-cap, cap].
 
     Raises:
@@ -52,15 +55,16 @@ def build_reward(
     for part in parts:
         seen[part.name] += 1
         label = part.name if seen[part.name] == 1 else f"{part.name}_{seen[part.name]}"
-        made.append(Part(label, part.weight, _reward(part, model_reward)))
+        made.append(Part(label, part.weight, _reward(part, {"model": model_reward, "judge": judge_reward})))
     return mix(made, cap)
 
 
-def _reward(part: RewardPart, model_reward: Callable[[RewardPart], Reward] | None) -> Reward:
-    if part.name == "model":
-        if model_reward is None:
+def _reward(part: RewardPart, loaders: Mapping[str, Callable[[RewardPart], Reward] | None]) -> Reward:
+    if part.name in LOADED:
+        load = loaders[part.name]
+        if load is None:
             raise UserError(f"reward {part.name}: no model can be loaded here; use a rule or a python function")
-        return model_reward(part)
+        return load(part)
     if part.name == "python":
         if part.path is None:
             raise UserError('reward python: path: is missing; give "file.py:function"')
