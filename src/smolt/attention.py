@@ -10,12 +10,15 @@ and its first answer are one ordinary causal sequence; every further answer is a
 its context's and its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -26,6 +29,9 @@ NAME = "smolt_packed"
 # Padding inside attention is cheaper than a call up to about this many score entries, or this share of the real ones.
 CALL_COST = 16_384
 PADDING_SHARE = 0.3
+SHORT = 128  # keys up to which plain products beat scaled_dot_product_attention on a CPU, in fp32
+
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -122,9 +128,9 @@ def lay_out(groups: Groups, device: torch.device, with_last: bool) -> Layout:
             which is read AT the stop token, needs it.
     """
     ids: list[Tensor] = []
-    positions: list[Tensor] = []
+    positions: list[Indices] = []
     segments: list[Segment] = []
-    predicting: list[Tensor] = [torch.empty(0, dtype=torch.int64)] * len(groups)
+    predicting: list[Indices] = [np.empty(0, dtype=np.int64)] * len(groups)
     last = [0] * len(groups)
     answers_of: dict[int, list[int]] = {}
     for row, owner in enumerate(groups.owners):
@@ -133,16 +139,15 @@ def lay_out(groups: Groups, device: torch.device, with_last: bool) -> Layout:
     for owner, context in enumerate(groups.contexts):
         start, end = place, place + len(context)
         ids.append(context)
-        positions.append(torch.arange(len(context)))
+        positions.append(np.arange(len(context)))
         place = end
         for number, row in enumerate(answers_of.get(owner, [])):
             answer = groups.answers[row] if with_last else groups.answers[row][:-1]
             first, place = place, place + len(answer)
             ids.append(answer)
-            positions.append(torch.arange(len(context), len(context) + len(answer)))
-            predicting[row] = torch.cat(
-                [torch.tensor([end - 1]), torch.arange(first, first + len(groups.answers[row]) - 1)]
-            )
+            positions.append(np.arange(len(context), len(context) + len(answer)))
+            predicting[row] = np.arange(first - 1, first - 1 + len(groups.answers[row]))
+            predicting[row][0] = end - 1
             last[row] = place - 1
             if number == 0:
                 segments.append(Segment(start, place, (start, start)))
@@ -150,42 +155,37 @@ def lay_out(groups: Groups, device: torch.device, with_last: bool) -> Layout:
                 segments.append(Segment(first, place, (start, end)))
         if owner not in answers_of:
             segments.append(Segment(start, end, (start, start)))
-    return finish(torch.cat(ids), torch.cat(positions), segments, predicting, last if with_last else [], groups, device)
-
-
-def finish(
-    ids: Tensor,
-    positions: Tensor,
-    segments: list[Segment],
-    predicting: list[Tensor],
-    last: list[int],
-    groups: Groups,
-    device: torch.device,
-) -> Layout:
-    """The Layout of a row, from its segments: gather indices of all blocks and where their outputs go back."""
     blocks = [stack(run) for run in runs(segments)]
-    query_index, key_index, output_index = [], [], torch.empty(len(ids), dtype=torch.int64)
-    filled = 0
-    for block in blocks:
-        query_pad, key_pad = torch.arange(block.queries), torch.arange(block.keys)
-        for segment in block.segments:
-            query_index.append(torch.clamp(segment.start + query_pad, max=segment.end - 1))
-            before = segment.shared[1] - segment.shared[0]
-            own = torch.clamp(segment.start + key_pad - before, max=segment.end - 1)
-            key_index.append(torch.where(key_pad < before, segment.shared[0] + key_pad, own))
-            output_index[segment.start : segment.end] = filled + torch.arange(segment.queries)
-            filled += block.queries
+    query_index, key_index, output_index = gather_indices(blocks, place)
+    none = np.empty(0, dtype=np.int64)
     return Layout(
-        ids=ids[None].to(device),
-        positions=positions[None].to(device),
+        ids=torch.cat(ids)[None].to(device),
+        positions=torch.from_numpy(np.concatenate(positions))[None].to(device),
         blocks=blocks,
-        query_index=torch.cat(query_index).to(device),
-        key_index=torch.cat(key_index).to(device),
-        output_index=output_index.to(device),
-        predicting=torch.cat(predicting).to(device) if predicting else torch.empty(0, dtype=torch.int64, device=device),
-        last=torch.tensor(last, dtype=torch.int64, device=device),
+        query_index=torch.from_numpy(query_index).to(device),
+        key_index=torch.from_numpy(key_index).to(device),
+        output_index=torch.from_numpy(output_index).to(device),
+        predicting=torch.from_numpy(np.concatenate([none, *predicting])).to(device),
+        last=torch.tensor(last if with_last else [], dtype=torch.int64, device=device),
         mask=groups.mask.to(device) if len(groups) else torch.empty(0, 0, dtype=torch.bool, device=device),
     )
+
+
+def gather_indices(blocks: Sequence[Block], length: int) -> tuple[Indices, Indices, Indices]:
+    """Rows of the packed tensors that fill all blocks, queries and keys, and each position's place in the outputs."""
+    query_index, key_index, output_index = [], [], np.empty(length, dtype=np.int64)
+    filled = 0
+    for block in blocks:
+        held = np.array([(part.start, part.end, *part.shared) for part in block.segments])
+        start, end, shared, shared_end = (column[:, None] for column in held.T)
+        query, key, before = np.arange(block.queries), np.arange(block.keys), shared_end - shared
+        queries = np.minimum(start + query, end - 1)
+        query_index.append(queries.ravel())
+        key_index.append(np.where(key < before, shared + key, np.minimum(start + key - before, end - 1)).ravel())
+        real = query < end - start
+        output_index[queries[real]] = filled + np.flatnonzero(real.ravel())
+        filled += queries.size
+    return np.concatenate(query_index), np.concatenate(key_index), output_index
 
 
 def runs(segments: Iterable[Segment]) -> Iterable[list[Segment]]:
@@ -272,17 +272,67 @@ def packed_attention(
     for number, (block, q, k, v) in enumerate(pieces):
         b = len(block.segments)
         bias = layout.bias(number, query, sliding_window)
-        attended = scaled_dot_product_attention(
+        attended = attend_block(
             q.view(b, block.queries, *q.shape[1:]).transpose(1, 2),
             k.view(b, block.keys, *k.shape[1:]).transpose(1, 2),
             v.view(b, block.keys, *v.shape[1:]).transpose(1, 2),
-            attn_mask=bias,
-            is_causal=bias is None,
-            scale=scaling,
-            enable_gqa=q.shape[1] != k.shape[1],
+            bias,
+            q.shape[-1] ** -0.5 if scaling is None else scaling,
         )
         outputs.append(attended.transpose(1, 2).reshape(b * block.queries, *q.shape[1:]))
     return torch.cat(outputs).index_select(0, layout.output_index)[None], None
+
+
+def attend_block(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
+    """Attention of one block, [b, heads, q, d] and [b, key heads, k, d] -> [b, heads, q, d].
+
+    Args:
+        query: the block's queries.
+        key: its keys.
+        value: its values.
+        bias: additive [b, 1, q, k]; None is causal order from the top left.
+        scaling: of the scores.
+    """
+    if key.shape[2] <= SHORT and query.device.type == "cpu" and query.dtype == torch.float32:
+        if bias is None:
+            bias = torch.full(query.shape[2:3] * 2, torch.finfo(query.dtype).min).triu_(1)[None, None]
+        apply: Callable[..., Tensor] = _ShortAttention.apply
+        return apply(query, key, value, bias, scaling)
+    return scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=bias,
+        is_causal=bias is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+class _ShortAttention(torch.autograd.Function):
+    """Attention by batched products; the weights are kept for the backward pass, few as they are."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float) -> Tensor:
+        b, heads, q, d = query.shape
+        kinds = key.shape[1]
+        asked = (query * scaling).reshape(b, kinds, -1, d)
+        scores = (asked @ key.transpose(-1, -2)).view(b, kinds, heads // kinds, q, -1).add_(bias[:, :, None])
+        weights = torch.softmax(scores, dim=-1).view(b, kinds, -1, key.shape[2])
+        ctx.save_for_backward(asked, key, value, weights)
+        ctx.scaling = scaling
+        return (weights @ value).view(b, heads, q, d)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        asked, key, value, weights = ctx.saved_tensors
+        grad_outputs = grad.reshape(asked.shape)
+        grad_value = weights.transpose(-1, -2) @ grad_outputs
+        grad_weights = grad_outputs @ value.transpose(-1, -2)
+        grad_scores = grad_weights.sub_((grad_weights * weights).sum(dim=-1, keepdim=True)).mul_(weights)
+        grad_query = (grad_scores @ key).mul_(ctx.scaling).view(grad.shape)
+        return grad_query, grad_scores.transpose(-1, -2) @ asked, grad_value, None, None
 
 
 AttentionInterface.register(NAME, packed_attention)

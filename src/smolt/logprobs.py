@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ENTRIES = 16 * 2**20  # logits computed at a time: 64 MiB in fp32
+CHUNK_ENTRIES = 4 * 2**20  # logits computed at a time: 16 MiB in fp32, which a processor's last cache holds
 
 
 class _ChosenLogprobs(torch.autograd.Function):
@@ -19,37 +19,47 @@ class _ChosenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         logprobs = torch.empty(len(states), dtype=torch.float32, device=states.device)
-        entropy = torch.empty_like(logprobs)
+        entropy, normalizer = torch.empty_like(logprobs), torch.empty_like(logprobs)
         for rows in _chunks(len(states), len(head)):
-            distribution = torch.log_softmax((states[rows] @ head.T).float() / temperature, dim=-1)
-            logprobs[rows] = distribution.gather(1, targets[rows, None])[:, 0]
-            entropy[rows] = -(distribution.exp() * distribution).sum(dim=-1)
-        ctx.save_for_backward(states, head, targets, entropy)
+            logits = _logits(states[rows], head, temperature)
+            distribution = torch.log_softmax(logits, dim=-1)
+            chosen = distribution.gather(1, targets[rows, None])[:, 0]
+            normalizer[rows] = logits.gather(1, targets[rows, None])[:, 0] - chosen
+            logprobs[rows] = chosen
+            chance = torch.exp(distribution, out=logits)
+            entropy[rows] = -(chance[:, None] @ distribution[:, :, None])[:, 0, 0]
+        ctx.save_for_backward(states, head, targets, entropy, normalizer)
         ctx.temperature = temperature
         return logprobs, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        states, head, targets, entropy = ctx.saved_tensors
+    def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+        states, head, targets, entropy, normalizer = ctx.saved_tensors
         needs_states, needs_head = ctx.needs_input_grad[:2]
         grad_states = torch.empty_like(states) if needs_states else None
         grad_head = torch.zeros(head.shape, dtype=torch.float32, device=head.device) if needs_head else None
-        with_entropy = bool(grad_entropy.any())
+        pull = torch.zeros_like(entropy) if grad_logprobs is None else grad_logprobs / ctx.temperature
         for rows in _chunks(len(states), len(head)):
-            distribution = torch.log_softmax((states[rows] @ head.T).float() / ctx.temperature, dim=-1)
-            chance = distribution.exp()
-            grad = -chance * grad_logprobs[rows, None]
-            grad.scatter_add_(1, targets[rows, None], grad_logprobs[rows, None])
-            if with_entropy:
-                grad -= grad_entropy[rows, None] * chance * (distribution + entropy[rows, None])
-            grad = (grad / ctx.temperature).to(states.dtype)
+            distribution = _logits(states[rows], head, ctx.temperature).sub_(normalizer[rows, None])
+            if grad_entropy is None:
+                grad = distribution.exp_().mul_(-pull[rows, None])
+            else:
+                weight = grad_entropy[rows, None] / ctx.temperature
+                grad = distribution.exp() * (-pull[rows, None] - weight * (distribution + entropy[rows, None]))
+            grad = grad.scatter_add_(1, targets[rows, None], pull[rows, None]).to(states.dtype)
             if grad_states is not None:
-                grad_states[rows] = grad @ head
+                torch.mm(grad, head, out=grad_states[rows])
             if grad_head is not None:
                 grad_head += grad.T @ states[rows]
         return grad_states, None if grad_head is None else grad_head.to(head.dtype), None, None
+
+
+def _logits(states: Tensor, head: Tensor, temperature: float) -> Tensor:
+    logits = (states @ head.T).float()
+    return logits if temperature == 1 else logits.div_(temperature)
 
 
 def _chunks(rows: int, vocabulary: int) -> list[slice]:

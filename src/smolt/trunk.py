@@ -22,6 +22,7 @@ from smolt.config import LoRA
 from smolt.decoding import Cache
 from smolt.directories import Located, read_by_library
 from smolt.errors import UserError
+from smolt.fused import packed_states
 from smolt.groups import Groups, from_answers
 from smolt.lean import LeanDecoder
 
@@ -70,7 +71,7 @@ class Trunk:
         peft: the adapter manager, None with full weights.
         packed: whether the packed forward serves this architecture.
         own_head: whether log-probabilities come from our chunked head (else from the network's own logits).
-        lean: whether decoding steps go straight over the weights (else through the network's modules).
+        lean: whether packed forward and decoding step go straight over the layers (else through the network's modules).
         why, why_not_lean: the reason when they are False, for the record.
     """
 
@@ -222,6 +223,8 @@ class Trunk:
     def run(self, layout: "attention.Layout") -> Tensor:
         """The packed forward: hidden states [N, h]."""
         with self.precision.autocast():
+            if self.lean:
+                return packed_states(self.network, layout)
             output = self.backbone(input_ids=layout.ids, position_ids=layout.positions, layout=layout, use_cache=False)
         hidden: Tensor = output.last_hidden_state[0]
         return hidden

@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "rendering": 2,
     "decoding": 2,
     "lean": 2,
+    "fused": 2,
     "attention": 2,
     "models": 2,
     "trunk": 2,
