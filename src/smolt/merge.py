@@ -82,6 +82,21 @@ def merge(path: str, out: Path, dtype: str = "auto", fresh: bool = False) -> dic
     return {**facts, "out": str(out), "status": "complete"}
 
 
+def merged_in_memory(path: str) -> tuple[PreTrainedModel, Renderer]:
+    """A language model as `merge` would write it, in fp32 on the CPU, with its renderer; nothing is written.
+
+    Raises:
+        UserError: `path` holds no language model or a damaged one.
+        SelfCheckError: the merged model does not agree with the adapter model.
+    """
+    located = locate(path)
+    _refuse_strange_keys(located)
+    origin = _open_policy(path, located)
+    network, _ = _merged_network(located, origin)
+    _require_agreement(network, origin)
+    return network, origin.renderer
+
+
 def _earlier(out: Path, located: Located, asked: dict[str, str], fresh: bool) -> dict[str, Any] | None:
     """The facts of the same merge at `out`; None where nothing is there or what is there may be set aside."""
     if out.exists() and not out.is_dir():

@@ -166,7 +166,8 @@ def _refuse(lengths: list[tuple[int, int]], window: int, too_long: str, place: s
         raise UserError(
             f"{place}: {len(lengths)} of {len(lengths) + left} records exceed the window of {window} tokens with their "
             f"answer: records {shown}{' ...' if len(lengths) > SHOWN else ''}. "
-            "Allow shorter answers (max_tokens), or leave these records out, counted: data.too_long=drop in a recipe"
+            "Allow shorter answers (max_tokens), or leave these records out, counted: data.too_long=drop in a recipe, "
+            "--too-long drop of smolt eval"
         )
     if not left:
         raise UserError(f"{place}: no record fits into the window of {window} tokens")

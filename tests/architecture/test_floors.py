@@ -59,6 +59,7 @@ FLOORS: dict[str, int] = {
     "cli": 7,
     "chat": 7,
     "merge": 7,
+    "harness": 7,
     "ui": 7,
 }
 """Part of the house -> floor."""

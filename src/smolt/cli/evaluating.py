@@ -12,6 +12,7 @@ from smolt.cli.outcomes import Outcome, deliver
 from smolt.cli.training import Fresh, Json
 
 if TYPE_CHECKING:
+    from smolt.evaluation import Evaluation
     from smolt.statistics import Measure
 
 TaskName = Annotated[str, typer.Option("--task", help="answers, gsm8k, svamp, problems, preferences or loss.")]
@@ -25,6 +26,9 @@ Longest = Annotated[
 Records = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many records; problems: how many.")]
 TooLong = Annotated[str, typer.Option("--too-long", help="Records that exceed the window: error, or drop (counted).")]
 ShardText = Annotated[str | None, typer.Option("--shard", help="Measure only this part, for example 2/4.")]
+Harness = Annotated[
+    list[str] | None, typer.Option("--lm-eval", metavar="TASK", help="A task of lm-evaluation-harness instead (extra).")
+]
 DataSeed = Annotated[int, typer.Option("--data-seed", help="Of the task problems.")]
 LONGEST_LINE = 110
 
@@ -48,12 +52,33 @@ def evaluate(
     split: Split = None,
     too_long: TooLong = "error",
     data_seed: DataSeed = 0,
+    lm_eval: Harness = None,
     device: Device = "auto",
     dtype: DType = "auto",
     fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
     """Measure a model on questions, pairs or text: each figure with its interval and n."""
+
+    def bridge() -> Outcome:
+        from smolt.errors import UserError
+        from smolt.harness import evaluate_with_harness
+
+        given = {
+            "DATA": data,
+            "--reward": reward,
+            "--shard": shard,
+            "--samples": samples > 1,
+            "--max-tokens": max_tokens,
+        }
+        unused = [name for name, value in given.items() if value]
+        if unused:
+            raise UserError(f"{unused[0]}: is not used with --lm-eval, whose tasks say that themselves; remove it")
+        return outcome(
+            evaluate_with_harness(
+                model, lm_eval or [], out=out, limit=limit, batch=batch, device=device, dtype=dtype, fresh=fresh
+            )
+        )
 
     def work() -> Outcome:
         from smolt.cli.counter import Counter
@@ -82,13 +107,18 @@ def evaluate(
                 dtype=dtype,
                 progress=counter.show,
             )
-        place = "" if found.path is None else f"; the report is {found.path / 'report.html'}"
-        notes = [f"note: {note}" for note in found.notes]
-        if found.too_long:
-            notes.append(f"note: {found.too_long} records exceed the model's window and were left out")
-        return Outcome(found.facts(), "\n".join([f"{found.status}{place}", measures_table(found.measures), *notes]))
+        return outcome(found)
 
-    deliver(work, as_json)
+    deliver(bridge if lm_eval else work, as_json)
+
+
+def outcome(found: "Evaluation") -> Outcome:
+    """What is printed of an evaluation."""
+    place = "" if found.path is None else f"; it is in {found.path}"
+    notes = [f"note: {note}" for note in found.notes]
+    if found.too_long:
+        notes.append(f"note: {found.too_long} records exceed the model's window and were left out")
+    return Outcome(found.facts(), "\n".join([f"{found.status}{place}", measures_table(found.measures), *notes]))
 
 
 def measures_table(measures: Mapping[str, "Measure"]) -> str:

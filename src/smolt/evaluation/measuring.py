@@ -114,6 +114,8 @@ def evaluate(
     chosen = find_task(task)
     if reward is not None and chosen.records != "questions":
         raise UserError(f"reward: the task {task} rates nothing; remove it")
+    if chosen.records != "questions" and (max_tokens is not None or samples > 1 or temperature > 0):
+        raise UserError(f"max_tokens, samples, temperature: the task {task} samples no answers; remove them")
     rated: Any = reward if reward is None or callable(reward) else _mix(reward)
     ground = open_ground(who)
     where = _data(chosen, data, limit, record_format, split, too_long, data_seed)
