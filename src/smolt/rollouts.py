@@ -122,3 +122,10 @@ def check_first_ratio(step: int, metrics: Metrics) -> None:
             f"the ratio before the first step of a rollout is off 1 by {metrics['ratio_error']:.1e} on average: "
             "dropout is on, or old and new log-probabilities come from different forwards"
         )
+
+
+def over_budget(apart: float | None, budget: float | None) -> str | None:
+    """Why a run ends whose sequence KL to the reference (nats an answer) exceeds its budget, or None."""
+    if budget is None or apart is None or apart <= budget:
+        return None
+    return f"KL to the reference {apart:.2f} nats an answer exceeds kl.budget {budget:g}"

@@ -21,9 +21,9 @@ from smolt.models import Policy
 from smolt.numerics import answer_sums, group_advantages, kl, masked_sum, reduce_tokens, surrogate_loss
 from smolt.preparation import in_memory, recipe_for
 from smolt.records import Question
-from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, split_reward
+from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
 from smolt.saving import save_policy
-from smolt.streams import Rollouts
+from smolt.streams import Rollouts, never
 from smolt.training import Plan, Training, seconds_of
 
 
@@ -66,7 +66,8 @@ def grpo(
         total=total,
         seed=checked.seed,
         prepare=preparation,
-        veto=check_first_ratio if preparation.several else lambda step, metrics: None,
+        veto=check_first_ratio if preparation.several else never,
+        observe=lambda metrics: over_budget(metrics.get("kl"), checked.kl.budget),
     )
     probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])
     return Training(

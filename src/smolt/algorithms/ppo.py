@@ -34,7 +34,7 @@ from smolt.numerics import (
 )
 from smolt.preparation import in_memory, recipe_for
 from smolt.records import Question
-from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, split_reward
+from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
 from smolt.saving import load_scorer, save_policy
 from smolt.streams import Rollouts
 from smolt.training import Plan, Training, seconds_of
@@ -168,9 +168,7 @@ class Leash:
         if control.target is not None:
             now = self.state["coefficient"]
             self.state["coefficient"] = adapted_coefficient(now, apart, control.target, control.horizon_gain)
-        if control.budget is not None and apart > control.budget:
-            return f"KL to the reference {apart:.2f} nats an answer exceeds kl.budget {control.budget:g}"
-        return None
+        return over_budget(apart, control.budget)
 
 
 @dataclass

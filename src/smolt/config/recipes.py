@@ -296,6 +296,15 @@ class LossKL(Block):
     estimator: Literal["k2", "k3", "k3_weighted"] = Field(
         default="k2", description="k2 and k3_weighted have the gradient of the reverse KL, plain k3 has not"
     )
+    budget: Float | None = Field(
+        default=None, gt=0, description="the run ends when the KL to the reference, nats an answer, exceeds it"
+    )
+
+    @model_validator(mode="after")
+    def _budget_has_a_reference(self) -> "LossKL":
+        if self.budget is not None and self.beta == 0:
+            raise ValueError("budget needs beta > 0: at 0 no reference is computed")
+        return self
 
 
 class GRPORecipe(Block):
