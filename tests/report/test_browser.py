@@ -108,8 +108,11 @@ frame.addEventListener("load", () => {
   const page = frame.contentDocument;
   const wide = [...page.querySelectorAll("body *")].filter(element =>
     element.getBoundingClientRect().right > 391 && !element.closest(".scroll") && !element.closest("svg"));
-  document.querySelector("#widths").textContent =
-    [page.documentElement.scrollWidth, page.documentElement.clientWidth, wide.length, page.title].join(" ");
+  const shown = outcome => [...page.querySelectorAll(".sample." + outcome)].filter(one => one.offsetHeight > 0).length;
+  const both = [shown("win"), shown("regression")];
+  page.querySelector("#show-win").checked = true;
+  document.querySelector("#widths").textContent = [page.documentElement.scrollWidth,
+    page.documentElement.clientWidth, wide.length, ...both, shown("win"), shown("regression")].join(" ");
 });
 </script></body></html>"""
 
@@ -139,13 +142,14 @@ def test_hostile_text_is_inert(served: tuple[Path, str], tmp_path: Path) -> None
     assert len(done.stdout) < 8_000_000
 
 
-def test_nothing_overflows_a_phone(served: tuple[Path, str], tmp_path: Path) -> None:
-    """390 pixels wide, the page scrolls in one direction only, and no element reaches out of it."""
+def test_a_phone_shows_all_and_the_filter_hides(served: tuple[Path, str], tmp_path: Path) -> None:
+    """390 pixels wide, no element reaches out of the page; 5 wins and 5 regressions, of which `Wins` leaves 5 and 0."""
     done = chromium(tmp_path, "--dump-dom", f"{served[1]}/phone.html")
     found = re.search('<p id="widths">(.*?)</p>', done.stdout, re.DOTALL)
     assert found is not None
-    scroll, client, wide, *_ = found[1].split(" ")
+    scroll, client, wide, *shown = found[1].split(" ")
     assert (scroll, client, wide) == ("390", "390", "0")
+    assert shown == ["5", "5", "5", "0"]
 
 
 def test_it_prints_with_everything_on_it(served: tuple[Path, str], tmp_path: Path) -> None:

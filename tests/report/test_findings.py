@@ -64,6 +64,19 @@ def test_the_course_needs_held_out_rewards_of_all() -> None:
         assert (course.y, course.series[0].x, course.series[0].y) == (title, (1.0, 2.0), (value, value))
 
 
+def test_a_long_course_is_averaged_in_stretches() -> None:
+    """24 updates at KL 1, 2, ...: twelve points, the first at the root of (1 + 2) / 2 with the mean reward of both."""
+    rows = [{"step": step, "kl": float(step), "reward": float(step % 2)} for step in range(1, 25)]
+    ppo = replace(judged("ppo", "10"), curve=rows)
+    ppo = replace(ppo, items=[replace(entry, kl=1.0) for entry in ppo.items])
+    record = study(judged("sft", "10"), ppo)
+    panel = frontier.panel(record, analyse(record))
+    assert panel is not None
+    course = panel.charts[1].series[0]
+    assert (len(course.x), course.x[0], course.x[-1]) == (12, math.sqrt(1.5), math.sqrt(23.5))
+    assert course.y == (0.5,) * 12
+
+
 def test_a_person_can_choose_by_cost() -> None:
     """small 50 % for 10 s, large 75 % for 10 + 30 s, waste 50 % for 90 s: waste is not worth its time."""
     small = judged("small", "1100", cost={"seconds": 10.0, "peak_memory": 2.0**20}, facts={"parameters": 1000})

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from smolt.panels import Chart, Panel, Series, Table
@@ -12,6 +13,7 @@ from smolt.report.pairing import RATES
 from smolt.report.records import Arm, StudyRecord
 from smolt.statistics import Measure
 
+STRETCHES = 12  # points of a run's course; single updates scatter too much to be followed
 Place = tuple[str, Measure, float]
 """Arm, its metric, its KL in nats."""
 
@@ -140,20 +142,26 @@ def _trails(record: StudyRecord) -> tuple[list[tuple[Arm, list[tuple[float, floa
 
 
 def _course_of(curve: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    """(sqrt KL, value) of the rows that have both, neighbours averaged until at most STRETCHES are left."""
     rows = [(row.get("kl"), row.get(name)) for row in curve]
-    return [
-        (_root(float(kl)), float(value))
+    known = [
+        (float(kl), float(value))
         for kl, value in rows
         if isinstance(kl, int | float) and isinstance(value, int | float) and math.isfinite(kl) and math.isfinite(value)
     ]
+    count = min(STRETCHES, len(known))
+    edges = [round(len(known) * part / count) for part in range(count + 1)] if known else []
+    parts = [known[start:end] for start, end in pairwise(edges)]
+    return [(_root(sum(kl for kl, _ in part) / len(part)), sum(y for _, y in part) / len(part)) for part in parts]
 
 
 def _course(trails: Sequence[tuple[Arm, list[tuple[float, float]]]], name: str) -> Chart:
     held_out = name == "dev/reward"
     return Chart(
         name="course",
-        caption=f"{'Held-out' if held_out else 'Training'} reward of each run at the KL it had reached, update by "
-        "update. Good: climbs along one curve; where it bends down, more distance buys less.",
+        caption=f"{'Held-out' if held_out else 'Training'} reward of each run at the KL it had reached, means over "
+        f"at most {STRETCHES} stretches of it. Good: climbs along one curve; where it bends down, more distance buys "
+        "less.",
         kind="lines",
         x="sqrt KL to where the run began, nats per answer",
         y="held-out reward" if held_out else "training reward",
