@@ -3,14 +3,13 @@
 The answers are drawn with counters of their own, so what the training draws later is the same with and without them.
 """
 
-import re
 from dataclasses import asdict
 from typing import Any
 
 from smolt import counters
 from smolt.config import GRPORecipe, PPORecipe
 from smolt.errors import SelfCheckError
-from smolt.panels import Panel
+from smolt.panels import Panel, panel_name
 from smolt.records import Answer, Question, Score
 from smolt.rewards import Finding, lint_reward
 from smolt.rewards.xray import XRay, advice, reward_panel, xray
@@ -85,5 +84,6 @@ def group_of(recipe: PPORecipe | GRPORecipe) -> int | None:
 
 def panel_of(recipe: PPORecipe | GRPORecipe, found: XRay, findings: list[Finding]) -> Panel:
     """The panel of a run's reward."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", recipe.name).strip("-")
-    return reward_panel(f"reward-{name}", f"The reward of {recipe.name}", found, findings, group_of(recipe))
+    return reward_panel(
+        panel_name(f"reward-{recipe.name}"), f"The reward of {recipe.name}", found, findings, group_of(recipe)
+    )

@@ -5,10 +5,11 @@ A Panel is plain data, so it is kept in the study's record and the report can be
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -115,3 +116,20 @@ def read_panels(folder: Path) -> list[Panel]:
     """
     path = folder / FILE
     return _PANELS.validate_json(path.read_bytes()) if path.is_file() else []
+
+
+_PANEL = TypeAdapter(Panel)
+
+
+def panel_name(text: str) -> str:
+    """A text as the name of a panel: letters, digits and hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+
+
+def read_panel(plain: dict[str, Any]) -> Panel:
+    """A panel from the plain data that `dataclasses.asdict` made of one.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    return _PANEL.validate_python(plain)

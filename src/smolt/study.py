@@ -31,7 +31,7 @@ from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, read_items, take
 from smolt.fitting import Metrics
 from smolt.models import Policy
 from smolt.pairs import make_pairs
-from smolt.panels import Panel, read_panels
+from smolt.panels import Panel, read_panel, read_panels
 from smolt.preparation import Ground, open_ground
 from smolt.problems import facts, write_problems
 from smolt.records import Source, load
@@ -283,8 +283,11 @@ class Study:
         return other_inputs({"study": settings.model_dump(mode="json")})
 
     def _panels(self, name: str) -> list[Panel]:
-        """What audits found in a section, with the first seed."""
-        return read_panels(self.folder(name, self.recipe.study.seeds[0]))
+        """What audits found in a section, and what it found out itself on its way, with the first seed."""
+        seed = self.recipe.study.seeds[0]
+        folder = self.folder(name, seed)
+        found = self.result(name, seed).get("panels", []) if (folder / "result.json").is_file() else []
+        return [*read_panels(folder), *(read_panel(panel) for panel in found)]
 
     def _arm(self, name: str) -> Arm:
         section, seeds = self.section(name), self.recipe.study.seeds

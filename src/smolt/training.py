@@ -4,6 +4,7 @@ Checkpoints are taken between updates only, so nothing of a rollout has to be sa
 of the weights, the optimizer's moments, the stream's small state and the update's number.
 """
 
+import re
 import shutil
 import sys
 import tempfile
@@ -346,7 +347,7 @@ def other_inputs(recipe: Any, name: str = "") -> dict[str, str]:
         parts = [(f"{name}.{key}".strip("."), value) for key, value in recipe.items() if key not in ("model", "data")]
     elif isinstance(recipe, list):
         parts = [(f"{name}[{number}]", value) for number, value in enumerate(recipe)]
-    elif isinstance(recipe, str) and name.endswith(".path"):
+    elif isinstance(recipe, str) and re.search(r"\.path(\[\d+\])?$", name):
         digest = _digest(recipe)
         return {} if digest is None else {name: digest}
     else:

@@ -46,6 +46,7 @@ FLOORS: dict[str, int] = {
     "learned": 4,
     "forecast": 4,
     "conditions": 4,
+    "reward_audit": 4,
     "training": 4,
     "algorithms": 5,
     "answers": 6,

@@ -1,15 +1,15 @@
 """Reward model: Bradley-Terry on preferences (2203.02155), read at the stop token.
 
-It is measured on held-out pairs against what needs no model (a constant, the longer answer, the shorter answer), and
-one that is not better is marked as refused: PPO will not start on it unless told to.
+It is audited on held-out pairs (see smolt.reward_audit), and one that is not shown to be better than what needs no
+model (a constant, the longer answer, the shorter answer) is marked as refused: PPO will not start on it unless told to.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from smolt import counters
@@ -19,15 +19,15 @@ from smolt.fitting import Learner, Loss, LossFunction, Role
 from smolt.groups import Groups, join, without_gradient
 from smolt.models import Scorer
 from smolt.numerics import bradley_terry
-from smolt.preparation import in_memory, open_ground, preference_items, recipe_for
+from smolt.panels import panel_name
+from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for
 from smolt.records import Preference
+from smolt.reward_audit import audit, audit_panel, calibration_error, leads_of
 from smolt.saving import open_scorer, save_scorer
-from smolt.statistics import wilson
 from smolt.streams import Rows, updates_of
 from smolt.training import Dev, Plan, Training, seconds_of
 
 HELD_OUT = 10  # without dev data, one pair in so many is held out
-BINS = 10
 
 
 def reward_model(
@@ -58,12 +58,12 @@ def reward_model(
     scorer = open_scorer(ground.located, ground.precision, checked.lora, checked.seed)
     total = updates_of(checked.budget, len(learned), checked.batch)
     micro_tokens = scorer.trunk.micro_tokens(checked.budget.memory)
-    audit = Audit(scorer, join(held_out), micro_tokens, checked.gate)
+    examination = Examination(scorer, ground, learned, held_out, checked, micro_tokens)
 
     def save(directory: Path) -> None:
         shown = join(learned[:512])
         shift = float(without_gradient(shown, micro_tokens, scorer.verdicts).mean())
-        save_scorer(scorer, ground.renderer, directory, {"shift": shift, "refused": audit.refusal()})
+        save_scorer(scorer, ground.renderer, directory, {"shift": shift, "refused": examination.refused})
 
     return Training(
         Plan(
@@ -77,8 +77,8 @@ def reward_model(
             save=save,
             result=scorer,
             checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
-            dev=Dev(audit.figures, "accuracy", "max"),
-            finish=audit.report,
+            dev=Dev(examination.figures, "accuracy", "max"),
+            finish=examination.report,
             facts={**forward_facts(scorer.trunk), "records": len(train.items), "too_long": train.dropped},
             seconds=seconds_of(checked.budget),
         ),
@@ -118,68 +118,38 @@ def sides(scores: Tensor, batch: Groups) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @dataclass
-class Audit:
-    """Held-out figures of a reward model beside what needs no model."""
+class Examination:
+    """The held-out pairs of a training, and what its gate said of the finished model."""
 
     scorer: Scorer
-    pairs: Groups
+    ground: Ground
+    learned: list[Groups]
+    held_out: list[Groups]
+    recipe: RewardRecipe
     micro_tokens: int
-    gate: bool
-
-    def _lead(self) -> Tensor:
-        chosen, rejected, _ = sides(without_gradient(self.pairs, self.micro_tokens, self.scorer.verdicts), self.pairs)
-        return chosen - rejected
+    refused: str | None = None
 
     def figures(self) -> dict[str, float]:
         """Accuracy, loss and calibration error, for the record of a training."""
-        lead = self._lead().double()
-        loss = -torch.nn.functional.logsigmoid(lead).mean()
-        return {"accuracy": float((lead > 0).double().mean()), "loss": float(loss), "ece": calibration_error(lead)}
-
-    def baselines(self) -> dict[str, float]:
-        """Accuracy of a constant and of length alone, on the same pairs."""
-        lengths = self.pairs.lengths.double()
-        chosen, rejected, _ = sides(lengths, self.pairs)
-        longer = ((chosen > rejected).double() + 0.5 * (chosen == rejected).double()).mean()
-        return {"constant": 0.5, "longer": float(longer), "shorter": 1 - float(longer)}
-
-    def refusal(self) -> str | None:
-        """Why PPO should not start on this model, or None."""
-        accuracy, known = self.figures()["accuracy"], self.baselines()
-        best = max(known, key=lambda name: known[name])
-        if not self.gate or accuracy > known[best]:
-            return None
-        return f"held-out accuracy {accuracy:.1%} is not above the baseline '{best}' ({known[best]:.1%})"
-
-    def report(self) -> dict[str, Any]:
-        """Accuracy with interval, by length gap, calibration, baselines, gate."""
-        lead = self._lead()
-        chosen, rejected, _ = sides(self.pairs.lengths, self.pairs)
-        gap = chosen - rejected
-        parts = {"chosen longer": gap > 0, "same length": gap == 0, "chosen shorter": gap < 0}
+        leads = leads_of(self.scorer, join(self.held_out), self.micro_tokens)
         return {
-            "accuracy": measure(lead),
-            "by_length_gap": {name: measure(lead[rows]) for name, rows in parts.items() if bool(rows.any())},
-            "ece": calibration_error(lead.double()),
-            "baselines": self.baselines(),
-            "refused": self.refusal(),
+            "accuracy": float((leads > 0).mean()),
+            "loss": float(np.logaddexp(0, -leads).mean()),
+            "ece": calibration_error(leads),
         }
 
-
-def measure(lead: Tensor) -> dict[str, Any]:
-    """Share of pairs whose chosen answer leads, with Wilson's interval."""
-    right, n = int((lead > 0).sum()), len(lead)
-    low, high = wilson(right, n)
-    return {"value": right / n, "low": low, "high": high, "n": n}
-
-
-def calibration_error(lead: Tensor) -> float:
-    """Expected calibration error of the predicted probability that the preferred side is preferred, in ten bins."""
-    confidence = torch.sigmoid(lead.abs())
-    right = (lead > 0).double()
-    place = ((confidence - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
-    gaps = [
-        (place == number).double().mean() * (confidence[place == number].mean() - right[place == number].mean()).abs()
-        for number in place.unique()
-    ]
-    return float(torch.stack(gaps).sum())
+    def report(self) -> dict[str, Any]:
+        """The whole audit of the finished model, with its panel; the gate decides here."""
+        ground = self.ground
+        found = audit(
+            self.scorer,
+            ground.renderer,
+            join(self.held_out),
+            window=ground.window,
+            micro_tokens=self.micro_tokens,
+            learned=self.learned,
+        )
+        self.refused = found.refused if self.recipe.gate else None
+        name = self.recipe.name
+        panel = audit_panel(found, panel_name(f"audit-{name}"), f"The reward model {name} on held-out pairs")
+        return {**found.facts(), "refused": self.refused, "panels": [asdict(panel)]}

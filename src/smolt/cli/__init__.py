@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli import doctor, judging, labels, models, recipes, training
+from smolt.cli import doctor, judging, labels, models, recipes, rewards, training
 
 app = typer.Typer(
     name="smolt",
@@ -16,6 +16,7 @@ app = typer.Typer(
 training.register(app)
 models.register(app)
 app.command("judge")(judging.judge)
+rewards.register(app)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(labels.app, name="label")

@@ -293,8 +293,8 @@ class RewardPart(Block):
 
     name: str = Field(
         min_length=1,
-        description="gsm8k, format, sentiment, length, exact_words, constraints, refusal, empathy, model, judge "
-        "or python",
+        description="gsm8k, format, sentiment, length, overlong, exact_words, constraints, refusal, empathy, model, "
+        "ensemble, judge or python",
     )
     weight: Float = Field(default=1.0, description="factor on this part's score")
     path: PathText | None = Field(default=None, description="model, judge: its directory; python: file.py:function")

@@ -8,7 +8,7 @@ from smolt.rewards.mix import Part, mix
 from smolt.rewards.numbers import EXTRACTOR, Extraction, equal_numbers, extract, parse_number
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal, refuses
-from smolt.rewards.rules import HINTS, Reward, exact_words, format_hints, gsm8k, length, per_answer
+from smolt.rewards.rules import HINTS, Reward, exact_words, format_hints, gsm8k, length, overlong, per_answer
 from smolt.rewards.sentiment import sentiment
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "length",
     "lint_reward",
     "mix",
+    "overlong",
     "parse_number",
     "per_answer",
     "python_reward",

@@ -13,7 +13,7 @@ from smolt.rewards.empathy import empathy
 from smolt.rewards.mix import Part, mix
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal
-from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length
+from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length, overlong
 from smolt.rewards.sentiment import sentiment
 
 RULES: dict[str, Callable[..., Reward]] = {
@@ -21,6 +21,7 @@ RULES: dict[str, Callable[..., Reward]] = {
     "format": format_hints,
     "sentiment": sentiment,
     "length": length,
+    "overlong": overlong,
     "exact_words": exact_words,
     "constraints": constraints,
     "refusal": refusal,
@@ -28,7 +29,7 @@ RULES: dict[str, Callable[..., Reward]] = {
 }
 """Name in a recipe -> factory; the part's options are the factory's arguments."""
 
-LOADED = ("model", "judge")
+LOADED = ("model", "ensemble", "judge")
 NAMES = (*RULES, "python", *LOADED)
 
 
@@ -43,7 +44,7 @@ def build_reward(
 
     Args:
         parts: the recipe's parts; a second part of one name is shown as "name_2".
-        model_reward: builds the parts "model" (it has the precision); None when there is no such thing here.
+        model_reward: builds the parts "model" and "ensemble" (it has the precision); None when there is none here.
         judge_reward: builds the parts "judge", likewise.
         cap: the sum is clipped to [-cap, cap].
 
@@ -52,10 +53,11 @@ def build_reward(
     """
     seen: Counter[str] = Counter()
     made: list[Part] = []
+    loaders = {"model": model_reward, "ensemble": model_reward, "judge": judge_reward}
     for part in parts:
         seen[part.name] += 1
         label = part.name if seen[part.name] == 1 else f"{part.name}_{seen[part.name]}"
-        made.append(Part(label, part.weight, _reward(part, {"model": model_reward, "judge": judge_reward})))
+        made.append(Part(label, part.weight, _reward(part, loaders)))
     return mix(made, cap)
 
 

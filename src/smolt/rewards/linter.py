@@ -22,6 +22,7 @@ DECORATION = (
 STUFFED = (
     "Step first therefore thus answer is \\boxed answer is therefore step first. Great, wonderful, thank you! " * 2
 )
+CONSTANT = "I do not know."
 REPEATED = "the answer is the answer is " * 40
 
 
@@ -60,7 +61,7 @@ def lint_reward(reward: Reward, questions: Sequence[Question], good: Sequence[st
     right = [_right(question, good[index] if good else None) for index, question in enumerate(tried)]
     asked = [question for question, text in zip(tried, right, strict=True) if text is not None] or tried
     plain = [text for text in right if text is not None]
-    probes = {"empty": "", "constant": "I do not know.", "stuffed": STUFFED, "repeated": REPEATED}
+    probes = {"empty": "", "constant": CONSTANT, "stuffed": STUFFED, "repeated": REPEATED}
     values = {name: _mean(reward, asked, [text] * len(asked)) for name, text in probes.items()}
     values["decorated"] = _mean(reward, asked, [_wrong(question) for question in asked])
     if plain:

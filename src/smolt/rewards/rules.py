@@ -107,6 +107,24 @@ def length(target: int, unit: Literal["words", "characters", "tokens"] = "words"
     return per_answer(rate)
 
 
+def overlong(limit: int, margin: int) -> Reward:
+    """0 up to `limit - margin` tokens, then a straight line to -1 at `limit`, -1 beyond (DAPO 2503.14476, eq. 13).
+
+    Components: none; the penalty is the score.
+
+    Args:
+        limit: tokens, the stop token included; sampling.max_tokens or less.
+        margin: tokens over which the penalty grows, 1..limit.
+    """
+    if limit < 1 or not 1 <= margin <= limit:
+        raise UserError(f"reward overlong: needs limit >= 1 and margin in 1..limit, not {limit} and {margin}")
+
+    def rate(_question: Question, answer: Answer) -> Score:
+        return Score(-min(1.0, max(0.0, (answer.tokens - (limit - margin)) / margin)))
+
+    return per_answer(rate)
+
+
 def exact_words(words: int) -> Reward:
     """1 for an answer of exactly so many words (split at white space), else 0. Components: words."""
     if words < 0:

@@ -1,0 +1,152 @@
+"""The commands around a reward: audit a reward model, and look at what a recipe rewards before training on it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from smolt.cli.models import Device, DType, Format, Limit, Split
+from smolt.cli.outcomes import Outcome, deliver
+from smolt.cli.training import Json, Overrides, RecipeName, default_directory
+from smolt.errors import UserError
+
+RewardModel = Annotated[str, typer.Argument(metavar="REWARD_MODEL", help="A directory, adapter, run or hub name.")]
+Pairs = Annotated[str, typer.Argument(metavar="PAIRS", help="Preferences it was not trained on.")]
+Train = Annotated[str | None, typer.Option("--train", help="Its training preferences, for the bag of words.")]
+Report = Annotated[Path | None, typer.Option("--out", help="Directory for a report.")]
+TooLong = Annotated[bool, typer.Option("--drop-long", help="Leave out pairs that exceed the window.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("audit")(audit)
+    app.command("reward-check")(reward_check)
+
+
+def audit(
+    model: RewardModel,
+    pairs: Pairs,
+    train: Train = None,
+    out: Report = None,
+    limit: Limit = None,
+    drop_long: TooLong = False,
+    record_format: Format = None,
+    split: Split = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Audit a reward model on held-out pairs: baselines, length, calibration, probes."""
+
+    def work() -> Outcome:
+        from smolt.config import Data, Model, make_block
+        from smolt.reward_audit import audit_model, audit_panel
+
+        too_long = "drop" if drop_long else "error"
+        reading = {"format": record_format, "too_long": too_long}
+        found = audit_model(
+            make_block(Model, path=model, device=device, dtype=dtype),
+            make_block(Data, path=pairs, limit=limit, split=split, **reading),
+            None if train is None else make_block(Data, path=train, **reading),
+        )
+        panel = audit_panel(found, "audit", f"The reward model {model}")
+        return _with_report({"model": model, **found.facts()}, [panel], model, out)
+
+    deliver(work, as_json)
+
+
+def reward_check(recipe: RecipeName, overrides: Overrides = None, out: Report = None, as_json: Json = False) -> None:
+    """Look at what a recipe rewards before training on it: made-up answers, and the policy's own."""
+    deliver(lambda: checked(recipe, overrides or [], out), as_json)
+
+
+def checked(source: str, overrides: list[str], out: Path | None) -> Outcome:
+    """The X-ray of each PPO and GRPO reward of a recipe; one that waits for another section is named.
+
+    Raises:
+        UserError: the recipe has no such stage, or its model, data or reward cannot be read.
+    """
+    from smolt.config import StudyRecipe, load_recipe, section_references, with_directories
+
+    recipe = load_recipe(source, None, overrides)
+    stages: dict[str, Any] = {}
+    if isinstance(recipe, StudyRecipe):
+        stages = {section.name: section.recipe for section in recipe.sections}
+    rewarded = {
+        name: stage for name, stage in (stages or {recipe.name: recipe}).items() if stage.stage in ("ppo", "grpo")
+    }
+    if not rewarded:
+        raise UserError(f"{source}: has no ppo or grpo stage, so nothing in it is trained on a reward")
+    places = {name: default_directory(source, recipe).resolve() / name for name in stages}
+    facts: dict[str, Any] = {}
+    panels: list[Any] = []
+    for name, stage in rewarded.items():
+        missing = sorted(place for place in section_references(stage) if not (places[place] / "result.json").is_file())
+        if missing:
+            facts[name] = {"waits_for": missing}
+            continue
+        facts[name], panel = _examined(with_directories(stage, places))
+        panels.append(panel)
+    outcome = _with_report({"rewards": facts}, panels, recipe.name, out)
+    waiting = [
+        f"{name}: waits for {', '.join(found['waits_for'])}" for name, found in facts.items() if "waits_for" in found
+    ]
+    return Outcome(outcome.facts, "\n".join([outcome.words, *waiting]).strip("\n"))
+
+
+def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
+    """One reward's figures and its panel."""
+    from smolt.forecast import group_of, look, panel_of, refusal
+    from smolt.rewards.xray import advice
+    from smolt.rollouts import open_rollouts
+
+    found, findings = look(recipe, open_rollouts(recipe, None, None))
+    panel = panel_of(recipe, found, findings)
+    facts = {
+        "answers": found.answers,
+        "questions": found.questions,
+        "varies": found.varies,
+        "no_signal": {str(size): asdict(measure) for size, measure in found.no_signal.items()},
+        "stop_rate": found.stop_rate,
+        "parts": [asdict(part) for part in found.parts],
+        "findings": [asdict(finding) for finding in findings],
+        "advice": [*([] if found.varies else [refusal(found)]), *advice(found, group_of(recipe))],
+    }
+    return facts, panel
+
+
+def _with_report(facts: dict[str, Any], panels: list[Any], name: str, out: Path | None) -> Outcome:
+    """The panels as words, and as a report where a directory is given."""
+    lines = [line for panel in panels for line in _lines(panel)]
+    if out is not None and panels:
+        from smolt.report import StudyRecord, write_report
+
+        out.mkdir(parents=True, exist_ok=True)
+        write_report(out, StudyRecord(name=name, arms=[], panels=panels))
+        facts = {**facts, "report": str(out / "report.html")}
+        lines.append(f"the report is {out / 'report.html'}")
+    return Outcome(facts, "\n".join(lines))
+
+
+def _lines(panel: Any) -> list[str]:
+    """A panel for a terminal."""
+    rows = [
+        "  ".join(_cell(cell, table.rate) for cell in row)
+        for table in panel.tables
+        for row in [table.columns, *table.rows]
+    ]
+    said = [f"WARNING: {warning}" for warning in panel.warnings]
+    return [panel.title, *said, *panel.sentences, *rows]
+
+
+def _cell(cell: Any, rate: bool) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, str | int):
+        return str(cell)
+    form = "{:.1%}" if rate else "{:.3g}"
+    if isinstance(cell, float):
+        return form.format(cell)
+    bounds = "" if cell.low is None or cell.high is None else f" [{form.format(cell.low)}, {form.format(cell.high)}]"
+    return f"{form.format(cell.value)}{bounds}"
