@@ -129,7 +129,8 @@ def trained_on(folder: Path, shuffled: bool) -> dict[str, Any]:
         "batch": 16,
     }
     model = str(shared_path("models/stories260k"))
-    return smolt.reward_model(model, **fields, out=folder / "rm").finish().metrics
+    metrics: dict[str, Any] = smolt.reward_model(model, **fields, out=folder / "rm").finish().metrics
+    return metrics
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from smolt.cli.models import Device, DType, Format, Limit, Split
+from smolt.cli.options import Device, DType, Format, Limit, Split
 from smolt.cli.outcomes import Outcome, deliver
 from smolt.cli.training import Json, Overrides, RecipeName, default_directory
 from smolt.errors import UserError
