@@ -51,6 +51,7 @@ FLOORS: dict[str, int] = {
     "algorithms": 5,
     "answers": 6,
     "chunks": 6,
+    "data_audit": 6,
     "judging": 6,
     "evaluation": 6,
     "labels": 6,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli import doctor, judging, labels, models, recipes, rewards, training
+from smolt.cli import data, doctor, judging, labels, models, recipes, rewards, training
 
 app = typer.Typer(
     name="smolt",
@@ -20,6 +20,7 @@ rewards.register(app)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(labels.app, name="label")
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -56,7 +56,6 @@ def run_stage(stage: str, source: str, overrides: list[str], out: Path | None, f
         UserError: recipe, data or model are wrong.
         Stopped: Ctrl-C or SIGTERM; a checkpoint was saved.
     """
-    from smolt.cli.progress import Display
     from smolt.config import load_recipe
 
     recipe = load_recipe(source, stage, overrides)
@@ -65,16 +64,28 @@ def run_stage(stage: str, source: str, overrides: list[str], out: Path | None, f
     if result is not None:
         return stage_outcome(stage, "already complete", directory, result)
     from smolt.algorithms import STAGES
+
+    training = STAGES[stage](recipe, out=directory, fresh=fresh)
+    complete = training.complete
+    metrics = finish_shown(training)
+    return stage_outcome(stage, "already complete" if complete else "complete", directory, metrics)
+
+
+def finish_shown(training: Any) -> dict[str, Any]:
+    """Run a training to its end, showing its progress; its metrics.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM; a checkpoint was saved.
+    """
+    from smolt.cli.progress import Display
     from smolt.runs import Interrupts
     from smolt.training import drive
 
-    training = STAGES[stage](recipe, out=directory, fresh=fresh)
     with Display() as display, Interrupts() as interrupts, _stoppable():
         for warning in training.warnings:
             display.remark(f"warning: {warning}")
-        complete = training.complete
-        metrics = drive(training, interrupts, display.show).metrics
-    return stage_outcome(stage, "already complete" if complete else "complete", directory, metrics)
+        metrics: dict[str, Any] = drive(training, interrupts, display.show).metrics
+    return metrics
 
 
 def finished(directory: Path, recipe: Any, fresh: bool) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ class Loaded(Generic[T]):
         skipped: `file:line: field: reason` of every row left out.
         sha256: Of the file's bytes (of the rows, for a data set); equal data, equal digest.
         remarks: What a reader should know about rows that were kept, for example pairs whose two answers are the same.
+        lines: For each record the line of the file (for Parquet and data sets, the row, from 1) it was read from.
     """
 
     records: list[T]
@@ -40,6 +41,7 @@ class Loaded(Generic[T]):
     skipped: list[str]
     sha256: str
     remarks: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
 
     def describe(self) -> str:
         """One line for a person: how many records, from where, read as what."""
@@ -92,6 +94,7 @@ def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], li
     form = _find_format(table.name, lines, kind, data.format)
     _check_fields(table.name, form, data.fields)
     records: list[T] = []
+    places: list[int] = []
     problems: list[str] = []
     kept: list[tuple[int, list[Entry]]] = []
     stem = Path(table.name).name.partition(".")[0]
@@ -100,11 +103,13 @@ def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], li
             break
         try:
             entries = _entries(line, form)
-            records.extend(convert(entries, f"{stem}:{line.number}"))
+            found = convert(entries, f"{stem}:{line.number}")
         except RowProblem as problem:
             column = data.fields.get(problem.field, problem.field)
             problems.append(f"{table.name}:{line.number}: {column}: {problem.reason}")
             continue
+        records.extend(found)
+        places.extend([line.number] * len(found))
         kept.append((line.number, entries))
     if problems and not data.skip_bad:
         raise UserError(_bad_rows(problems))
@@ -112,7 +117,7 @@ def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], li
         reason = f"all {len(problems)} rows are bad; the first: {problems[0]}" if problems else f"holds no {kind}"
         raise UserError(f"{table.name}: {reason}")
     remarks = _remarks(kept) if kind == "preferences" else []
-    return Loaded(records[: data.limit], form.name, table.name, problems, table.sha256, remarks)
+    return Loaded(records[: data.limit], form.name, table.name, problems, table.sha256, remarks, places[: data.limit])
 
 
 def _entries(line: rows.Line, form: Format) -> list[Entry]:

@@ -18,8 +18,8 @@ def render(
     record: StudyRecord, analysis: Analysis, panels: Sequence[Panel], pictures: Pictures, samples: Sequence[Sample]
 ) -> str:
     """The report as Markdown, in the order of the page; sections that the record does not support are absent."""
-    early = [_panel(panel, pictures) for panel in panels if panel.name in page.EARLY]
-    late = [_panel(panel, pictures) for panel in panels if panel.name not in page.EARLY]
+    early = [panel_section(panel, pictures) for panel in panels if panel.name in page.EARLY]
+    late = [panel_section(panel, pictures) for panel in panels if panel.name not in page.EARLY]
     blocks = [
         f"# {text(record.name)}",
         "\n\n".join(f"**{text(sentence)}**" for sentence in analysis.summary),
@@ -99,7 +99,8 @@ def _comparisons(analysis: Analysis) -> str:
     return "## Paired comparisons\n\nRates differ in points.\n\n" + _table(heads, rows)
 
 
-def _panel(panel: Panel, pictures: Pictures) -> str:
+def panel_section(panel: Panel, pictures: Pictures) -> str:
+    """A finding as a section of its own: heading, warnings and sentences, pictures, tables."""
     found = [*panel.warnings, *panel.sentences]
     parts = [f"## {text(panel.title)}", "\n".join(f"- {text(sentence)}" for sentence in found)]
     parts += [_figure(picture) for picture in pictures.panels.get(panel.name, [])]
