@@ -183,7 +183,7 @@ def test_the_four_ways_add_up() -> None:
     """Of 8: 1 both right, 3 wins, 1 regression, 3 both wrong; the bar is cut at 12.5, 50 and 62.5 percent."""
     analysis = analyse(study(judged("sft", "11000000"), judged("dpo", "10111000")))
     compared = analysis.comparisons[0]
-    row = tables.comparison_row(compared, analysis)
+    row = tables.comparison_row(compared, analysis.comparisons)
     assert row["counts"] == "1 both right, 3 won, 1 lost, 3 both wrong"
     assert [(part["name"], part["start"], part["width"]) for part in row["parts"]] == [
         ("both", "0.00%", "12.50%"),

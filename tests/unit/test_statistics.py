@@ -235,6 +235,8 @@ def test_comparison_is_antisymmetric(wins: int, regressions: int, ties: int) -> 
     assert there.p_value == back.p_value
     if n:
         assert there.difference == -(back.difference or 0.0)
+    assert (there.low is None) == (abs(wins - regressions) == n)
+    if there.low is not None:
         assert there.low == pytest.approx(-(back.high or 0.0), abs=EXACT)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli import data, doctor, judging, labels, models, recipes, rewards, training
+from smolt.cli import data, doctor, evidence, judging, labels, models, recipes, rewards, training
 
 app = typer.Typer(
     name="smolt",
@@ -17,6 +17,7 @@ training.register(app)
 models.register(app)
 app.command("judge")(judging.judge)
 rewards.register(app)
+evidence.register(app)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(labels.app, name="label")

@@ -58,7 +58,7 @@ def analyse(record: StudyRecord) -> Analysis:
         runs=runs,
         summary=verdicts.summary(compared, runs),
         verdicts=verdicts.sentences(record, measures, compared, headline, runs),
-        caveats=_caveats(record),
+        caveats=[*_caveats(record), *_cautions(comparisons)],
     )
 
 
@@ -146,6 +146,12 @@ def _best(record: StudyRecord, comparisons: Sequence[Compared], headline: str) -
     ]
     known = [(difference, name) for difference, name in ranked if difference is not None]
     return max(known, key=lambda entry: entry[0])[1] if known else None
+
+
+def _cautions(comparisons: Sequence[Compared]) -> list[str]:
+    """Comparisons whose interval or test is worth less than it looks, and why."""
+    tests = [entry.comparison for entry in comparisons if entry.comparison.caution]
+    return [f"{test.b} against {test.a}, {test.metric}: {test.caution}." for test in tests]
 
 
 def _caveats(record: StudyRecord) -> list[str]:

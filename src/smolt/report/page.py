@@ -30,6 +30,12 @@ def render(
     record: StudyRecord, analysis: Analysis, panels: Sequence[Panel], pictures: Pictures, samples: Sequence[Sample]
 ) -> str:
     """The page; sections that the record does not support are absent."""
+    shown = _shown(record, analysis, panels, pictures, samples)
+    return filled("report.html.j2", {**shown, "contents": _contents(shown)})
+
+
+def filled(template: str, shown: Mapping[str, Any]) -> str:
+    """A template of ours as a page: its text escaped and inert, its styles inside, nothing loaded and nothing run."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -40,11 +46,9 @@ def render(
         keep_trailing_newline=True,
     )
     styles = _styles()
-    shown = _shown(record, analysis, panels, pictures, samples)
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(
         styles=Markup(styles),  # ours, from the package
         policy=Markup(_policy(styles)),
-        contents=_contents(shown),
         **shown,
     )
 
@@ -77,7 +81,7 @@ def _shown(
         "axis_title": f"{wording.title(metrics[0])}, {wording.axis_ends(metrics[0], reach)}" if metrics else "",
         "arms": [tables.arm_row(arm, analysis, metrics, reach) for arm in record.arms],
         "other_measures": other_measures(analysis),
-        "families": tables.families(analysis),
+        "families": tables.families(analysis.comparisons),
         "early": [view for view in views if view["anchor"] in EARLY],
         "late": [view for view in views if view["anchor"] not in EARLY],
         "curves": [(name, found) for name, found in drawn if found],

@@ -99,19 +99,19 @@ def _cost_row(name: str, cost: dict[str, int | float]) -> dict[str, Any]:
     }
 
 
-def families(analysis: Analysis) -> list[tuple[str, tuple[tuple[str, str], ...], list[dict[str, Any]]]]:
+def families(comparisons: Sequence[Compared]) -> list[tuple[str, tuple[tuple[str, str], ...], list[dict[str, Any]]]]:
     """The comparisons under the metric and the test they share: heading, legend of the chart, rows."""
     found: dict[str, list[Compared]] = {}
-    for compared in analysis.comparisons:
+    for compared in comparisons:
         heading = f"{wording.title(compared.comparison.metric)}, {compared.comparison.test}"
         found.setdefault(heading, []).append(compared)
     return [
-        (heading, WAYS[entries[0].both_right is not None], [comparison_row(entry, analysis) for entry in entries])
+        (heading, WAYS[entries[0].both_right is not None], [comparison_row(entry, comparisons) for entry in entries])
         for heading, entries in found.items()
     ]
 
 
-def comparison_row(compared: Compared, analysis: Analysis) -> dict[str, Any]:
+def comparison_row(compared: Compared, comparisons: Sequence[Compared]) -> dict[str, Any]:
     """A row of the comparisons' table; `bar` places its interval on the axis that all rows of the metric share."""
     comparison = compared.comparison
     unit = " points" if comparison.rate else ""
@@ -125,7 +125,7 @@ def comparison_row(compared: Compared, analysis: Analysis) -> dict[str, Any]:
         "against": compared.against,
         "difference": "none" if numbers[0] is None else numbers[0] + unit,
         "interval": "no interval" if None in numbers else f"{numbers[1]} to {numbers[2]}",
-        "bar": _difference_bar(comparison, analysis),
+        "bar": _difference_bar(comparison, comparisons),
         "p_value": wording.p_text(comparison.p_value),
         "p_holm": wording.p_text(compared.p_holm),
         "shown": deciding is not None and deciding < ALPHA,
@@ -170,11 +170,11 @@ def _detectable(comparison: Comparison) -> str:
     return f"{100 * smallest:.1f} points" if comparison.rate else wording.number(smallest)
 
 
-def _difference_bar(comparison: Comparison, analysis: Analysis) -> dict[str, str] | None:
+def _difference_bar(comparison: Comparison, comparisons: Sequence[Compared]) -> dict[str, str] | None:
     """Where the interval's ends and its middle stand; 0 stands at 50 %."""
     if comparison.low is None or comparison.high is None or comparison.difference is None:
         return None
-    same = [entry.comparison for entry in analysis.comparisons if entry.comparison.metric == comparison.metric]
+    same = [entry.comparison for entry in comparisons if entry.comparison.metric == comparison.metric]
     bounds = [abs(bound) for entry in same for bound in (entry.low, entry.high) if bound is not None]
     reach = max(bounds) or 1.0
     places = {"low": comparison.low, "middle": comparison.difference, "high": comparison.high}

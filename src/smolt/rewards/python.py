@@ -37,7 +37,7 @@ def python_reward(source: str | Callable[..., Any], options: Mapping[str, Any] =
         UserError: now, when the function cannot be found or called; later, from the reward, when more than 20 % of a
             batch abstains, with the first fault's place.
     """
-    function = _loaded(source) if isinstance(source, str) else source
+    function = load_function(source, "reward python") if isinstance(source, str) else source
     name = source if isinstance(source, str) else _name(source)
     whole_batch = _takes_batch(function, name, options)
 
@@ -62,26 +62,30 @@ def _name(function: Callable[..., Any]) -> str:
     return function.__name__ if inspect.isfunction(function) else type(function).__name__
 
 
-def _loaded(source: str) -> Callable[..., Any]:
-    """The function named by "file.py:function"."""
+def load_function(source: str, what: str) -> Callable[..., Any]:
+    """The function named by "file.py:function"; `what` begins the messages.
+
+    Raises:
+        UserError: the file cannot be loaded or has no such function.
+    """
     file, _, name = source.rpartition(":")
     path = Path(file)
     if not file.endswith(".py") or not name.isidentifier():
-        raise UserError(f'reward python: path: {source!r} is not of the form "file.py:function"')
+        raise UserError(f'{what}: path: {source!r} is not of the form "file.py:function"')
     if not path.is_file():
-        raise UserError(f"reward python: path: {file}: no such file")
+        raise UserError(f"{what}: path: {file}: no such file")
     spec = importlib.util.spec_from_file_location(f"smolt_reward_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"reward python: path: {file}: cannot be loaded as Python")
+        raise UserError(f"{what}: path: {file}: cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as fault:  # the user's file may raise anything while it is loaded
-        raise UserError(f"reward python: {file} cannot be loaded: {_where(fault)}") from fault
+        raise UserError(f"{what}: {file} cannot be loaded: {place_of(fault)}") from fault
     function = vars(module).get(name)
     if not callable(function):
         there = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value)) or "none"
-        raise UserError(f"reward python: {file}: there is no function {name!r}; it has {there}")
+        raise UserError(f"{what}: {file}: there is no function {name!r}; it has {there}")
     found: Callable[..., Any] = function
     return found
 
@@ -104,7 +108,7 @@ def _attempt(function: Callable[..., Any], arguments: tuple[Any, Any], options: 
     try:
         return _score(function(*arguments, **options))
     except (Exception, SystemExit) as fault:  # somebody else's function: whatever it raises is recorded
-        return Score(None, reason=_where(fault))
+        return Score(None, reason=place_of(fault))
 
 
 def _batch(
@@ -113,7 +117,7 @@ def _batch(
     try:
         results = list(function(questions, answers, **options))
     except (Exception, SystemExit) as fault:  # as in _attempt
-        return [Score(None, reason=_where(fault))] * len(answers)
+        return [Score(None, reason=place_of(fault))] * len(answers)
     if len(results) != len(answers):
         return [Score(None, reason=f"returned {len(results)} scores for {len(answers)} answers")] * len(answers)
     return [_attempt(lambda result, _: result, (result, None), {}) for result in results]
@@ -144,7 +148,7 @@ def _finite(score: Score) -> Score:
     return score
 
 
-def _where(fault: BaseException) -> str:
+def place_of(fault: BaseException) -> str:
     """`file.py:12 in reward: ZeroDivisionError: division by zero`, the innermost frame outside smolt's own file."""
     frames = [frame for frame in traceback.extract_tb(fault.__traceback__) if frame.filename != __file__]
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}: " if frames else ""

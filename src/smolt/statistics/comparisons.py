@@ -14,11 +14,12 @@ from smolt.statistics.verdicts import with_verdict
 def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: int) -> Comparison:
     """Two arms on n questions answered once each, from the counts of discordant pairs: exact McNemar, paired Wald.
 
-    One question has a difference, but neither interval nor test.
+    One question has a difference, but neither interval nor test; questions that all went one way have no interval,
+    for the paired Wald interval then has no width.
     """
     if n == 0:
         return with_verdict(_nothing(a, b, metric, rate=True))
-    low, high = paired_wald(wins, regressions, n) if n > 1 else (None, None)
+    low, high = paired_wald(wins, regressions, n) if abs(wins - regressions) < n else (None, None)
     return with_verdict(
         Comparison(
             a=a,

@@ -41,11 +41,12 @@ def non_inferior(comparison: Comparison, margin: float) -> NonInferiority:
         raise UserError(f"margin: must be {limits}, not {margin}")
     size = format_difference(margin, comparison).lstrip("+") + (" points" if comparison.rate else "")
     names = f"{comparison.b} against {comparison.a}, {comparison.metric}"
-    if comparison.n == 0 or comparison.low is None or comparison.difference is None:
+    binary = comparison.test == "exact McNemar"
+    if comparison.n < 2 or (comparison.low is None and not binary):
         return NonInferiority(margin, None, False, f"{names}: no interval, so a loss of {size} cannot be excluded.")
-    if comparison.test == "exact McNemar":
+    if binary or comparison.low is None:
         p_value = tango(comparison.wins, comparison.regressions, comparison.n, margin)
-        found, reason = p_value < ALPHA / 2, f"one-sided p {format_p(p_value)}"
+        found, reason = p_value < ALPHA / 2, f"p {format_p(p_value)}, one sided"
     else:
         p_value, found = None, comparison.low > -margin and not comparison.caution
         reason = f"95 % interval from {format_difference(comparison.low, comparison)}"

@@ -29,10 +29,15 @@ def format_p(p_value: float | None) -> str:
 def format_difference(value: float, comparison: Comparison) -> str:
     """A signed difference: points with two decimals for a rate, else as many decimals as its interval calls for."""
     if comparison.rate:
-        return f"{100 * value:+.2f}"
+        return _unsigned_zero(f"{100 * value:+.2f}")
     scale = max(abs(number) for number in (value, comparison.low, comparison.high) if number is not None)
     decimals = 3 if scale == 0 else min(6, max(0, 2 - math.floor(math.log10(scale))))
-    return f"{value:+,.{decimals}f}"
+    return _unsigned_zero(f"{value:+,.{decimals}f}")
+
+
+def _unsigned_zero(text: str) -> str:
+    """-0.00 is a rounding error below 0, or one above it: neither has a direction."""
+    return text if text.strip("-+0.") else text.replace("-", "+")
 
 
 def _sentence(comparison: Comparison, p_holm: float | None, family: int) -> str:
@@ -43,19 +48,22 @@ def _sentence(comparison: Comparison, p_holm: float | None, family: int) -> str:
         return f"{names}: the same on all {comparison.n:,} answers, so the data carry no test."
     unit = " points" if comparison.rate else ""
     size = format_difference(comparison.difference, comparison) + unit
-    if comparison.low is None or comparison.high is None:
+    if comparison.p_value is None:
         return f"{names}: {size}, but all answers are to one question, so no difference could be shown."
-    low, high = (format_difference(bound, comparison) for bound in (comparison.low, comparison.high))
+    interval = "no interval"
+    if comparison.low is not None and comparison.high is not None:
+        low, high = (format_difference(bound, comparison) for bound in (comparison.low, comparison.high))
+        interval = f"95 % interval {low} to {high}"
     chance = f"p {format_p(comparison.p_value)}"
     if p_holm is not None and family > 1:
         chance += f", after Holm over {family} comparisons {format_p(p_holm).removeprefix('= ')}"
-    facts = f"difference {size}, 95 % interval {low} to {high}, {chance}, n = {comparison.n:,}"
+    facts = f"difference {size}, {interval}, {chance}, n = {comparison.n:,}"
     doubt = f"; {comparison.caution}" if comparison.caution else ""
     if shown(comparison, p_holm):
         direction = "higher" if comparison.difference > 0 else "lower"
         claim = f"{comparison.b} has {direction} {comparison.metric} than {comparison.a}, by {size.lstrip('+-')}"
         return f"{claim} ({facts}, {comparison.wins:,} wins, {comparison.regressions:,} regressions{doubt})."
-    if comparison.minimum_detectable is None:
+    if comparison.minimum_detectable is None or (comparison.rate and comparison.minimum_detectable >= 1):
         return f"{names}: no difference could be shown ({facts}{doubt})."
     smallest = comparison.minimum_detectable
     least = f"{100 * smallest:.1f} points" if comparison.rate else f"{smallest:.2g}"
