@@ -11,7 +11,7 @@ from typing import Any
 from smolt.errors import UserError
 from smolt.grading import choices
 from smolt.rewards.numbers import EXTRACTOR, LONGEST_TEXT, equal_numbers, extract
-from smolt.rewards.python import load_function, place_of
+from smolt.rewards.python import called, load_function
 from smolt.runs.files import sha256_of
 
 
@@ -131,10 +131,7 @@ def _function(source: str) -> Rule:
     function = load_function(source, "rule")
 
     def judge(answer: str, gold: str) -> Grade:
-        try:
-            result = function(answer, gold)
-        except (Exception, SystemExit) as fault:  # somebody else's function: whatever it raises is said with its place
-            raise UserError(f"rule: {source}: {place_of(fault)}") from fault
+        result = called(function, (answer, gold), f"rule: {source}")
         if result is not None and not isinstance(result, bool):
             raise UserError(f"rule: {source}: returned {result!r:.60}; True, False or None (not extracted) is needed")
         return Grade(result is True, None if result is None else answer.strip(), gold.strip())

@@ -90,6 +90,18 @@ def load_function(source: str, what: str) -> Callable[..., Any]:
     return found
 
 
+def called(function: Callable[..., Any], arguments: tuple[Any, ...], what: str) -> Any:
+    """What a user's function returns where no abstention is possible; `what` begins the message.
+
+    Raises:
+        UserError: it raised, with the place of the fault.
+    """
+    try:
+        return function(*arguments)
+    except (Exception, SystemExit) as fault:  # somebody else's function: whatever it raises is said with its place
+        raise UserError(f"{what}: {place_of(fault)}") from fault
+
+
 def _takes_batch(function: Callable[..., Any], name: str, options: Mapping[str, Any]) -> bool:
     """Whether the function's first two parameters are named for a batch; it must accept the call at all."""
     try:
