@@ -6,7 +6,7 @@ whole is not done again: the same command continues where it stopped.
 
 import gc
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from smolt.config import (
     Section,
     SFTRecipe,
     StudyRecipe,
+    StudySettings,
     recipe_hash,
     with_directories,
 )
@@ -40,7 +41,7 @@ from smolt.report.analysis import analyse
 from smolt.runs import Interrupts, Run, atomic_write
 from smolt.runs.jsontext import decode_object
 from smolt.saving import load_policy
-from smolt.statistics import Measure
+from smolt.suites import answers_file, held_out_measures, origins_of_run, refuse_dependent, suite_exams, suite_panels
 from smolt.training import Interrupted, Training, drive, other_inputs, package_versions
 
 Progress = Callable[[Training, Metrics], None]
@@ -121,6 +122,7 @@ class Study:
     def train_and_measure(self, seed: int) -> None:
         """Every section, then every arm's answers."""
         for section in self.recipe.sections:
+            self._check_raters(seed)
             recipe: Any = self._seeded(section, seed)
             folder = self.folder(section.name, seed)
             if isinstance(recipe, ProblemsRecipe):
@@ -131,7 +133,17 @@ class Study:
                 self._train(section, recipe, folder, seed)
             gc.collect()
             self._pause(folder)
+        self._check_raters(seed)
         self._measure(seed)
+
+    def _check_raters(self, seed: int) -> None:
+        """Raters that an arm was trained against, or on whose pairs, are refused as soon as that is seen."""
+        suites = with_directories(self.recipe.study, self.folders(seed)).suites
+        if suites is not None and suites.raters:
+            parts = [(self.folder(section.name, seed), section) for section in self.recipe.sections]
+            arms = [(folder, section) for folder, section in parts if section.recipe.stage != "reward"]
+            learned = {section.name: origins_of_run(self._seeded(section, seed), folder) for folder, section in arms}
+            refuse_dependent(suites, learned)
 
     def _seeded(self, section: Section, seed: int) -> Any:
         recipe = with_directories(section.recipe, self.folders(seed))
@@ -187,22 +199,22 @@ class Study:
             return self.model_path(section.source, seed)
         return str(self.folder(name, seed) / "model")
 
-    def answers_path(self, name: str, seed: int) -> Path:
-        """Where an arm's rated answers lie."""
-        return self.folder(name, seed) / ANSWERS
-
     def _measure(self, seed: int) -> None:
-        exam: Exam | None = None
+        suites = self.recipe.study.suites
+        files = [ANSWERS, *(answers_file(name) for name in (suites.names if suites else []))]
+        exams: dict[str, Exam] = {}
         for name in self.arms():
-            if self.answers_path(name, seed).is_file():
-                continue
-            ground = self._ground(name, seed)
-            exam = exam or self._exam(ground, seed)
-            items = self._items(name, exam, ground, seed)
-            self.answers_path(name, seed).parent.mkdir(parents=True, exist_ok=True)
-            write_items(self.answers_path(name, seed), items)
-            gc.collect()
-            self._pause(self.out)
+            folder = self.folder(name, seed)
+            for file in files:
+                if (folder / file).is_file():
+                    continue
+                ground = self._ground(name, seed)
+                exams = exams or self._exams(ground, seed)
+                items = self._items(name, exams[file], ground, seed, with_kl=file == ANSWERS)
+                folder.mkdir(parents=True, exist_ok=True)
+                write_items(folder / file, items)
+                gc.collect()
+                self._pause(self.out)
 
     def _ground(self, name: str, seed: int) -> Ground:
         """The arm's model, computed as its section's recipe says."""
@@ -211,8 +223,13 @@ class Study:
         path = self.model_path(name, seed)
         return open_ground(recipe.model.model_copy(update={"path": path}))
 
-    def _exam(self, ground: Ground, seed: int) -> Exam:
+    def _exams(self, ground: Ground, seed: int) -> dict[str, Exam]:
+        """What every arm answers, by the file its answers go to: the final questions, and each suite."""
         settings = with_directories(self.recipe.study, self.folders(seed))
+        exam = self._exam(settings, ground, seed)
+        return {ANSWERS: exam} | (suite_exams(settings.suites, exam, ground) if settings.suites else {})
+
+    def _exam(self, settings: StudySettings, ground: Ground, seed: int) -> Exam:
         if settings.test is None:
             raise UserError("study.test: is missing: name the final questions (a file the training never sees)")
         reward = settings.reward or self._trained_reward(seed)
@@ -226,7 +243,7 @@ class Study:
                 return found
         raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
 
-    def _items(self, name: str, exam: Exam, ground: Ground, seed: int) -> list[Item]:
+    def _items(self, name: str, exam: Exam, ground: Ground, seed: int, with_kl: bool) -> list[Item]:
         section = self.section(name)
         policy = load_policy(self.model_path(name, seed), ground.precision)
         if section is not None and section.recipe.stage == "best_of_n":
@@ -234,7 +251,9 @@ class Study:
             return best_of_n(exam, recipe, policy, ground, self._tell)
         items = take(exam, policy, ground, self._tell)
         baseline = self.recipe.study.baseline
-        if name == baseline or self._ground(baseline, seed).renderer.fingerprint != ground.renderer.fingerprint:
+        if not with_kl or name == baseline:
+            return items
+        if self._ground(baseline, seed).renderer.fingerprint != ground.renderer.fingerprint:
             return items  # where the two do not share their tokens there is no KL
         reference = load_policy(self.model_path(baseline, seed), ground.precision)
         if shape_of(reference) != shape_of(policy):
@@ -274,7 +293,7 @@ class Study:
             },
             events=events,
             notes=[],
-            panels=[panel for section in self.recipe.sections for panel in self._panels(section.name)],
+            panels=self._panels(),
         )
 
     def _test_hashes(self) -> dict[str, str]:
@@ -282,21 +301,27 @@ class Study:
         settings = with_directories(self.recipe.study, self.folders(self.recipe.study.seeds[0]))
         return other_inputs({"study": settings.model_dump(mode="json")})
 
-    def _panels(self, name: str) -> list[Panel]:
-        """What audits found in a section, and what it found out itself on its way, with the first seed."""
-        seed = self.recipe.study.seeds[0]
-        folder = self.folder(name, seed)
-        found = self.result(name, seed).get("panels", []) if (folder / "result.json").is_file() else []
-        return [*read_panels(folder), *(read_panel(panel) for panel in found)]
+    def _panels(self) -> list[Panel]:
+        """What audits found in the sections, what these found on their way, and the suites; all with the first seed."""
+        folders = self.folders(self.recipe.study.seeds[0])
+        found = [panel for folder in folders.values() for panel in read_panels(folder)]
+        for folder in folders.values():
+            if (folder / "result.json").is_file():
+                result = decode_object((folder / "result.json").read_bytes(), "result.json")
+                found += [read_panel(panel) for panel in result.get("panels", [])]
+        suites = with_directories(self.recipe.study, folders).suites
+        if suites is not None:
+            found += suite_panels(suites, self.arms(), self.recipe.study.baseline, self._answers)
+        return found
+
+    def _answers(self, name: str, file: str) -> list[Item]:
+        """An arm's rated answers of all seeds."""
+        found = [(seed, self.folder(name, seed) / file) for seed in self.recipe.study.seeds]
+        return [replace(item, seed=seed) for seed, path in found if path.is_file() for item in read_items(path)]
 
     def _arm(self, name: str) -> Arm:
         section, seeds = self.section(name), self.recipe.study.seeds
-        items = [
-            replace(item, seed=seed)
-            for seed in seeds
-            if self.answers_path(name, seed).is_file()
-            for item in read_items(self.answers_path(name, seed))
-        ]
+        items = self._answers(name, ANSWERS)
         recipe = None if section is None else section.recipe
         if section is None or isinstance(recipe, BestOfNRecipe):
             facts = {"n": recipe.n, "chosen by": recipe.reward_model} if isinstance(recipe, BestOfNRecipe) else {}
@@ -349,15 +374,6 @@ def shape_of(policy: Policy) -> tuple[int, int]:
     """Width and depth of a policy's network."""
     config = policy.trunk.network.config
     return int(config.hidden_size), int(config.num_hidden_layers)
-
-
-def held_out_measures(result: Mapping[str, Any]) -> dict[str, Measure]:
-    """A reward model's accuracy on held-out pairs."""
-    found = result.get("accuracy")
-    if not isinstance(found, dict):
-        return {}
-    measure = Measure(found["value"], found["low"], found["high"], found["n"], "Wilson interval, held-out pairs")
-    return {"held-out accuracy": measure}
 
 
 def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:

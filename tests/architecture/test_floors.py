@@ -59,6 +59,7 @@ FLOORS: dict[str, int] = {
     "pairs": 6,
     "report": 6,
     "comparing": 6,
+    "suites": 6,
     "study": 7,
     "cli": 7,
     "chat": 7,

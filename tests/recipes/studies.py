@@ -61,9 +61,12 @@ def _qwen(records: int) -> list[str]:
 
 
 def _gptneo(records: int) -> list[str]:
-    data = stand_in("hh/harmless-base-test.jsonl.gz", records)
-    blocks = [f"{section}.{field}={data}" for section in ("sft", "reward", "dpo") for field in ("data", "dev")]
-    return blocks + [f"{section}.watch.items=4" for section in ("sft", "reward", "dpo")]
+    halves = {"sft": "a", "reward": "a", "dpo": "a", "judge": "b"}
+    file = "hh/harmless-base-test.jsonl.gz"
+    blocks = [f"{section}.data={stand_in(file, records, half=half)}" for section, half in halves.items()]
+    blocks += [f"{section}.dev={stand_in(file, records)}" for section in halves]
+    blocks += ["study.suites.prompts=[{path: scenarios, limit: 7}]"]
+    return blocks + [f"{section}.watch.items=4" for section in halves]
 
 
 def _smollm2(records: int) -> list[str]:

@@ -96,9 +96,9 @@ def test_qwen_gsm8k() -> None:
 
 
 def test_gptneo_hh() -> None:
-    """SFT, reward model, DPO, all on HH dialogues in their own form."""
+    """SFT, reward model, DPO and a judge, all on HH dialogues in their own form."""
     found = sections("gptneo-hh")
-    assert [recipe.stage for recipe in found.values()] == ["sft", "reward", "dpo"]
+    assert [recipe.stage for recipe in found.values()] == ["sft", "reward", "dpo", "reward"]
     assert {recipe.data.path for recipe in found.values()} == {"Anthropic/hh-rlhf"}
     assert {recipe.model.style for recipe in found.values()} == {"dialogue"}
     assert (found["sft"].model.path, found["dpo"].model.path) == ("EleutherAI/gpt-neo-125m", "{sft}/model")

@@ -1,4 +1,4 @@
-"""The commands around one model: sample, chat, merge; and report, which writes a report again."""
+"""The commands around models: sample, chat, merge, suite; and report, which writes a report again."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +22,7 @@ from smolt.cli.options import (
     Temperature,
 )
 from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver
+from smolt.cli.suite import suite
 from smolt.cli.training import Fresh, Json
 
 
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for name, command in (("sample", sample), ("eval", evaluate), ("report", report), ("chat", chat), ("merge", merge)):
         app.command(name)(command)
+    app.command("suite")(suite)
 
 
 def sample(

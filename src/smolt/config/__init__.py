@@ -47,6 +47,7 @@ from smolt.config.studies import (
     StageRecipe,
     StudyRecipe,
     StudySettings,
+    Suites,
 )
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "StageRecipe",
     "StudyRecipe",
     "StudySettings",
+    "Suites",
     "Surrogate",
     "Vocabulary",
     "Watch",

@@ -196,6 +196,9 @@ class Data(Block):
     split: str | None = Field(default=None, description="split of a data set with several")
     format: str | None = Field(default=None, description="name of the record format; null = detected")
     fields: dict[str, str] = Field(default_factory=dict, description="column to read for each field of the format")
+    half: Literal["a", "b"] | None = Field(
+        default=None, description="only one half of the records, chosen by their first question: a and b share none"
+    )
     limit: Int | None = Field(default=None, ge=1, description="use only the first so many records")
     too_long: Literal["error", "drop"] = Field(default="error", description="records that exceed the window")
     skip_bad: Bool = Field(default=False, description="skip and count unreadable records instead of stopping")

@@ -255,6 +255,9 @@ def _loose_ends(own: dict[str, Any], study: StudyRecipe, sections: dict[str, Sec
         users = [section for section in sections.values() if field in type(section.recipe).model_fields]
         if own.get(field) is not None and not users:
             complaints.append(Complaint((field,), "no section uses it; remove it"))
+    for unknown in sorted(section_references(study.study) - set(sections)):
+        message = f"refers to {unknown}, which is no section" + suggestion(unknown, sections)
+        complaints.append(Complaint(("study",), message))
     arms = ["base", *(name for name, section in sections.items() if section.recipe.stage in ARMS)]
     if "baseline" in study.study.model_fields_set and study.study.baseline not in arms:
         message = f"{study.study.baseline!r} is no arm" + suggestion(study.study.baseline, arms)

@@ -1,10 +1,23 @@
 """The recipes of a study: what makes its data, its sections, and how its arms are measured."""
 
-from typing import Literal
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from smolt.config.blocks import Block, Data, EvaluationSampling, Float, Int, LoRA, Model, PathText, RewardMix, Sampling
+from smolt.config.blocks import (
+    Block,
+    Data,
+    EvaluationSampling,
+    Float,
+    Int,
+    LoRA,
+    Model,
+    PathText,
+    RewardMix,
+    RewardPart,
+    Sampling,
+)
 from smolt.config.judges import Judging
 from smolt.config.recipes import (
     DPORecipe,
@@ -74,6 +87,60 @@ class ProblemsRecipe(Block):
     facts: Int = Field(default=0, ge=0, description="lines of arithmetic in the text for pretraining")
 
 
+def _as_suite(given: Any) -> Any:
+    """`scenarios` is the file that comes with smolt."""
+    shipped = "{shipped}/data/scenarios.jsonl"
+    if isinstance(given, dict):
+        return {**given, "path": shipped} if given.get("path") == "scenarios" else given
+    return shipped if given == "scenarios" else given
+
+
+def _as_rater(given: Any) -> Any:
+    """A path alone is a reward model's."""
+    return {"name": "model", "path": given} if isinstance(given, str) else given
+
+
+Prompts = Annotated[Data, BeforeValidator(_as_suite)]
+Rater = Annotated[RewardPart, BeforeValidator(_as_rater)]
+
+
+class Suites(Block):
+    """Prompts that every arm answers besides the test questions, compared scenario by scenario."""
+
+    prompts: tuple[Prompts, ...] = Field(
+        default=("scenarios",), validate_default=True, min_length=1, description="scenarios, or files of prompts"
+    )
+    harmlessness: Rater | None = Field(default=None, description="who rates it: a reward model's directory, or a part")
+    helpfulness: Rater | None = Field(default=None, description="the same")
+    empathy: Rater | None = Field(default=None, description="the same, besides the word rule")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompts_alone(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"prompts": [given]}
+        return {"prompts": given} if isinstance(given, list | tuple) else given
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Suites":
+        names = self.names
+        if len(set(names)) < len(names):
+            raise ValueError(f"two files of prompts have the name {max(names, key=names.count)}; rename one")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """What each file of prompts is called: its name without its ending, other characters than letters as -."""
+        stems = [PurePath(data.path).name.partition(".")[0] for data in self.prompts]
+        return ["".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem) for stem in stems]
+
+    @property
+    def raters(self) -> dict[str, RewardPart]:
+        """The raters that are set, by what they rate."""
+        found = {"harmlessness": self.harmlessness, "helpfulness": self.helpfulness, "empathy": self.empathy}
+        return {name: part for name, part in found.items() if part is not None}
+
+
 class StudySettings(Block):
     """How a study measures its arms."""
 
@@ -87,6 +154,7 @@ class StudySettings(Block):
     items: Int | None = Field(default=None, ge=1, description="at most so many test questions; null = all")
     sampling: EvaluationSampling = Field(default=EvaluationSampling(), description="how answers are drawn")
     samples: Int = Field(default=1, ge=1, description="answers per question")
+    suites: Suites | None = Field(default=None, description="scenarios that every arm answers too")
 
     @field_validator("seeds")
     @classmethod

@@ -1,6 +1,7 @@
 """From rows to records: the format found or given, every row read, and the bad ones named or counted."""
 
 import difflib
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -103,6 +104,8 @@ def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], li
             break
         try:
             entries = _entries(line, form)
+            if data.half is not None and _half(entries) != data.half:
+                continue
             found = convert(entries, f"{stem}:{line.number}")
         except RowProblem as problem:
             column = data.fields.get(problem.field, problem.field)
@@ -127,6 +130,14 @@ def _entries(line: rows.Line, form: Format) -> list[Entry]:
         if line.row.get(column) is None:
             raise RowProblem(column, "is missing")
     return form.read(line.row)
+
+
+def _half(entries: list[Entry]) -> Literal["a", "b"] | None:
+    """The half of a row: by the hash of its first question (of its text where it asks nothing)."""
+    if not entries:
+        return None
+    first = next((turn.content for turn in entries[0].context if turn.role == "user"), entries[0].answer or "")
+    return "a" if hashlib.sha256(first.encode()).digest()[0] % 2 == 0 else "b"
 
 
 def _bad_rows(problems: list[str]) -> str:

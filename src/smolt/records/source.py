@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 class DataSource(Protocol):
@@ -25,6 +25,10 @@ class DataSource(Protocol):
         """For each field of the format, the column to read it from where that has another name."""
 
     @property
+    def half(self) -> Literal["a", "b"] | None:
+        """One of two halves that share no first question; None is all."""
+
+    @property
     def limit(self) -> int | None:
         """At most so many records, from the first; None is all."""
 
@@ -41,5 +45,6 @@ class Source:
     split: str | None = None
     format: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    half: Literal["a", "b"] | None = None
     limit: int | None = None
     skip_bad: bool = False

@@ -34,6 +34,7 @@ from smolt.statistics.sampled import pass_at_k
 from smolt.statistics.seeds import over_seeds
 from smolt.statistics.several import holm
 from smolt.statistics.verdicts import format_difference, format_p, shown, with_verdict
+from smolt.statistics.win_rates import win_rate, won
 
 __all__ = [
     "ALPHA",
@@ -70,5 +71,7 @@ __all__ = [
     "share",
     "shown",
     "wilson",
+    "win_rate",
     "with_verdict",
+    "won",
 ]
