@@ -358,8 +358,9 @@ class Study:
             return "baseline"
         if section.recipe.stage in TRAINED_ONLY:
             return "component"
-        like = isinstance(section.recipe, SFTRecipe) and section.recipe.budget.like
-        return "control" if like else "candidate"
+        parent = self.section(section.source)
+        imitates_on = isinstance(section.recipe, SFTRecipe) and parent and isinstance(parent.recipe, SFTRecipe)
+        return "control" if imitates_on else "candidate"
 
 
 def hashes(folder: Path) -> dict[str, Any]:
