@@ -3,9 +3,12 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import dpo_against_trl
+from bench import against_limits, against_trl
 
-BENCHES: dict[str, Callable[[Sequence[str]], int]] = {dpo_against_trl.NAME: dpo_against_trl.main}
+BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
+    against_limits.NAME: against_limits.main,
+    against_trl.NAME: against_trl.main,
+}
 
 
 def main(given: Sequence[str]) -> int:

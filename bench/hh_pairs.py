@@ -12,10 +12,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from smolt.config import Data
-from smolt.records import load
+from smolt.records import Turn, load
 from smolt.rendering import Renderer, train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+QUESTION = 400  # characters of a question for sampling
+STOPPING = 7.4  # logit of the stop token of a model that stops: about 3 % beside 49,151 others near 0
 PAIRS = SHARED / "hh" / "harmless_test_pairs.jsonl"
 TEXTS = SHARED / "text"
 
@@ -50,6 +52,8 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
             "prompt_ids": renderer.context(record.context),
             "chosen_ids": renderer.answer(record.chosen),
             "rejected_ids": renderer.answer(record.rejected),
+            "question": record.context[-1].content[:QUESTION],
+            "question_ids": renderer.context([Turn("user", record.context[-1].content[:QUESTION])]),
         }
         for record in records
     ]
@@ -57,10 +61,13 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     shape = {**SMOLLM2_135M, "num_hidden_layers": settings["layers"]}
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    network = LlamaForCausalLM(LlamaConfig(**shape, **ids)).to(torch.bfloat16)
+    network = LlamaForCausalLM(LlamaConfig(**shape, **ids))
+    if settings.get("stopping"):
+        make_it_stop(network, renderer.stop_id)
+    network = network.to(torch.bfloat16)
     network.save_pretrained(folder / "model")
     renderer.save(folder / "model")
-    sums = [sum(len(ids) for ids in row.values()) for row in rows]
+    sums = [sum(len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")) for row in rows]
     return {
         "weights": sum(parameter.numel() for parameter in network.parameters()),
         "tokenizer_entries": len(tokenizer),
@@ -68,7 +75,18 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_rows(folder: str) -> list[dict[str, list[int]]]:
-    """The pairs as token ids, in the order in which both sides learn from them."""
-    rows: list[dict[str, list[int]]] = json.loads(Path(folder, "rows.json").read_text(encoding="utf-8"))
+def make_it_stop(network: LlamaForCausalLM, stop: int) -> None:
+    """Random weights whose answers end: every embedding gets a common part, and the stop token's a larger one."""
+    with torch.no_grad():
+        table = network.get_input_embeddings().weight
+        width = table.shape[1]
+        common = torch.ones(width) / width**0.5
+        table += 0.5 * common
+        states = network.base_model(torch.randint(0, len(table), (4, 64))).last_hidden_state
+        table[stop] += STOPPING / float((states @ common).mean()) * common
+
+
+def read_rows(folder: str) -> list[dict[str, Any]]:
+    """The pairs as token ids, in the order in which both sides learn from them, and their questions as text."""
+    rows: list[dict[str, Any]] = json.loads(Path(folder, "rows.json").read_text(encoding="utf-8"))
     return rows

@@ -25,7 +25,9 @@ class ChildFailed(RuntimeError):
     """A setting could not be measured; the message says why."""
 
 
-def in_child(module: str, task: str, settings: Mapping[str, Any], threads: int) -> dict[str, Any]:
+def in_child(
+    module: str, task: str, settings: Mapping[str, Any], threads: int, python: str = sys.executable
+) -> dict[str, Any]:
     """Run one task of a module in a fresh process and take its result.
 
     Args:
@@ -33,6 +35,7 @@ def in_child(module: str, task: str, settings: Mapping[str, Any], threads: int) 
         task: one of its tasks.
         settings: JSON.
         threads: OpenMP threads of the child.
+        python: its interpreter, where a peer needs an environment of its own.
 
     Raises:
         ChildFailed: it ended with an error or was killed (mostly for memory).
@@ -48,7 +51,7 @@ def in_child(module: str, task: str, settings: Mapping[str, Any], threads: int) 
     with TemporaryDirectory(prefix="smolt-bench-") as folder:
         given, found = Path(folder, "settings.json"), Path(folder, "result.json")
         given.write_text(json.dumps(settings), encoding="utf-8")
-        command = [sys.executable, "-m", module, task, str(given), str(found)]
+        command = [python, "-m", module, task, str(given), str(found)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if ended.returncode or not found.is_file():
             told = ended.stderr.strip().splitlines()

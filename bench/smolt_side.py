@@ -1,5 +1,7 @@
-"""smolt's side of the comparison, through the functions that `smolt dpo` itself is made of."""
+"""smolt's side of the comparisons, through the functions that its commands themselves are made of."""
 
+import statistics
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,14 +9,21 @@ from typing import Any
 
 import torch
 
-from bench.dpo_against_trl import BETA, LORA, RATE
+from bench.against_trl import ANSWERS, BETA, EPOCHS, KL, LONGEST, LORA, PROMPTS, RATE
+from bench.fill import fill
 from bench.hh_pairs import read_rows
+from bench.measuring import peak_memory
 from smolt.algorithms.dpo import dpo_loss, reference_column
-from smolt.config import Budget, DPORecipe, LoRA, Optim
+from smolt.algorithms.grpo import grpo
+from smolt.algorithms.ppo import ppo
+from smolt.algorithms.reward_model import reward_loss
+from smolt.config import Budget, DPORecipe, LoRA, Optim, RewardRecipe
 from smolt.directories import locate
-from smolt.fitting import Learner, LossFunction, Metrics, Role, Update, accumulate
+from smolt.fitting import Learner, LossFunction, Metrics, Role, Update, accumulate, fit
 from smolt.groups import Groups, from_answers
+from smolt.imitation import sft_loss
 from smolt.models import Policy, open_policy
+from smolt.saving import open_scorer
 from smolt.trunk import choose_precision
 
 
@@ -55,9 +64,9 @@ class InOrder:
 
 @dataclass
 class Parts:
-    """What `fit` takes."""
+    """What `fit` takes, and what is trained."""
 
-    policy: Policy
+    parameters: Mapping[str, torch.nn.Parameter]
     stream: InOrder
     loss: LossFunction
     learner: Learner
@@ -75,38 +84,81 @@ def as_groups(rows: list[dict[str, list[int]]]) -> Groups:
 
 
 def open_parts(settings: dict[str, Any]) -> Parts:
-    """The policy with a fresh adapter, its reference, and the updates."""
-    folder, pairs = settings["folder"], settings["pairs"]
-    precision = choose_precision("cpu", settings["dtype"], settings["threads"])
-    policy = open_policy(locate(str(Path(folder, "model"))), precision, LoRA(**LORA), 0)
-    reference = policy.as_reference()
-    micro_tokens = policy.trunk.micro_tokens(Budget().memory)
-    rows = read_rows(folder)
-    groups = [as_groups(rows[start : start + pairs]) for start in range(0, len(rows), pairs)]
-    cached = settings.get("cached", False)
-    if cached:
-        groups = [reference_column(reference, micro_tokens, part) for part in groups]
-    recipe = DPORecipe.model_validate({"model": folder, "data": folder, "beta": BETA})
-    return Parts(
-        policy,
-        InOrder(groups, settings["updates"], None if cached else reference, micro_tokens),
-        dpo_loss(policy, recipe),
-        Learner({"policy": Role(policy.parameters())}, Optim(lr=RATE, schedule="constant"), settings["updates"]),
-        micro_tokens,
+    """The role with a fresh adapter and the updates of an offline work."""
+    folder, size = settings["folder"], settings["pairs"]
+    located, precision = (
+        locate(str(Path(folder, "model"))),
+        choose_precision("cpu", settings["dtype"], settings["threads"]),
     )
+    optim, updates = Optim(lr=RATE, schedule="constant"), settings["updates"]
+    rows = read_rows(folder)
+    batches = [rows[start : start + size] for start in range(0, size * updates, size)]
+    if settings["work"] == "reward":
+        scorer = open_scorer(located, precision, LoRA(**LORA), 0)
+        tokens = scorer.trunk.micro_tokens(Budget().memory)
+        recipe = RewardRecipe.model_validate({"model": folder, "data": folder})
+        learner = Learner({"reward": Role(scorer.parameters())}, optim, updates)
+        stream = InOrder([as_groups(rows) for rows in batches], updates, None, tokens)
+        return Parts(scorer.parameters(), stream, reward_loss(scorer, recipe), learner, tokens)
+    policy = open_policy(located, precision, LoRA(**LORA), 0)
+    tokens = policy.trunk.micro_tokens(Budget().memory)
+    learner = Learner({"policy": Role(policy.parameters())}, optim, updates)
+    if settings["work"] == "sft":
+        groups = [
+            from_answers([row["prompt_ids"] for row in rows], [[row["chosen_ids"]] for row in rows]) for rows in batches
+        ]
+        return Parts(policy.parameters(), InOrder(groups, updates, None, tokens), sft_loss(policy), learner, tokens)
+    reference, cached = policy.as_reference(), settings.get("cached", False)
+    groups = [as_groups(rows) for rows in batches]
+    if cached:
+        groups = [reference_column(reference, tokens, part) for part in groups]
+    dpo = DPORecipe.model_validate({"model": folder, "data": folder, "beta": BETA})
+    stream = InOrder(groups, updates, None if cached else reference, tokens)
+    return Parts(policy.parameters(), stream, dpo_loss(policy, dpo), learner, tokens)
+
+
+def seconds_of_updates(settings: dict[str, Any]) -> dict[str, Any]:
+    """Updates of a work by smolt's own loop: seconds of each and mean answer length."""
+    if settings["work"] in ("grpo", "ppo"):
+        return _rollouts(settings)
+    parts = open_parts(settings)
+    loaded = peak_memory()
+    steps = fit(parts.stream, parts.loss, parts.learner, parts.micro_tokens, 0)
+    return {"seconds": [metrics["seconds"] for metrics, _ in steps], "loaded": loaded}
+
+
+def _rollouts(settings: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(settings["folder"])
+    questions = [row["question"] for row in read_rows(settings["folder"])]
+    shared: dict[str, Any] = {
+        "model.device": "cpu",
+        "model.dtype": settings["dtype"],
+        "model.threads": settings["threads"],
+        "lora": LORA,
+        "optim": {"lr": RATE, "schedule": "constant"},
+        "budget": {"updates": settings["updates"]},
+        "sampling": {"max_tokens": LONGEST, "batch": ANSWERS},
+        "prompts": PROMPTS,
+        "reward": lambda question, answer: float(len(answer.text) % 7),
+        "out": Path(tempfile.mkdtemp(dir=folder)),
+    }
+    if settings["work"] == "grpo":
+        training = grpo(str(folder / "model"), questions, group=ANSWERS // PROMPTS, kl={"beta": KL}, **shared)
+    else:
+        inner = {"epochs": EPOCHS, "minibatches": 1}
+        training = ppo(str(folder / "model"), questions, samples=ANSWERS // PROMPTS, inner=inner, **shared)
+    loaded, rows = peak_memory(), list(training)
+    return {
+        "seconds": [row["seconds"] for row in rows],
+        "loaded": loaded,
+        "length": statistics.mean(row["length"] for row in rows),
+        "sampling": statistics.mean(row["sampling_seconds"] for row in rows[1:]),
+    }
 
 
 def first_loss(settings: dict[str, Any]) -> float:
-    """The fp32 loss of the first update's pairs, with the adapter of `fill`."""
+    """The fp32 loss of the first update's rows, with the weights of `fill`."""
     parts = open_parts({**settings, "dtype": "fp32"})
-    fill(parts.policy.parameters())
+    fill(parts.parameters)
     tally, _ = accumulate(parts.stream.next(0).minibatches[0], parts.loss, parts.micro_tokens)
-    return float(tally.means()["loss"])
-
-
-def fill(adapter: Mapping[str, torch.nn.Parameter]) -> None:
-    """Give an adapter weights that are a function of their order by name: both sides get the same ones."""
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for _, parameter in sorted(adapter.items()):
-            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=draw))
+    return float(tally.means()["reward_loss" if settings["work"] == "reward" else "loss"])

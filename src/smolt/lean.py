@@ -8,7 +8,7 @@ read.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from smolt.decoding import Cache
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ROWS = 64  # answers that oneDNN should reckon with when it chooses an order
 ROTARY = ("default", "linear", "llama3")  # angles that depend on the position alone
 
 
@@ -28,22 +29,35 @@ class Affine:
     """y = x W' + b, and the low-rank term that is not merged.
 
     Attributes:
-        weight: [out, in].
+        weight: [out, in], or in the order in which oneDNN reads it.
         bias: [out] or None.
         down, up: [rank, in] and [out, rank], scaled; None without one.
+        ordered: whether the weight is in oneDNN's order.
     """
 
     weight: Tensor
     bias: Tensor | None
     down: Tensor | None = None
     up: Tensor | None = None
+    ordered: bool = False
 
     def __call__(self, states: Tensor) -> Tensor:
         """[rows, in] -> [rows, out]."""
-        product = linear(states, self.weight, self.bias)
+        if self.ordered:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, "none", [], "")
+        else:
+            product = linear(states, self.weight, self.bias)
         if self.down is None or self.up is None:
             return product
         return product.addmm_(linear(states, self.down), self.up.T)
+
+
+def ordered(affine: Affine) -> Affine:
+    """The same with its weight put in oneDNN's order once, where a step would do so at every product."""
+    weight = affine.weight
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return affine
+    return replace(affine, weight=torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS), ordered=True)
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,8 @@ class LeanDecoder:
         self.dtype = dtype
         self.embedding: Tensor = backbone.embed_tokens.weight
         self.norm: nn.Module = backbone.norm
+        head = network.get_output_embeddings() or backbone.embed_tokens  # a classifier has none, and draws no tokens
+        self.head = ordered(Affine(head.weight.to(self.embedding.dtype), None))
         self.layers = [_layer(part, adapter, dtype) for part in backbone.layers]
         attention: Any = backbone.layers[0].self_attn
         config: Any = network.config
@@ -128,6 +144,10 @@ class LeanDecoder:
             states = states + layer.down(silu(gate) * up)
         cache.end_step()
         return _normed(self.norm, states)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Final states [slots, h] -> fp32 logits [slots, V], computed in the states' precision as training does."""
+        return self.head(states).float()
 
     def states(
         self, contexts: Sequence[Sequence[tuple[Tensor, Tensor]]], owners: Sequence[int], answers: Sequence[Tensor]
@@ -206,7 +226,7 @@ def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) 
         return Affine(torch.cat(merged) if len(merged) > 1 else merged[0], bias)
     weight = torch.cat([module.weight for module in plain]) if len(plain) > 1 else plain[0].weight
     if all(term is None for term in terms):
-        return Affine(weight.to(dtype), bias)
+        return ordered(Affine(weight.to(dtype), bias))
     down = torch.cat([term[0] for term in terms if term is not None])
     up = torch.zeros(len(weight), len(down), device=weight.device)
     row = column = 0
@@ -215,7 +235,7 @@ def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) 
             up[row : row + len(module.weight), column : column + len(term[0])] = term[1]
             column += len(term[0])
         row += len(module.weight)
-    return Affine(weight.to(dtype), bias, down.to(dtype), up.to(dtype))
+    return ordered(Affine(weight.to(dtype), bias, down.to(dtype), up.to(dtype)))
 
 
 def _plain(module: nn.Module) -> nn.Linear:

@@ -247,8 +247,11 @@ class _Slots:
         if self.cache is None:
             return
         trunk, newest = self.policy.trunk, self.book.newest(self.rows, self.policy.trunk.precision.device)
-        states = trunk.decode(newest, self.cache) if self.lean is None else self.lean.step(newest, self.cache)
-        over = self.book.advance(self.rows, head_logits(self.policy, states))
+        if self.lean is None:
+            logits = head_logits(self.policy, trunk.decode(newest, self.cache))
+        else:
+            logits = self.lean.logits(self.lean.step(newest, self.cache))
+        over = self.book.advance(self.rows, logits)
         if not over.any():
             return
         ended = self.rows[over]
