@@ -20,6 +20,7 @@ from smolt import counters
 from smolt.config import Optim
 from smolt.errors import SelfCheckError
 from smolt.groups import Groups, cut
+from smolt.scaling import LossScale
 
 Metrics = dict[str, Any]
 Parts = Mapping[str, tuple[float | Tensor, float]]
@@ -105,6 +106,7 @@ class Learner:
         self.unwitnessed = {f"{role}/{name}" for role, part in roles.items() for name in part.parameters}
         self.steps: dict[str, int] = dict.fromkeys(roles, 0)
         self.bad = 0  # optimizer steps in a row without a finite loss and gradient
+        self.scale = LossScale()
         device = next(iter(next(iter(roles.values())).parameters.values())).device
         self.fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
@@ -129,12 +131,12 @@ class Learner:
         return 1.0
 
     def divide(self, counts: Mapping[str, float]) -> dict[str, float]:
-        """Divide each role's summed gradients by its count; gradient norm of each role before clipping."""
+        """Divide each role's summed gradients by its count and the loss scale; their norms before clipping, by role."""
         norms = {}
         for role, count in counts.items():
             gradients = [p.grad for p in self.roles[role].parameters.values() if p.grad is not None]
             if count and gradients:
-                torch._foreach_mul_(gradients, 1 / count)
+                torch._foreach_mul_(gradients, 1 / (count * self.scale.value))
                 norms[role] = float(torch.nn.utils.get_total_norm(gradients))
         return norms
 
@@ -152,7 +154,27 @@ class Learner:
                 shrink = self.optim.clip / norms[role]
                 torch._foreach_mul_([p.grad for p in group["params"] if p.grad is not None], shrink)
         self.optimizer.step()
+        self.scale.stepped()
         self.forget()
+
+    def problem(self, means: Metrics, norms: Mapping[str, float], number: int) -> str | None:
+        """Why a step of update `number` (0-based) cannot be taken, or None.
+
+        Raises:
+            SelfCheckError: three in a row without a finite loss and gradient. Gradients that a smaller loss scale may
+                make finite do not count.
+        """
+        loss = _non_finite(means)
+        gradient = _non_finite({f"gradient of {role}": norm for role, norm in norms.items()})
+        if not loss and gradient:
+            overflow = self.scale.overflowed()
+            if overflow:
+                return overflow
+        found = loss or gradient
+        self.bad = self.bad + 1 if found else 0
+        if self.bad == NON_FINITE_LIMIT:
+            raise SelfCheckError(f"update {number + 1}: {found}, {self.bad} steps in a row; lower optim.lr")
+        return found
 
     def forget(self) -> None:
         """Drop all gradients."""
@@ -220,11 +242,17 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """JSON of what the checks depend on."""
-        return {"unwitnessed": sorted(self.unwitnessed), "steps": self.steps, "bad": self.bad}
+        return {
+            "unwitnessed": sorted(self.unwitnessed),
+            "steps": self.steps,
+            "bad": self.bad,
+            "scale": self.scale.state(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
         self.unwitnessed, self.steps, self.bad = set(state["unwitnessed"]), dict(state["steps"]), state["bad"]
+        self.scale.restore(state["scale"])
 
 
 class _Tally:
@@ -244,8 +272,10 @@ class _Tally:
         return {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
 
 
-def accumulate(minibatch: Groups, loss: LossFunction, micro_tokens: int) -> tuple[_Tally, dict[str, float]]:
-    """Backward over the micro-batches of one optimizer step: metrics, and each role's count."""
+def accumulate(
+    minibatch: Groups, loss: LossFunction, micro_tokens: int, scale: float = 1.0
+) -> tuple[_Tally, dict[str, float]]:
+    """Backward over the micro-batches of one optimizer step, times `scale`: metrics, and each role's count."""
     tally, counts = _Tally(), dict[str, float]()
     for micro in cut(minibatch, micro_tokens):
         for part in loss(micro):
@@ -253,7 +283,7 @@ def accumulate(minibatch: Groups, loss: LossFunction, micro_tokens: int) -> tupl
             name = "loss" if part.role == "policy" else f"{part.role}_loss"
             tally.add({name: (part.total, part.count), **part.metrics})
             if part.count:
-                part.total.backward()
+                (part.total if scale == 1 else part.total * scale).backward()
     return tally, counts
 
 
@@ -281,12 +311,9 @@ def fit(
         tally, events, steps, norm = _Tally(), list[str](), 0, 0.0
         learning = update.roles if update.roles is not None else frozenset(learner.roles)
         for index, minibatch in enumerate(update.minibatches):
-            parts, counts = accumulate(minibatch, loss, micro_tokens)
+            parts, counts = accumulate(minibatch, loss, micro_tokens, learner.scale.value)
             means, norms = parts.means(), learner.divide(counts)
-            problem = _non_finite(means, norms)
-            learner.bad = learner.bad + 1 if problem else 0
-            if learner.bad == NON_FINITE_LIMIT:
-                raise SelfCheckError(f"update {number + 1}: {problem}, {learner.bad} steps in a row; lower optim.lr")
+            problem = learner.problem(means, norms, number)
             reason = problem or stream.veto(index, means)
             tally.add({name: (total, parts.counts[name]) for name, total in parts.sums.items() if not problem})
             if reason:
@@ -322,8 +349,7 @@ def fit(
             return
 
 
-def _non_finite(means: Metrics, norms: Mapping[str, float]) -> str | None:
-    values = {**means, **{f"gradient of {role}": norm for role, norm in norms.items()}}
+def _non_finite(values: Mapping[str, Any]) -> str | None:
     for name, value in values.items():
         if value != value or value in (float("inf"), float("-inf")):
             return f"{name} is {value}"

@@ -31,6 +31,7 @@ from smolt.errors import UserError
 from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, read_items, take, write_items
 from smolt.fitting import Metrics
 from smolt.models import Policy
+from smolt.origins import other_inputs, package_versions
 from smolt.pairs import make_pairs
 from smolt.panels import Panel, read_panel, read_panels
 from smolt.preparation import Ground, open_ground
@@ -42,7 +43,7 @@ from smolt.runs import Interrupts, Run, atomic_write
 from smolt.runs.jsontext import decode_object
 from smolt.saving import load_policy
 from smolt.suites import answers_file, held_out_measures, origins_of_run, refuse_dependent, suite_exams, suite_panels
-from smolt.training import Interrupted, Training, drive, other_inputs, package_versions
+from smolt.training import Interrupted, Training, drive
 
 Progress = Callable[[Training, Metrics], None]
 ANSWERS = "evaluation.jsonl"

@@ -4,21 +4,17 @@ Checkpoints are taken between updates only, so nothing of a rollout has to be sa
 of the weights, the optimizer's moments, the stream's small state and the update's number.
 """
 
-import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from smolt.config import (
-    Budget,
     DPORecipe,
     GRPORecipe,
     PPORecipe,
@@ -27,14 +23,14 @@ from smolt.config import (
     SFTRecipe,
     recipe_hash,
 )
-from smolt.directories import locate
 from smolt.errors import UserError
-from smolt.fitting import ENDLESS, Learner, LossFunction, Metrics, Stream, fit
+from smolt.fitting import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
+from smolt.origins import other_inputs, package_versions
+from smolt.pace import Clock, now
 from smolt.runs import Interrupts, Run, files
-from smolt.saving import weights_hash
+from smolt.scaling import LossScale
 
 TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
-PACKAGES = ("torch", "transformers", "peft", "tokenizers")
 
 
 @dataclass
@@ -103,7 +99,6 @@ class Training:
     Attributes:
         stage: the stage's name.
         name: the recipe's, in a study the section's.
-        total: updates in all, None where only the clock ends it.
         out: the run directory.
         complete: whether there is nothing left to do.
     """
@@ -111,7 +106,6 @@ class Training:
     def __init__(self, plan: Plan, out: Path | None, fresh: bool = False) -> None:
         self.stage = plan.stage
         self.name = plan.recipe.name
-        self.total = None if plan.stream.total >= ENDLESS else plan.stream.total
         self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
         self._plan = plan
         self._run = Run.open(self.out, manifest=_manifest(plan), fresh=fresh)
@@ -119,12 +113,25 @@ class Training:
         self.complete = self._run.status == "complete"
         self.warnings = self._run.warnings
         self._step = 0
-        self._elapsed = 0.0
+        self._clock = Clock(plan.seconds, whole=plan.recipe.budget.like is None)
+        if plan.facts.get("dtype") == "float16":
+            plan.learner.scale = LossScale.for_half()
         self._best: float | None = None
         self._bad = 0
         self._last: Metrics = {}
         self._ended = False
         self._steps = iter(()) if self.complete else self._freeing(self._train())
+
+    @property
+    def total(self) -> int | None:
+        """Updates in all, None while only the clock knows."""
+        most = self._plan.stream.total if self._clock.total is None else self._clock.total
+        return None if most >= ENDLESS else most
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the time so far, by what it went into (`smolt.pace.KINDS`)."""
+        return self._clock.shares
 
     def __iter__(self) -> Iterator[Metrics]:
         return self
@@ -152,8 +159,10 @@ class Training:
 
     def save(self) -> None:
         """Take a checkpoint between two updates."""
+        began = now()
         keep = self._plan.recipe.save.keep
         self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=keep)
+        self._clock.saved(now() - began)
 
     def _freeing(self, steps: Iterator[Metrics]) -> Iterator[Metrics]:
         """The same steps; an error, or the end of this object, gives the run directory free."""
@@ -173,28 +182,57 @@ class Training:
         ended = self._ended
         steps = fit(plan.stream, plan.loss, plan.learner, plan.micro_tokens, recipe.seed, self._step)
         while not ended:
-            began = time.perf_counter()
+            began = now()
             found = next(steps, None)
             if found is None:
                 break
             metrics, update = found
             self._step = metrics["step"]
-            self._elapsed += time.perf_counter() - began
+            self._clock.updated(now() - began, metrics)
             if self._step == 1 and self._advice():
                 metrics["events"] = [*self._advice(), *metrics.get("events", [])]
-            ended = "stop" in metrics or self._step >= plan.stream.total
-            if plan.seconds is not None and self._elapsed >= plan.seconds and not ended:
-                ended, metrics["stop"] = True, f"the time is up ({plan.seconds / 60:.1f} minutes)"
+            fixed = self._fix_total(metrics)
+            ended = self._is_last(metrics)
             ended = self._watch(metrics, ended) or ended
-            for row in update.samples:
-                self._run.sample({"step": self._step, **row})
-            self._run.log(metrics)
-            self._last = metrics
+            self._record(metrics, update)
             self._ended = ended
-            if ended or (save.every and self._step % save.every == 0):
+            if ended or fixed or (save.every and self._step % save.every == 0):
                 self.save()
             yield metrics
         self._complete()
+
+    def _fix_total(self, metrics: Metrics) -> bool:
+        """Once the pace is known, fix the updates that fit into the time; the schedule decays over them."""
+        clock, plan = self._clock, self._plan
+        if not clock.ready or clock.limit is None:
+            return False
+        if plan.dev is not None and clock.whole and clock.evaluation is None:
+            began = now()
+            plan.dev.measure()  # only to see how long it takes: the last update is followed by one
+            clock.evaluated(now() - began)
+        most = plan.stream.total
+        total = clock.fix(self._step, most, plan.recipe.watch.every)
+        if total < most:
+            plan.learner.total = total
+            event = f"{clock.pace:.2g} s an update: {total} updates fit into {clock.limit / 60:.3g} minutes"
+            metrics["events"] = [*metrics.get("events", []), event]
+        return True
+
+    def _is_last(self, metrics: Metrics) -> bool:
+        """Whether no update follows; the reason is in the metrics where the clock decided."""
+        clock, most = self._clock, self._plan.stream.total
+        if "stop" in metrics or self._step >= most:
+            return True
+        if clock.limit is not None and (clock.up or self._step >= (clock.total or most)):
+            metrics["stop"] = f"the time is up ({clock.limit / 60:.1f} minutes)"
+            return True
+        return False
+
+    def _record(self, metrics: Metrics, update: Update) -> None:
+        for row in update.samples:
+            self._run.sample({"step": self._step, **row})
+        self._run.log(metrics)
+        self._last = metrics
 
     def _forecast(self) -> None:
         """What is measured once, before the first update, and kept for a continued run."""
@@ -212,7 +250,9 @@ class Training:
         due = watch.every and self._step % watch.every == 0
         if plan.dev is None or not (due or last):
             return False
+        began = now()
         figures = {f"dev/{name}": value for name, value in plan.dev.measure().items()}
+        self._clock.evaluated(now() - began)
         metrics.update(figures)
         name = f"dev/{watch.metric or plan.dev.metric}"
         if name not in figures:
@@ -244,7 +284,8 @@ class Training:
             "stage": self.stage,
             "updates": self._step,
             "chosen_update": chosen,
-            "training_seconds": self._elapsed,
+            "training_seconds": self._clock.updates,
+            "time": self._clock.record(),
             "peak_memory": peak_memory(plan.learner),
             "facts": plan.facts,
             "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},
@@ -258,7 +299,7 @@ class Training:
         return {
             "stream": self._plan.stream.state(),
             "learner": self._plan.learner.state(),
-            "elapsed": self._elapsed,
+            "clock": self._clock.state(),
             "best": self._best,
             "bad": self._bad,
             "ended": self._ended,
@@ -274,7 +315,9 @@ class Training:
         learner.load_moments(checkpoint.read("optimizer.safetensors"))
         learner.restore(checkpoint.state["learner"])
         self._plan.stream.restore(checkpoint.state["stream"])
-        self._step, self._elapsed = checkpoint.step, checkpoint.state["elapsed"]
+        self._step = checkpoint.step
+        self._clock.restore(checkpoint.state["clock"])
+        learner.total = self._clock.total or learner.total
         self._best, self._bad = checkpoint.state["best"], checkpoint.state["bad"]
         self._ended, self._last = checkpoint.state["ended"], checkpoint.state["last"]
 
@@ -304,11 +347,6 @@ def drive(training: Training, interrupts: Interrupts, show: Callable[[Training, 
         training.close()
 
 
-def seconds_of(budget: Budget) -> float | None:
-    """The wall-clock limit of a budget."""
-    return None if budget.minutes is None else budget.minutes * 60
-
-
 def write_directory(directory: Path, write: Callable[[Path], None]) -> None:
     """Fill a directory beside its place, then put it there: it is whole or absent, after a power cut too."""
     staging = directory.with_name(f".{directory.name}.new")
@@ -331,36 +369,6 @@ def peak_memory(learner: Learner) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def package_versions() -> dict[str, str]:
-    """What the numbers depend on."""
-    return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
-
-
-def other_inputs(recipe: Any, name: str = "") -> dict[str, str]:
-    """SHA-256 of what a recipe reads besides its model and data, by field: dev data, rewards, a critic's start.
-
-    Hub names, directories that hold no model and what is missing have none; what opens them says more.
-    """
-    if isinstance(recipe, dict):
-        parts = [(f"{name}.{key}".strip("."), value) for key, value in recipe.items() if key not in ("model", "data")]
-    elif isinstance(recipe, list):
-        parts = [(f"{name}[{number}]", value) for number, value in enumerate(recipe)]
-    elif isinstance(recipe, str) and re.search(r"\.path(\[\d+\])?$", name):
-        digest = _digest(recipe)
-        return {} if digest is None else {name: digest}
-    else:
-        return {}
-    return {key: digest for at, value in parts for key, digest in other_inputs(value, at).items()}
-
-
-def _digest(text: str) -> str | None:
-    for path in (Path(text), Path(text.rpartition(":")[0])):  # the second is the file of "file.py:function"
-        if path.is_file():
-            return files.sha256_of(path)
-    directory = any((Path(text) / name).exists() for name in ("config.json", "adapter_config.json", "model"))
-    return weights_hash(locate(text)) if directory else None
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from smolt.runs import checkpoints
 
-TIMES = ("seconds", "tokens_per_second", "elapsed", "peak_memory")
+TIMES = ("seconds", "tokens_per_second", "shares", "peak_memory")
 
 
 def traces(out: Path) -> dict[str, Any]:

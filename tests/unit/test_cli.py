@@ -41,6 +41,7 @@ class FakeTraining:
     total: int | None = 2
     complete: bool = False
     warnings: list[str] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=lambda: {"sampling": 0.6, "training": 0.4})
     metrics: tuple[dict[str, Any], ...] = ({"step": 1, "reward": 0.5}, {"step": 2, "reward": 1.0})
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -290,6 +291,7 @@ def test_display_on_a_terminal_and_elsewhere() -> None:
         assert all(event in text.getvalue() for event in events)
         assert ("reward +1.000" in text.getvalue()) is terminal
         assert ("2/2" in text.getvalue()) is terminal
+        assert ("sampling 60% training 40%" in text.getvalue()) is terminal
         if not terminal:
             assert text.getvalue().splitlines() == list(events)
 

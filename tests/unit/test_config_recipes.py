@@ -89,10 +89,11 @@ def test_defaults_of_the_stages() -> None:
 
 
 def test_a_given_field_keeps_the_other_stage_defaults() -> None:
-    """`optim.lr` alone leaves PPO's eps at 1e-5; `budget.minutes` alone leaves 1 epoch, and updates replace epochs."""
+    """`optim.lr` alone leaves PPO's eps at 1e-5; `budget.minutes` alone leaves 1 epoch but no count of rollouts."""
     assert recipe("ppo", optim={"lr": 1e-4}).optim.eps == 1e-5
     assert recipe("sft", budget={"minutes": 5}).budget.epochs == 1.0
     assert recipe("sft", budget={"updates": 5}).budget.epochs is None
+    assert recipe("grpo", budget={"minutes": 5}).budget.updates is None
 
 
 def test_numbers_as_people_write_them() -> None:

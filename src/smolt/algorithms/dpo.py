@@ -17,11 +17,12 @@ from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
 from smolt.groups import Groups, join, without_gradient
 from smolt.models import Policy, open_policy
 from smolt.numerics import answer_sums, dpo_sigmoid, ipo
+from smolt.pace import seconds_of
 from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for
 from smolt.records import Preference
 from smolt.saving import save_policy
 from smolt.streams import Rows, updates_of
-from smolt.training import Dev, Plan, Training, seconds_of
+from smolt.training import Dev, Plan, Training
 
 
 def dpo(

@@ -14,17 +14,18 @@ from torch import Tensor
 from smolt import counters
 from smolt.checks import forward_facts, same_policy, sampler_agrees, stop_reachable
 from smolt.config import GRPORecipe
-from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.fitting import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
 from smolt.forecast import forecast
 from smolt.groups import Groups, from_answers, without_gradient
 from smolt.models import Policy
 from smolt.numerics import answer_sums, group_advantages, kl, masked_sum, reduce_tokens, surrogate_loss
+from smolt.pace import seconds_of
 from smolt.preparation import in_memory, recipe_for
 from smolt.records import Question
 from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
 from smolt.saving import save_policy
 from smolt.streams import Rollouts, never
-from smolt.training import Plan, Training, seconds_of
+from smolt.training import Plan, Training
 
 
 def grpo(
@@ -53,7 +54,7 @@ def grpo(
     rolling = open_rollouts(checked, questions, function)
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference() if checked.kl.beta else None
-    total = checked.budget.updates or 1
+    total = checked.budget.updates or ENDLESS
     preparation = Preparation(checked, rolling, reference)
     stream = Rollouts(
         questions=rolling.questions,

@@ -17,7 +17,7 @@ from smolt import counters
 from smolt.checks import forward_facts, same_policy, sampler_agrees, stop_reachable
 from smolt.config import PPORecipe
 from smolt.errors import UserError
-from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.fitting import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
 from smolt.forecast import forecast
 from smolt.groups import Groups, from_answers, without_gradient
 from smolt.models import CRITIC, Policy, Scorer, copy_trunk, score_head
@@ -32,12 +32,13 @@ from smolt.numerics import (
     value_loss,
     whiten,
 )
+from smolt.pace import seconds_of
 from smolt.preparation import in_memory, recipe_for
 from smolt.records import Question
 from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
 from smolt.saving import load_scorer, save_policy
 from smolt.streams import Rollouts
-from smolt.training import Plan, Training, seconds_of
+from smolt.training import Plan, Training
 
 
 def ppo(
@@ -67,7 +68,7 @@ def ppo(
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference()
     critic = open_critic(checked, policy)
-    total = checked.budget.updates or 1
+    total = checked.budget.updates or ENDLESS
     leash = Leash(checked, checked.kl.coefficient)
     stream = Rollouts(
         questions=rolling.questions,

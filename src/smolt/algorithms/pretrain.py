@@ -16,11 +16,12 @@ from smolt.groups import Groups, from_answers, join, without_gradient
 from smolt.imitation import sft_loss
 from smolt.models import Policy
 from smolt.numerics import masked_sum
+from smolt.pace import seconds_of
 from smolt.records import load
 from smolt.rendering import Renderer, train_tokenizer
 from smolt.saving import save_policy
 from smolt.streams import Rows, updates_of
-from smolt.training import Dev, Plan, Training, seconds_of
+from smolt.training import Dev, Plan, Training
 from smolt.trunk import Precision, Trunk, choose_precision, hush
 
 

@@ -19,13 +19,14 @@ from smolt.fitting import Learner, Loss, LossFunction, Role
 from smolt.groups import Groups, join, without_gradient
 from smolt.models import Scorer
 from smolt.numerics import bradley_terry
+from smolt.pace import seconds_of
 from smolt.panels import panel_name
 from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for
 from smolt.records import Preference
 from smolt.reward_audit import audit, audit_panel, calibration_error, leads_of
 from smolt.saving import open_scorer, save_scorer
 from smolt.streams import Rows, updates_of
-from smolt.training import Dev, Plan, Training, seconds_of
+from smolt.training import Dev, Plan, Training
 
 HELD_OUT = 10  # without dev data, one pair in so many is held out
 

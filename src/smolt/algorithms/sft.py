@@ -14,11 +14,12 @@ from smolt.groups import join, without_gradient
 from smolt.imitation import sft_loss
 from smolt.models import Policy, open_policy
 from smolt.numerics import masked_sum
+from smolt.pace import seconds_of
 from smolt.preparation import Ground, demonstration_items, in_memory, open_ground, recipe_for
 from smolt.records import Demonstration
 from smolt.saving import save_policy
 from smolt.streams import Rows, updates_of
-from smolt.training import Dev, Plan, Training, seconds_of
+from smolt.training import Dev, Plan, Training
 
 
 def sft(

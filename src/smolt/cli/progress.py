@@ -19,6 +19,9 @@ FIGURES = (
 )
 
 
+SHOWN_SHARE = 0.05
+
+
 class Running(Protocol):
     """What the display asks of a training."""
 
@@ -32,7 +35,11 @@ class Running(Protocol):
 
     @property
     def total(self) -> int | None:
-        """Updates in all, None where only the clock ends it."""
+        """Updates in all, None while only the clock knows."""
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Share of the time so far by what it went into."""
 
 
 def figures(metrics: Mapping[str, Any]) -> str:
@@ -43,6 +50,11 @@ def figures(metrics: Mapping[str, Any]) -> str:
         if value is not None:
             shown.append(f"{label} {form.format(value)}")
     return "  ".join(shown)
+
+
+def times(shares: Mapping[str, float]) -> str:
+    """Where the time goes, from a twentieth on: `sampling 61% training 35%`."""
+    return " ".join(f"{kind} {share:.0%}" for kind, share in shares.items() if share >= SHOWN_SHARE)
 
 
 class Display:
@@ -81,7 +93,8 @@ class Display:
         """Show one update; its events (a skipped step, an early stop) stay on the screen above the lines."""
         step = int(metrics["step"])
         self.begin(training, step - 1)
-        self._progress.update(self._tasks[training.out], completed=step, figures=figures(metrics))
+        shown = "  ".join(part for part in (figures(metrics), times(training.shares)) if part)
+        self._progress.update(self._tasks[training.out], completed=step, total=training.total, figures=shown)
         for event in [*metrics.get("events", []), *([metrics["stop"]] if "stop" in metrics else [])]:
             self.remark(f"{training.name} update {step}: {event}")
 

@@ -168,11 +168,15 @@ class Optim(Block):
 
 
 class Budget(Block):
-    """How long to train and how much memory to use. A stage takes updates or epochs, never both."""
+    """How long to train and how much memory to use. Updates or epochs, never both; minutes cut them to what fits."""
 
     updates: Int | None = Field(default=None, ge=1, description="optimizer updates (ppo, grpo: rollouts)")
     epochs: Float | None = Field(default=None, gt=0, description="passes over the data")
-    minutes: Float | None = Field(default=None, gt=0, description="stop in good order after this many minutes")
+    minutes: Float | None = Field(
+        default=None,
+        gt=0,
+        description="only as many updates as fit, by their measured pace; ppo, grpo: alone enough",
+    )
     memory: Float = Field(
         default=4.0, gt=0, description="GiB for activations; decides the micro-batch, never the result"
     )
@@ -186,6 +190,8 @@ class Budget(Block):
         given = [name for name, value in measures.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"give one of {' and '.join(given)}, not {len(given)}")
+        if self.like is not None and self.minutes is not None:
+            raise ValueError("give minutes or like, not both")
         return self
 
 

@@ -49,12 +49,13 @@ def _sft_budget(budget: Budget) -> Budget:
 
 
 def _updates_only(budget: Budget) -> Budget:
-    """PPO and GRPO count rollouts."""
+    """PPO and GRPO count rollouts; minutes alone let the clock decide how many."""
     if budget.epochs is not None:
         raise ValueError("epochs do not apply: one update is one rollout; give updates")
     if budget.like is not None:
         raise ValueError("budget.like is for sft in a study; give updates")
-    return budget if budget.updates is not None else budget.model_copy(update={"updates": 100})
+    clock = budget.minutes is not None
+    return budget if clock or budget.updates is not None else budget.model_copy(update={"updates": 100})
 
 
 def _no_dropout(lora: LoRA | None) -> LoRA | None:

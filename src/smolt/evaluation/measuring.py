@@ -24,7 +24,7 @@ from smolt.report.analysis import analyse
 from smolt.rollouts import as_question
 from smolt.runs import Run
 from smolt.statistics import Measure
-from smolt.training import other_inputs, package_versions
+from smolt.origins import other_inputs, package_versions
 
 Records = Sequence[Question | str] | Sequence[Preference] | Sequence[Demonstration]
 
