@@ -19,11 +19,11 @@ from smolt.config import Model, make_block
 from smolt.errors import UserError
 from smolt.evaluation import Evaluation
 from smolt.merge import merged_in_memory
+from smolt.origins import package_versions
 from smolt.preparation import open_ground
 from smolt.report.records import plain
 from smolt.runs import Run, atomic_write
 from smolt.statistics import Measure, Z
-from smolt.origins import package_versions
 
 INSTALL = 'install it with: pip install -c constraints.txt ".[lm-eval]"'
 SAME = 1e-9  # a mean over samples that differs more from the harness's own figure is not how that figure is made

@@ -17,6 +17,7 @@ from smolt.evaluation.likelihood import losing, preferring
 from smolt.evaluation.shards import ROWS, finished_shards, gather, shard_directory
 from smolt.evaluation.subject import Subject
 from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Task, find_task, problem_questions
+from smolt.origins import other_inputs, package_versions
 from smolt.preparation import Ground, open_ground
 from smolt.records import Demonstration, Preference, Question
 from smolt.report import Arm, StudyRecord, write_report
@@ -24,7 +25,6 @@ from smolt.report.analysis import analyse
 from smolt.rollouts import as_question
 from smolt.runs import Run
 from smolt.statistics import Measure
-from smolt.origins import other_inputs, package_versions
 
 Records = Sequence[Question | str] | Sequence[Preference] | Sequence[Demonstration]
 
