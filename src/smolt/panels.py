@@ -5,9 +5,10 @@ A Panel is plain data, so it is kept in the study's record and the report can be
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,23 @@ Cell = str | int | float | Measure | None
 """A number with an interval where there is one; None is shown as "none"."""
 
 
+def finite(measure: Measure) -> Measure | None:
+    """The measure, None where its value is not finite; an interval with such an end is no interval."""
+    if not math.isfinite(measure.value):
+        return None
+    known = all(end is None or math.isfinite(end) for end in (measure.low, measure.high))
+    return measure if known else replace(measure, low=None, high=None)
+
+
+def _shown(cell: Cell) -> Cell:
+    if isinstance(cell, Measure):
+        return finite(cell)
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns.
+    """Rows under named columns. A number that is not finite becomes None: JSON has none, and neither has a reader.
 
     Attributes:
         caption: one sentence: what is listed, and what its numbers are of.
@@ -38,10 +53,17 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     rate: bool = False
 
+    def __post_init__(self) -> None:
+        """Keep what can be shown and written."""
+        object.__setattr__(self, "rows", tuple(tuple(_shown(cell) for cell in row) for row in self.rows))
+
 
 @dataclass(frozen=True)
 class Series:
-    """Named points of a chart; `low` and `high` (as long as `y`, or empty) are their 95 % intervals."""
+    """Named points of a chart; `low` and `high` (as long as `y`, or empty) are their 95 % intervals.
+
+    A point whose place is not finite is left out, with its label; an end of an interval that is not finite is None.
+    """
 
     name: str
     x: tuple[float, ...]
@@ -49,6 +71,18 @@ class Series:
     low: tuple[float | None, ...] = ()
     high: tuple[float | None, ...] = ()
     labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Keep what can be drawn and written."""
+        xs = self.x or (0.0,) * len(self.y)
+        points = zip(xs, self.y, strict=True)
+        kept = [place for place, point in enumerate(points) if all(map(math.isfinite, point))]
+        for name in ("x", "y", "low", "high", "labels"):
+            column = getattr(self, name)
+            values = tuple(column[place] for place in kept) if column else ()
+            if name in ("low", "high"):
+                values = tuple(None if end is None or not math.isfinite(end) else end for end in values)
+            object.__setattr__(self, name, values)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from smolt.runs import Interrupts, Run, atomic_write
 from smolt.runs.jsontext import decode_object
 from smolt.saving import load_policy
 from smolt.suites import answers_file, held_out_measures, origins_of_run, refuse_dependent, suite_exams, suite_panels
+from smolt.tickets import write_tickets
 from smolt.training import Interrupted, Training, drive
 
 Progress = Callable[[Training, Metrics], None]
@@ -379,8 +380,12 @@ def shape_of(policy: Policy) -> tuple[int, int]:
 
 
 def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:
-    """The word problems of a study, and a text for pretraining: what is shown of them, and arithmetic."""
-    write_problems(folder, recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations, recipe.brief)
+    """The questions of a study, and a text for pretraining: what is shown of them, and arithmetic."""
+    counts = (recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations)
+    if recipe.task == "support":
+        write_tickets(folder, *counts, recipe.careless)
+    else:
+        write_problems(folder, *counts, recipe.brief)
     shown = "demonstrations.jsonl" if recipe.demonstrations else "train.jsonl"
     lines = [*load(Source(str(folder / shown)), "text").records, *facts(recipe.seed, recipe.facts)]
     atomic_write(folder / "text.txt", "\n".join(lines) + "\n")

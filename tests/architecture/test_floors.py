@@ -19,6 +19,7 @@ FLOORS: dict[str, int] = {
     "runs": 0,
     "statistics": 0,
     "problems": 0,
+    "tickets": 0,
     "counters": 0,
     "directories": 0,
     "cards": 0,

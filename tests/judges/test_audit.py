@@ -147,6 +147,7 @@ def test_length_preference(cache: Cache) -> None:
     assert title == "longer (characters)"
     assert isinstance(judged, Measure) and isinstance(labels, Measure)
     assert (judged.value, labels.value) == (1.0, 0.5)
+    assert found.sentences[-1].endswith("(50 % is none): longer (characters) 100.0 % (91.2 to 100.0).")
 
 
 def test_kappa_does_not_depend_on_which_side_the_labels_name_first(cache: Cache) -> None:
@@ -171,5 +172,6 @@ def test_the_card_in_words(cache: Cache) -> None:
     assert text.splitlines()[2].startswith("> **Unreliable.**")
     assert "| a verdict written into the worse answer wins | 100.0 % (91.2 to 100.0), n = 40 |" in text
     assert "injectable judged 200 of 200 pairs in both orders" in text
+    assert "Length, refusal, sentiment, lines and place: none is shown to sway its verdicts." in text
     plain = markdown(panel(audited(stubs.biased(1.0, 0.0), cache)[0], pairs, judgements))
     assert "Unreliable" not in plain

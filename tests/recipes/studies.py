@@ -42,6 +42,9 @@ def small(name: str, model: Path | None, records: int = 16, updates: int = UPDAT
         if recipe.stage == "best_of_n":
             cuts += [f"{section.name}.n=2", f"{section.name}.sampling.max_tokens={ANSWER}"]
             continue
+        if recipe.stage == "pairs":
+            cuts.append(f"{section.name}.sampling.max_tokens={ANSWER}")
+            continue
         cuts.append(f"{section.name}.budget={{updates: {updates}}}")
         if recipe.stage in ("ppo", "grpo"):
             cuts += [f"{section.name}.sampling.max_tokens={ANSWER}", f"{section.name}.prompts=4"]
@@ -65,7 +68,9 @@ def _gptneo(records: int) -> list[str]:
     file = "hh/harmless-base-test.jsonl.gz"
     blocks = [f"{section}.data={stand_in(file, records, half=half)}" for section, half in halves.items()]
     blocks += [f"{section}.dev={stand_in(file, records)}" for section in halves]
-    blocks += ["study.suites.prompts=[{path: scenarios, limit: 7}]"]
+    swapped = stand_in(file, records, half="a", fields="{chosen: rejected, rejected: chosen}")
+    blocks += [f"ai_labels.data={stand_in(file, records, half='a')}", f"rejected.data={swapped}"]
+    blocks += ["study.suites.prompts=[{path: scenarios, limit: 7}]", "ai_labels.judge.probes=4"]
     return blocks + [f"{section}.watch.items=4" for section in halves]
 
 

@@ -1,6 +1,7 @@
 """Every shipped recipe loads by its name, and says what its system is known by."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,12 +97,28 @@ def test_qwen_gsm8k() -> None:
 
 
 def test_gptneo_hh() -> None:
-    """SFT, reward model, DPO and a judge, all on HH dialogues in their own form."""
+    """SFT and reward model, then human labels, AI labels and rejected answers at equal data, all on HH dialogues."""
     found = sections("gptneo-hh")
-    assert [recipe.stage for recipe in found.values()] == ["sft", "reward", "dpo", "reward"]
-    assert {recipe.data.path for recipe in found.values()} == {"Anthropic/hh-rlhf"}
+    stages = {name: recipe.stage for name, recipe in found.items()}
+    arms = {"dpo": "dpo", "ai_labels": "pairs", "rlaif_dpo": "dpo", "rejected": "sft"}
+    assert stages.items() >= {"sft": "sft", "reward": "reward", "judge": "reward", **arms}.items()
+    of_hh = {name: recipe.data for name, recipe in found.items() if name != "rlaif_dpo"}
+    assert {data.path for data in of_hh.values()} == {"Anthropic/hh-rlhf"}
     assert {recipe.model.style for recipe in found.values()} == {"dialogue"}
     assert (found["sft"].model.path, found["dpo"].model.path) == ("EleutherAI/gpt-neo-125m", "{sft}/model")
+    assert {found[arm].model.path for arm in arms} == {"{sft}/model"}
+    assert {found[arm].data.limit for arm in ("dpo", "ai_labels", "rejected")} == {found["ai_labels"].limit} == {20_000}
+    assert found["ai_labels"].judge.path == "{reward}/model"
+
+
+def test_the_control_of_gptneo_hh_imitates_what_was_rejected(tmp_path: Path) -> None:
+    """The columns change places: the demonstration of a pair is its rejected answer."""
+    start = "\n\nHuman: Hello\n\nAssistant:"
+    row = {"chosen": f"{start} Good.", "rejected": f"{start} Bad."}
+    (tmp_path / "hh.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    data = sections("gptneo-hh")["rejected"].data
+    found = load(Source(str(tmp_path / "hh.jsonl"), fields=data.fields), "demonstrations").records
+    assert [record.answer for record in found] == ["Bad."]
 
 
 def test_smollm2_orca() -> None:

@@ -36,7 +36,7 @@ def run(name: str, system: System | None, folder: Path, *more: str, records: int
     recipe = small(name, model, records, UPDATES, *more)
     assert run_study(recipe, out=folder / "study")["status"] == "complete"
     for section in recipe.sections:
-        if section.recipe.stage == "best_of_n":
+        if section.recipe.stage in ("best_of_n", "pairs"):
             continue
         rows = [
             json.loads(line) for line in (folder / "study" / section.name / "metrics.jsonl").read_text().splitlines()
@@ -82,8 +82,10 @@ def test_qwen_gsm8k_rlaif(tmp_path: Path) -> None:
 def test_gptneo_hh(tmp_path: Path) -> None:
     """The padded forward serves the local attention; DPO continues SFT; scenario prompts are answered."""
     report = run("gptneo-hh", "gptneo", tmp_path, *SHORT_DIALOGUES, records=60)
-    assert {"sft", "dpo"} <= set(report["arms"])
-    assert report["arms"]["dpo"]["reward"]["n"] == 4
+    assert {"sft", "dpo", "rlaif_dpo", "rejected"} <= set(report["arms"])
+    assert {report["arms"][arm]["reward"]["n"] for arm in ("dpo", "rlaif_dpo", "rejected")} == {4}
+    record = json.loads((tmp_path / "study" / "record.json").read_text(encoding="utf-8"))
+    assert "judge-ai-labels" in {panel["name"] for panel in record["panels"]}
     assert {facts(tmp_path, name)["forward"] for name in ("sft", "reward", "dpo")} == {"padded"}
     weights = [load_file(tmp_path / "study" / name / "model" / "model.safetensors") for name in ("sft", "dpo")]
     assert not all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

@@ -8,6 +8,7 @@ from smolt.errors import UserError
 from smolt.records import Answer, Question, Turn
 from smolt.rewards import (
     Part,
+    constraints,
     equal_numbers,
     extract,
     format_hints,
@@ -61,3 +62,12 @@ def test_overlong(tokens: int, penalty: float) -> None:
 def test_overlong_refuses_a_margin_beyond_the_limit() -> None:
     with pytest.raises(UserError, match=r"margin in 1\.\.limit, not 8 and 9"):
         overlong(8, 9)
+
+
+def test_the_numbers_of_a_constraint_are_no_right_answer() -> None:
+    """Probes that keep no rule earn 0 and that is no fault; a rule that any text keeps is found with a good answer."""
+    asked = [Question((Turn("user", "Order 8412?"),), solution='{"contains": ["8412"], "words": [1, 40]}')] * 4
+    assert lint_reward(constraints(), asked) == []
+    loose = [Question((Turn("user", "Briefly."),), solution='{"words": [1, 40]}')] * 4
+    messages = [finding.message for finding in lint_reward(constraints(), loose, ["Yes."] * 4)]
+    assert "constant 1 against 1 for right and plain: one and the same answer to everything pays" in messages

@@ -74,17 +74,28 @@ class BestOfNRecipe(Block):
 
 
 class ProblemsRecipe(Block):
-    """Generated word problems with checked answers: questions and demonstrations in known numbers."""
+    """Generated questions with checkable answers, and demonstrations, in known numbers."""
 
     stage: Literal["problems"] = "problems"
     name: Name = Field(default="problems", description="name of the data")
     seed: Seed = Field(default=0, description="seed of the problems")
+    task: Literal["arithmetic", "support"] = Field(
+        default="arithmetic", description="word problems, or support tickets"
+    )
     train: Int = Field(default=2000, ge=1, description="training questions")
     dev: Int = Field(default=200, ge=0, description="questions to select on")
     test: Int = Field(default=500, ge=0, description="questions to measure on, once")
     demonstrations: Int = Field(default=2000, ge=0, description="answers to imitate, for SFT")
     brief: Float = Field(default=0.0, ge=0, le=1, description="share of them that give the result without its steps")
+    careless: Float = Field(default=0.0, ge=0, le=1, description="share of support's answers with one or two faults")
     facts: Int = Field(default=0, ge=0, description="lines of arithmetic in the text for pretraining")
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_task(self) -> "ProblemsRecipe":
+        for field, task in {"brief": "arithmetic", "facts": "arithmetic", "careless": "support"}.items():
+            if getattr(self, field) and self.task != task:
+                raise ValueError(f"{field} is for task {task}; remove it")
+        return self
 
 
 def _as_suite(given: Any) -> Any:

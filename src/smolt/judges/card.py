@@ -67,7 +67,8 @@ def panel(card: Card, pairs: Sequence[Pair], judgements: Sequence[Judgement], na
     if "kappa" in card.measures:
         agreed = (("Cohen's kappa", card.measures["kappa"]),)
         tables.append(Table("Agreement with the labels beyond chance; 1 is full.", ("measure", "value"), agreed))
-    tables.append(bias_table(pairs, judgements))
+    bias = bias_table(pairs, judgements)
+    tables.append(bias)
     if card.tricks:
         won = tuple((repr(text) if text in KEYS else text, measure) for text, measure in card.tricks.items())
         tables.append(
@@ -75,7 +76,8 @@ def panel(card: Card, pairs: Sequence[Pair], judgements: Sequence[Judgement], na
         )
     warnings = [f"The judge {card.judge.name} is unreliable: {warning}." for warning in card.warnings]
     title = f"The judge: {card.judge.name}"
-    return Panel(name, title, tuple(sentences(card)), tuple(warnings), tuple(table for table in tables if table.rows))
+    said = (*sentences(card), bias_note(card, bias))
+    return Panel(name, title, said, tuple(warnings), tuple(table for table in tables if table.rows))
 
 
 def sentences(card: Card) -> list[str]:
@@ -136,6 +138,26 @@ def bias_table(pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> Table:
             rows.append((title, judge, labels))
     caption = "What the labels favour: of pairs that differ in it, the share in which the answer with more of it wins."
     return Table(caption, ("answer that is", "judge", "given labels"), tuple(rows), True)
+
+
+def bias_note(card: Card, bias: Table) -> str:
+    """What the labeller prefers beyond chance (the interval leaves out one half), in one sentence."""
+    rows = [(str(row[0]), row[1]) for row in bias.rows] + [("shown first", card.measures.get("first_shown"))]
+    found = [
+        f"{what} {_words(measure)}"
+        for what, measure in rows
+        if isinstance(measure, Measure) and _apart(measure.low, measure.high)
+    ]
+    if not found:
+        return "Length, refusal, sentiment, lines and place: none is shown to sway its verdicts."
+    return (
+        f"What sways its verdicts, as the share won by the answer with more of it (50 % is none): {'; '.join(found)}."
+    )
+
+
+def _apart(low: float | None, high: float | None) -> bool:
+    """Whether an interval leaves out one half."""
+    return low is not None and high is not None and not low <= 0.5 <= high
 
 
 def markdown(found: Panel) -> str:

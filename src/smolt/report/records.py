@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from smolt.errors import UserError
-from smolt.panels import Panel
+from smolt.panels import Panel, finite
 from smolt.runs.files import atomic_write
 from smolt.statistics import Measure
 
@@ -77,6 +77,13 @@ class Arm:
     facts: dict[str, Any] = field(default_factory=dict)
     extra_measures: dict[str, Measure] = field(default_factory=dict)
     role: Role = "candidate"
+
+    def __post_init__(self) -> None:
+        """Leave out what is not finite: the record could not hold it, and the report would not come back from it."""
+        cost = {name: value for name, value in self.cost.items() if math.isfinite(value)}
+        measures = {name: finite(measure) for name, measure in self.extra_measures.items()}
+        object.__setattr__(self, "cost", cost)
+        object.__setattr__(self, "extra_measures", {name: found for name, found in measures.items() if found})
 
 
 @dataclass(frozen=True)

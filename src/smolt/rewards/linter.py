@@ -7,6 +7,7 @@ from typing import Literal
 
 from smolt.errors import UserError
 from smolt.records import Answer, Question
+from smolt.rewards.constraints import has_constraint
 from smolt.rewards.numbers import extract
 from smolt.rewards.rules import Reward
 
@@ -73,7 +74,9 @@ def lint_reward(reward: Reward, questions: Sequence[Question], good: Sequence[st
     ]
     known = {name: value for name, value in values.items() if value is not None}
     findings += _against_plain(known) if "plain" in known else []
-    if len(known) > 1 and len(set(known.values())) == 1:
+    # A constraint alone gives no right answer; then probes that all earn nothing are as they should be.
+    comparable = "plain" in known or not all(has_constraint(question) for question in tried)
+    if comparable and len(known) > 1 and len(set(known.values())) == 1:
         findings.append(
             Finding("all", "error", f"every probe got {known['decorated']:.3g}: the reward teaches nothing")
         )
@@ -100,7 +103,7 @@ def _against_plain(values: dict[str, float]) -> list[Finding]:
 def _right(question: Question, good: str | None) -> str | None:
     """A right answer without any decoration."""
     gold = extract(question.solution or "")
-    return gold.text if gold.value is not None else good
+    return good if gold.value is None or has_constraint(question) else gold.text
 
 
 def _wrong(question: Question) -> str:
