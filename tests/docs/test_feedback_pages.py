@@ -20,7 +20,13 @@ LENGTH = "{name: length, options: {target: 3}}"
 TINY_SUPPORT = [
     *("problems.train=64", "problems.dev=8", "problems.test=8", "problems.demonstrations=64", "other_tickets.train=8"),
     *("pretrain.budget.updates=1", "pretrain.shape.hidden=16", "pretrain.shape.layers=1", "pretrain.shape.mlp=16"),
-    *("sft.budget.updates=1", "judge.gate=false", "ai_labels.data.limit=8", "ai_labels.judge.probes=2"),
+    *(
+        "pretrain.shape.window=512",
+        "sft.budget.updates=1",
+        "judge.gate=false",
+        "ai_labels.data.limit=8",
+        "ai_labels.judge.probes=2",
+    ),
     *("grpo.prompts=4", "grpo.group=4", "grpo.budget.updates=1", "model.threads=1"),
     *(f"{section}.sampling.max_tokens=8" for section in ("study", "other_pairs", "ai_labels", "grpo")),
     # An untrained model keeps no rule: its reward does not vary, and pairs need answers of which one is better.
