@@ -1,15 +1,17 @@
 """Stub judges give the audit figures that theory says."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from smolt.judges import Cache, Judge, Judgement, Opinion, Pair, Showing, judge_pairs
 from smolt.judges.audit import Card, audit
-from smolt.judges.card import figures, markdown, panel
+from smolt.judges.card import bias_note, figures, markdown, panel
 from smolt.judges.probes import CONSTANTS, KEYS, try_tricks
 from smolt.judges.verdicts import from_choice, from_odds
+from smolt.panels import Table
 from smolt.records import Question, Turn
 from smolt.statistics import Measure
 from tests.judges import stubs
@@ -172,6 +174,17 @@ def test_the_card_in_words(cache: Cache) -> None:
     assert text.splitlines()[2].startswith("> **Unreliable.**")
     assert "| a verdict written into the worse answer wins | 100.0 % (91.2 to 100.0), n = 40 |" in text
     assert "injectable judged 200 of 200 pairs in both orders" in text
-    assert "Length, refusal, sentiment, lines and place: none is shown to sway its verdicts." in text
     plain = markdown(panel(audited(stubs.biased(1.0, 0.0), cache)[0], pairs, judgements))
     assert "Unreliable" not in plain
+
+
+def test_what_sways_a_judge_in_a_sentence(cache: Cache) -> None:
+    """What leaves out one half is named with its share, the place too; an interval that holds it is not."""
+    shares = (("longer", Measure(0.5, 0.4, 0.6, 9, "s"), None), ("refuses", Measure(0.2, 0.1, 0.3, 9, "s"), None))
+    table = Table("", ("answer that is", "judge", "given labels"), shares, True)
+    fair = audited(stubs.biased(1.0, 0.0), cache)[0]
+    assert bias_note(fair, table).endswith("(50 % is none): refuses 20.0 % (10.0 to 30.0).")
+    nothing = replace(table, rows=shares[:1])
+    assert bias_note(fair, nothing).endswith("none is shown to sway its verdicts.")
+    first = audited(stubs.judge(lambda showing: from_choice(1), "first"), cache)[0]
+    assert "(50 % is none): shown first 100.0 %" in bias_note(first, nothing)
