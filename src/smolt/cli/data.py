@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli.findings import panel_words
 from smolt.cli.outcomes import Outcome, deliver
 from smolt.cli.training import Fresh, Json, Overrides, RecipeName
 
@@ -31,6 +30,7 @@ def audit(
     """What a preference file holds that a model should not learn."""
 
     def work() -> Outcome:
+        from smolt.cli.findings import panel_words
         from smolt.data_audit import AuditOptions, audit_panel, audit_preferences
         from smolt.data_audit.writing import audit_facts, suspects_text, write_audit
         from smolt.records import Source
@@ -67,6 +67,7 @@ def pilot(
     def work() -> Outcome:
         from dataclasses import asdict
 
+        from smolt.cli.findings import panel_words
         from smolt.cli.training import default_directory, finish_shown
         from smolt.config import RewardRecipe, load_recipe
         from smolt.data_audit.pilot import pilot_panel, run_pilot, write_pilot

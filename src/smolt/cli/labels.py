@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from smolt.cli.findings import panel_facts, panel_words
 from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver
 from smolt.cli.training import Json
 
@@ -76,6 +75,7 @@ def stats(store: Store, as_json: Json = False) -> None:
     """What the labels are worth."""
 
     def work() -> Outcome:
+        from smolt.cli.findings import panel_facts, panel_words
         from smolt.labels import LabelStore
         from smolt.labels.figures import figures_of, label_panel
 
