@@ -10,12 +10,14 @@ import torch
 from pydantic import BaseModel
 from transformers import AutoConfig
 
-from smolt.config import Data, Model, make_recipe
+from smolt import machine
+from smolt.config import Data, Machine, Model, make_recipe
 from smolt.directories import Located, locate, read_by_library
 from smolt.errors import UserError
 from smolt.groups import Groups, from_answers
 from smolt.records import Demonstration, Preference, Question, load
 from smolt.rendering import Renderer, load_renderer
+from smolt.runs.identity import MANIFEST, read_manifest
 from smolt.saving import weights_hash
 from smolt.trunk import Precision, choose_precision
 
@@ -54,6 +56,43 @@ def open_ground(model: Model) -> Ground:
     if model.window is not None and model.window > own:
         raise UserError(f"model.window: {model.window} exceeds the model's own {own}")
     return Ground(located, precision, renderer, model.window or own)
+
+
+Computing = TypeVar("Computing", Model, Machine)
+
+
+def settled(model: Computing, run: Path | None, fresh: bool, shape: tuple[int, int] | None = None) -> Computing:
+    """A training's model block with `auto` dtype and threads decided: as in the run it continues, else by measuring.
+
+    Args:
+        model: a recipe's.
+        run: the training's directory.
+        fresh: whether the run there is set aside.
+        shape: width and feed-forward width; None asks the model at the path.
+
+    Raises:
+        UserError: there is no such model, or the manifest is damaged.
+    """
+    if model.dtype != "auto" and model.threads is not None:
+        return model
+    if run is not None and not fresh and (run / MANIFEST).is_file():
+        manifest = read_manifest(run)
+        dtype = model.dtype if model.dtype != "auto" else manifest.get("dtype", "fp32")
+        return model.model_copy(update={"dtype": dtype, "threads": manifest.get("threads", model.threads)})
+    if choose_precision(model.device, "auto").device.type != "cpu":
+        return model
+    dtype, threads = machine.settle(model.dtype, model.threads, *(shape or _widths(model)))
+    return model.model_copy(update={"dtype": dtype, "threads": threads})
+
+
+def _widths(model: Model | Machine) -> tuple[int, int]:
+    located = locate(model.path) if isinstance(model, Model) else None
+    if located is None:
+        return machine.USUAL
+    with read_by_library(f"model.path: {located.base}"):
+        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+    width = int(config.hidden_size)
+    return width, int(getattr(config, "intermediate_size", None) or 4 * width)
 
 
 def window_of(located: Located) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smolt.conditions import Conditions, conditions_of
-from smolt.config import GRPORecipe, PPORecipe
+from smolt.config import GRPORecipe, Model, PPORecipe
 from smolt.errors import SelfCheckError
 from smolt.fitting import Metrics
 from smolt.learned import mixed_reward
@@ -45,6 +45,7 @@ def open_rollouts(
     recipe: PPORecipe | GRPORecipe,
     questions: Sequence[Question | str] | None,
     reward: Callable[..., Any] | None,
+    model: Model | None = None,
 ) -> Rolling:
     """Load what a rollout stage works with.
 
@@ -52,8 +53,9 @@ def open_rollouts(
         recipe: the stage's recipe.
         questions: instead of `recipe.data`.
         reward: a Python function instead of `recipe.reward`.
+        model: `recipe.model` with its precision and threads decided.
     """
-    ground = open_ground(recipe.model)
+    ground = open_ground(model or recipe.model)
     source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
     asked, dropped, digest = question_list(source, ground.renderer, ground.window, recipe.sampling.max_tokens)
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)

@@ -29,6 +29,7 @@ from smolt.origins import other_inputs, package_versions
 from smolt.pace import Clock, now
 from smolt.runs import Interrupts, Run, files
 from smolt.scaling import LossScale
+from smolt.trunk import DTYPES
 
 TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
 
@@ -381,4 +382,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "data": {"data": plan.identity["data"], **other_inputs(recipe)},
         "versions": package_versions(),
         "threads": torch.get_num_threads(),
+        "dtype": next(
+            (name for name, dtype in DTYPES.items() if str(dtype) == f"torch.{plan.facts.get('dtype')}"), None
+        ),
     }

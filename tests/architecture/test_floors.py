@@ -34,6 +34,7 @@ FLOORS: dict[str, int] = {
     "attention": 2,
     "models": 2,
     "trunk": 2,
+    "machine": 2,
     "saving": 2,
     "sampling": 3,
     "checks": 3,

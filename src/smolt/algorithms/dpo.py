@@ -18,7 +18,7 @@ from smolt.groups import Groups, join, without_gradient
 from smolt.models import Policy, open_policy
 from smolt.numerics import answer_sums, dpo_sigmoid, ipo
 from smolt.pace import seconds_of
-from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for
+from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for, settled
 from smolt.records import Preference
 from smolt.saving import save_policy
 from smolt.streams import Rows, updates_of
@@ -43,7 +43,7 @@ def dpo(
         fields: recipe fields, when `recipe` is a path.
     """
     checked = recipe_for(DPORecipe, recipe, fields, data=in_memory(preferences))
-    ground = open_ground(checked.model)
+    ground = open_ground(settled(checked.model, out, fresh))
     train = preference_items(preferences or checked.data, ground.renderer, ground.window)
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
     reference = policy.as_reference()

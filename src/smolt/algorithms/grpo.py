@@ -20,7 +20,7 @@ from smolt.groups import Groups, from_answers, without_gradient
 from smolt.models import Policy
 from smolt.numerics import answer_sums, group_advantages, kl, masked_sum, reduce_tokens, surrogate_loss
 from smolt.pace import seconds_of
-from smolt.preparation import in_memory, recipe_for
+from smolt.preparation import in_memory, recipe_for, settled
 from smolt.records import Question
 from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
 from smolt.saving import save_policy
@@ -51,7 +51,7 @@ def grpo(
     function, written = split_reward(reward)
     given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
     checked = recipe_for(GRPORecipe, recipe, {**fields, **written}, **given)
-    rolling = open_rollouts(checked, questions, function)
+    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh))
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference() if checked.kl.beta else None
     total = checked.budget.updates or ENDLESS

@@ -33,7 +33,7 @@ from smolt.numerics import (
     whiten,
 )
 from smolt.pace import seconds_of
-from smolt.preparation import in_memory, recipe_for
+from smolt.preparation import in_memory, recipe_for, settled
 from smolt.records import Question
 from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
 from smolt.saving import load_scorer, save_policy
@@ -64,7 +64,7 @@ def ppo(
     function, written = split_reward(reward)
     given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
     checked = recipe_for(PPORecipe, recipe, {**fields, **written}, **given)
-    rolling = open_rollouts(checked, questions, function)
+    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh))
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference()
     critic = open_critic(checked, policy)

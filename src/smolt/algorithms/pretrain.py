@@ -17,6 +17,7 @@ from smolt.imitation import sft_loss
 from smolt.models import Policy
 from smolt.numerics import masked_sum
 from smolt.pace import seconds_of
+from smolt.preparation import settled
 from smolt.records import load
 from smolt.rendering import Renderer, train_tokenizer
 from smolt.saving import save_policy
@@ -36,7 +37,8 @@ def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = F
     text = load(recipe.data, "text")
     renderer = Renderer(train_tokenizer(text.records, recipe.tokenizer.vocab, recipe.tokenizer.digits))
     items = text_rows(text.records, renderer, recipe.shape.window)
-    precision = choose_precision(recipe.model.device, recipe.model.dtype, recipe.model.threads)
+    machine = settled(recipe.model, out, fresh, (recipe.shape.hidden, mlp_of(recipe.shape)))
+    precision = choose_precision(machine.device, machine.dtype, machine.threads)
     policy = Policy(make_trunk(recipe.shape, renderer, precision, recipe.seed), None)
     total = updates_of(recipe.budget, len(items), recipe.batch)
     return Training(
@@ -74,6 +76,11 @@ def text_rows(texts: Sequence[str], renderer: Renderer, window: int) -> list[Gro
     return [from_answers([start], [[row]], stopped=False) for row in rows]
 
 
+def mlp_of(shape: Shape) -> int:
+    """Width of the feed-forward part: 8/3 of the model's, to 64ths, unless given."""
+    return shape.mlp or -(-8 * shape.hidden // 3 // 64) * 64
+
+
 def make_trunk(shape: Shape, renderer: Renderer, precision: Precision, seed: int) -> Trunk:
     """A Llama of the given shape with random weights, all trained."""
     hush()
@@ -81,7 +88,7 @@ def make_trunk(shape: Shape, renderer: Renderer, precision: Precision, seed: int
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
-        intermediate_size=shape.mlp or -(-8 * shape.hidden // 3 // 64) * 64,
+        intermediate_size=mlp_of(shape),
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads or shape.heads,

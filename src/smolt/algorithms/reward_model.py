@@ -21,7 +21,7 @@ from smolt.models import Scorer
 from smolt.numerics import bradley_terry
 from smolt.pace import seconds_of
 from smolt.panels import panel_name
-from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for
+from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for, settled
 from smolt.records import Preference
 from smolt.reward_audit import audit, audit_panel, calibration_error, leads_of
 from smolt.saving import open_scorer, save_scorer
@@ -49,7 +49,7 @@ def reward_model(
         fields: recipe fields, when `recipe` is a path.
     """
     checked = recipe_for(RewardRecipe, recipe, fields, data=in_memory(preferences))
-    ground = open_ground(checked.model)
+    ground = open_ground(settled(checked.model, out, fresh))
     train = preference_items(preferences or checked.data, ground.renderer, ground.window)
     if checked.dev is not None:
         learned, held_out = train.items, preference_items(checked.dev, ground.renderer, ground.window).items

@@ -15,7 +15,7 @@ from smolt.imitation import sft_loss
 from smolt.models import Policy, open_policy
 from smolt.numerics import masked_sum
 from smolt.pace import seconds_of
-from smolt.preparation import Ground, demonstration_items, in_memory, open_ground, recipe_for
+from smolt.preparation import Ground, demonstration_items, in_memory, open_ground, recipe_for, settled
 from smolt.records import Demonstration
 from smolt.saving import save_policy
 from smolt.streams import Rows, updates_of
@@ -42,7 +42,7 @@ def sft(
         fields: recipe fields, when `recipe` is a path.
     """
     checked = recipe_for(SFTRecipe, recipe, fields, data=in_memory(demonstrations))
-    ground = open_ground(checked.model)
+    ground = open_ground(settled(checked.model, out, fresh))
     train = demonstration_items(demonstrations or checked.data, ground.renderer, ground.window)
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
     total = updates_of(checked.budget, len(train.items), checked.batch)

@@ -72,7 +72,17 @@ def machine() -> dict[str, Any]:
         found["bf16"] = torch.cuda.is_bf16_supported()
     elif torch.backends.mps.is_available():
         found["device"] = "mps"
-    return found
+    return found | _speed()
+
+
+def _speed() -> dict[str, Any]:
+    """GFLOP/s of a usual block by dtype and threads, and what a training with `auto` would choose for it."""
+    from smolt.machine import USUAL, available, choose, measure, thread_counts
+
+    rates = measure(*USUAL, ("fp32", "bf16"), tuple(thread_counts(available())))
+    dtype, threads = choose(rates)
+    shown = ", ".join(f"{name} on {count} {rate:.0f}" for (name, count), rate in rates.items())
+    return {"gflops_by_threads": shown, "auto": f"{dtype} on {threads} (width {USUAL[0]}, cpu)"}
 
 
 def _version(package: str) -> str | None:

@@ -103,8 +103,8 @@ class Machine(Block):
     """Where and how precisely to compute, without a model (pretraining makes its own)."""
 
     device: Device = Field(default="auto", description="auto takes cuda, then mps, then cpu")
-    dtype: DType = Field(default="auto", description="auto: bf16 on a cuda card that has it, else fp32")
-    threads: Int | None = Field(default=None, ge=1, description="torch threads; null = all cores")
+    dtype: DType = Field(default="auto", description="auto: bf16 where a card has it; cpu: the faster, measured")
+    threads: Int | None = Field(default=None, ge=1, description="torch threads; null = the fastest number, measured")
 
     @model_validator(mode="after")
     def _precision_fits_device(self) -> "Machine":
@@ -117,8 +117,8 @@ class Model(Block):
 
     path: PathText = Field(description="a model or adapter directory, or a hub name")
     device: Device = Field(default="auto", description="auto takes cuda, then mps, then cpu")
-    dtype: DType = Field(default="auto", description="auto: bf16 on a cuda card that has it, else fp32")
-    threads: Int | None = Field(default=None, ge=1, description="torch threads; null = all cores")
+    dtype: DType = Field(default="auto", description="auto: bf16 where a card has it; cpu: the faster, measured")
+    threads: Int | None = Field(default=None, ge=1, description="torch threads; null = the fastest number, measured")
     window: Int | None = Field(
         default=None, ge=2, description="most tokens of context and answer; null = the model's own"
     )
