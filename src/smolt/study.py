@@ -30,20 +30,18 @@ from smolt.config import (
 from smolt.errors import UserError
 from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, read_items, take, write_items
 from smolt.fitting import Metrics
+from smolt.generated import write_generated
 from smolt.models import Policy
 from smolt.origins import other_inputs, package_versions
 from smolt.pairs import make_pairs
 from smolt.panels import Panel, read_panel, read_panels
 from smolt.preparation import Ground, open_ground
-from smolt.problems import facts, write_problems
-from smolt.records import Source, load
 from smolt.report import Arm, Item, StudyRecord, write_report
 from smolt.report.analysis import analyse
-from smolt.runs import Interrupts, Run, atomic_write
+from smolt.runs import Interrupts, Run
 from smolt.runs.jsontext import decode_object
 from smolt.saving import load_policy
 from smolt.suites import answers_file, held_out_measures, origins_of_run, refuse_dependent, suite_exams, suite_panels
-from smolt.tickets import write_tickets
 from smolt.training import Interrupted, Training, drive
 
 Progress = Callable[[Training, Metrics], None]
@@ -377,19 +375,6 @@ def shape_of(policy: Policy) -> tuple[int, int]:
     """Width and depth of a policy's network."""
     config = policy.trunk.network.config
     return int(config.hidden_size), int(config.num_hidden_layers)
-
-
-def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:
-    """The questions of a study, and a text for pretraining: what is shown of them, and arithmetic."""
-    counts = (recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations)
-    if recipe.task == "support":
-        write_tickets(folder, *counts, recipe.careless)
-    else:
-        write_problems(folder, *counts, recipe.brief)
-    shown = "demonstrations.jsonl" if recipe.demonstrations else "train.jsonl"
-    lines = [*load(Source(str(folder / shown)), "text").records, *facts(recipe.seed, recipe.facts)]
-    atomic_write(folder / "text.txt", "\n".join(lines) + "\n")
-    return {"files": sorted(path.name for path in folder.glob("*.jsonl"))}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ FLOORS: dict[str, int] = {
     "statistics": 0,
     "problems": 0,
     "tickets": 0,
+    "generated": 0,
     "counters": 0,
     "directories": 0,
     "cards": 0,
