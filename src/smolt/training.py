@@ -25,6 +25,7 @@ from smolt.config import (
 )
 from smolt.errors import UserError
 from smolt.fitting import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
+from smolt.memory import free_memory, refuse_what_cannot_fit
 from smolt.origins import other_inputs, package_versions
 from smolt.pace import Clock, now
 from smolt.runs import Interrupts, Run, files
@@ -109,6 +110,9 @@ class Training:
         self.name = plan.recipe.name
         self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
         self._plan = plan
+        parameters = plan.learner.weights().values()
+        if all(value.device.type == "cpu" for value in parameters):
+            refuse_what_cannot_fit(sum(value.numel() for value in parameters), free_memory())
         self._run = Run.open(self.out, manifest=_manifest(plan), fresh=fresh)
         torch.set_num_threads(self._run.manifest["threads"])  # another number would change the last digits
         self.complete = self._run.status == "complete"

@@ -22,6 +22,7 @@ FLOORS: dict[str, int] = {
     "tickets": 0,
     "generated": 0,
     "counters": 0,
+    "memory": 0,
     "directories": 0,
     "cards": 0,
     "panels": 0,

@@ -54,6 +54,8 @@ def machine() -> dict[str, Any]:
     """Python, packages, cores, threads, memory, disk and device of this machine; sizes in GiB."""
     import torch
 
+    from smolt import memory as here
+
     versions = {name: version for name in PACKAGES if (version := _version(name)) is not None}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     found: dict[str, Any] = {
@@ -63,6 +65,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(memory, 1),
+        **({} if (free := here.free_memory()) is None else {"memory_free_gib": round(free / GIB, 1)}),
         "disk_free_gib": round(shutil.disk_usage(".").free / GIB, 1),
         "device": "cpu",
     }
