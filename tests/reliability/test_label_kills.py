@@ -12,7 +12,8 @@ import pytest
 
 QUICK_KILLS = 6
 SLOW_KILLS = 200
-PAIRS = 400
+PAIRS = 1500
+MOST_LABELS = 8  # that are waited for before a kill
 ANNOTATOR = """
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ def trial(folder: Path, kills: int) -> int:
     acknowledged: dict[str, Counter[str]] = {"ann": Counter(), "bob": Counter()}
     for number in range(kills):
         name = ("ann", "bob")[number % 2]
-        acknowledged[name].update(killed_after(store, name, draw.randint(0, PAIRS // kills)))
+        acknowledged[name].update(killed_after(store, name, draw.randint(0, MOST_LABELS)))
         rows, standing = rows_of(store, name)
         assert acknowledged[name] - rows == Counter()
         assert (rows - acknowledged[name]).total() <= number // 2 + 1  # stored, and killed before it could be said

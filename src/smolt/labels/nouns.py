@@ -14,12 +14,15 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one context, in an order that says nothing: sorted by their text.
+    """Two answers to one context, in an order that says nothing: sorted by a hash of context and answer.
+
+    A sorting by the texts themselves would put answers that begin alike on one side, and agreement beyond chance, which
+    counts how often each side is taken, would see a habit in it.
 
     Attributes:
         id: 16 hexadecimal digits, a hash of the content; equal content, equal id, whichever answer stood first.
         context: the turns before the answers.
-        first: the answer whose text sorts first.
+        first: the answer whose hash is smaller.
         second: the other one.
         known: for a gold question the better answer, None for a pair whose label is wanted.
     """
@@ -54,11 +57,14 @@ class Label:
 
 def pair_of(preference: Preference, gold: bool = False) -> Pair:
     """The pair that a preference is about, its label left out unless the pair is a gold question."""
-    first, second = sorted((preference.chosen, preference.rejected))
     turns = [[turn.role, turn.content] for turn in preference.context]
-    content = json.dumps([turns, first, second], ensure_ascii=True).encode()
+    first, second = sorted((preference.chosen, preference.rejected), key=lambda answer: _digest([turns, answer]))
     better = preference.chosen if preference.weight >= 0.5 else preference.rejected
     known: Side | None = None
     if gold:
         known = "first" if better == first else "second"
-    return Pair(hashlib.sha256(content).hexdigest()[:16], preference.context, first, second, known)
+    return Pair(_digest([turns, first, second])[:16], preference.context, first, second, known)
+
+
+def _digest(content: list[object]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

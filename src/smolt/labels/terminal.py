@@ -8,7 +8,7 @@ import termios
 import tty
 from collections.abc import Iterator
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from smolt.errors import UserError
 from smolt.labels.screen import Page, draw
@@ -53,6 +53,7 @@ def label_in_terminal(session: Session) -> None:
     with _raw_keys(sys.stdin.fileno()) as descriptor, _full_screen() as console:
         start, remark, fresh = 0, "", True
         while True:
+            console.size = _size(console)
             page = draw(session, console, start, remark)
             _show(console, page)
             if fresh:  # keys pressed before the pair could be seen are about another one
@@ -91,9 +92,8 @@ def _show(console: Console, page: Page) -> None:
 
 def _key(descriptor: int, console: Console) -> str:
     """The next key, "" when the terminal has changed its size, Ctrl-D when it is gone."""
-    size = console.size
     while not select.select([descriptor], [], [], LOOK)[0]:
-        if console.size != size:
+        if _size(console) != console.size:
             return ""
     key = os.read(descriptor, 1)
     while key[:1] == b"\x1b" and len(key) < 8 and select.select([descriptor], [], [], SEQUENCE)[0]:
@@ -101,6 +101,12 @@ def _key(descriptor: int, console: Console) -> str:
         if (key[-1:].isalpha() and key != b"\x1bO") or key.endswith(b"~"):
             break
     return key.decode(errors="replace") if key else "\x04"
+
+
+def _size(console: Console) -> ConsoleDimensions:
+    """The terminal's size now, whatever COLUMNS and LINES were when the shell exported them."""
+    size = os.get_terminal_size(console.file.fileno())
+    return ConsoleDimensions(size.columns or 80, size.lines or 25)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,36 @@
+"""The commands of docs/labels.md and docs/data-audit.md run as written; labelling says that it needs a terminal."""
+
+import json
+import shlex
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from smolt.cli import app
+from tests.docs.test_commands import lines, run
+from tests.docs.workshop import ROOT
+
+ENOUGH = 120  # pairs for a learning curve
+RECIPE = "stage: reward\nmodel: my-model\ndata: enough.jsonl\nbatch: 4\nbudget: {updates: 1}\n"
+
+
+def test_the_commands_of_the_labels_page_run(workshop: Path) -> None:
+    """Import, statistics and both exports with exit code 0; the labelling without a terminal with 2."""
+    interactive, *rest = lines(ROOT / "docs" / "labels.md")
+    refused = CliRunner().invoke(app, shlex.split(interactive)[1:])
+    assert (refused.exit_code, "needs a terminal" in refused.output) == (2, True)
+    assert [shlex.split(command)[2] for command in rest] == ["import", "stats", "export", "export"]
+    for command in rest:
+        run(command)
+
+
+def test_the_commands_of_the_audit_page_run(workshop: Path) -> None:
+    rows = [{"prompt": f"What is {n}?", "chosen": "yes", "rejected": "no"} for n in range(ENOUGH)]
+    (workshop / "enough.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (workshop / "reward.yaml").write_text(RECIPE, encoding="utf-8")
+    commands = lines(ROOT / "docs" / "data-audit.md")
+    assert [shlex.split(command)[2] for command in commands] == ["audit", "pilot"]
+    for command in commands:
+        run(command)
+    assert {path.name for path in (workshop / "audit").iterdir()} >= {"audit.json", "audit.md"}
+    assert (workshop / "pilot" / "pilot.md").is_file()
