@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from smolt.errors import UserError
 from smolt.labels import Label, LabelStore, Pair, Session, Side, left_side, make_queue, pair_of
@@ -16,7 +15,6 @@ from smolt.labels.exchange import ExportFormat, Exporting, export_labels, verdic
 from smolt.labels.figures import figures_of, label_panel
 from smolt.labels.importing import import_labels, read_labels
 from smolt.labels.nouns import CHOICES, Choice
-from smolt.labels.screen import draw
 from smolt.records import Preference, Source, Turn, load
 from smolt.runs import StorageError
 
@@ -385,33 +383,3 @@ def test_bad_rows_are_named(row: dict[str, object], annotator: str | None, reaso
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(UserError, match=reason):
         read_labels(str(path), annotator)
-
-
-def shown(session: Session, width: int, height: int, start: int = 0) -> list[str]:
-    console = Console(width=width, height=height, force_terminal=True, color_system=None)
-    with console.capture() as drawn:
-        console.print(draw(session, console, start, "").content, end="", crop=False)
-    return drawn.get().split("\n")
-
-
-@pytest.mark.parametrize(("width", "height"), [(40, 12), (80, 24), (99, 24), (100, 24), (200, 60), (30, 12)])
-def test_the_screen_fits_and_ends_with_the_keys(width: int, height: int, store: LabelStore) -> None:
-    """As many lines as the terminal has, none wider; answers side by side from 100 columns on."""
-    answers = ("word " * 300, "Wort " * 300)
-    session = Session(store, "ann", [pair_of(Preference((Turn("user", "Why?"),), *answers))], seed=0)
-    lines = shown(session, width, height)
-    assert len(lines) == height
-    assert max(map(len, lines)) <= width
-    assert "back up" in lines[-1]
-    assert any("LEFT" in line and "RIGHT" in line for line in lines) == (width >= 100)
-    assert any("RIGHT" in line for start in range(0, 600, 5) for line in shown(session, width, height, start))
-
-
-def test_content_cannot_steer_the_terminal(store: LabelStore) -> None:
-    """Escape sequences, bells, carriage returns and direction marks are shown as escapes; markup as it is."""
-    evil = "\x1b[2J\x1b]0;title\x07\r[bold]b[/bold]\u202eright to left"
-    session = Session(store, "a\x1bnn", [pair_of(Preference((Turn("user", evil),), evil, "fine"))], seed=0)
-    text = "\n".join(shown(session, 120, 30))
-    assert not set(text) & {"\x07", "\r", "\u202e", "\x9b"}
-    assert all(sequence.startswith(("[1m", "[0m", "[1;7m", "[3m")) for sequence in text.split("\x1b")[1:])
-    assert r"\x1b[2J\x1b]0;title\x07\x0d[bold]b[/bold]" in text
