@@ -122,11 +122,41 @@ def atoms(groups: Groups) -> list[list[int]]:
     return list(members.values())
 
 
+class PaddedTokens(int):
+    """A number of tokens for a forward that pads: every row is as long as the longest, and attends to all of itself.
+
+    Attributes:
+        square: tokens that one entry of a row's attention matrix weighs as much as.
+    """
+
+    square: float = 0.0
+
+    def cost(self, rows: int, width: int) -> float:
+        """Tokens that so many padded rows weigh as much as."""
+        return rows * width * (1 + self.square * width)
+
+
+def _padded_rows(groups: Groups, limit: PaddedTokens) -> Iterator[list[int]]:
+    rows: list[int] = []
+    width = 0
+    for atom in sorted(atoms(groups), key=lambda atom: groups.owners[atom[0]]):
+        longest = max(len(groups.contexts[groups.owners[row]]) + len(groups.answers[row]) for row in atom)
+        if rows and limit.cost(len(rows) + len(atom), max(width, longest)) > limit:
+            yield rows
+            rows, width = [], 0
+        rows, width = rows + atom, max(width, longest)
+    if rows:
+        yield rows
+
+
 def cut_rows(groups: Groups, tokens: int) -> Iterator[list[int]]:
     """Rows of micro-batches of at most about `tokens` packed tokens; a context counts once where its answers meet.
 
-    An atom larger than the budget travels alone.
+    An atom larger than the budget travels alone. PaddedTokens are counted as a forward that pads computes them.
     """
+    if isinstance(tokens, PaddedTokens):
+        yield from _padded_rows(groups, tokens)
+        return
     rows: list[int] = []
     used, owners = 0, set[int]()
     for atom in sorted(atoms(groups), key=lambda atom: groups.owners[atom[0]]):

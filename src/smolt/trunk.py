@@ -23,7 +23,7 @@ from smolt.decoding import Cache
 from smolt.directories import Located, read_by_library
 from smolt.errors import UserError
 from smolt.fused import packed_states
-from smolt.groups import Groups, from_answers
+from smolt.groups import Groups, PaddedTokens, from_answers
 from smolt.lean import LeanDecoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -202,7 +202,9 @@ class Trunk:
         mlp = getattr(config, "intermediate_size", None) or 4 * self.width  # GPT-2 leaves it None
         size = 4 if self.precision.dtype == torch.float32 else 2
         per_token = config.num_hidden_layers * (24 * self.width + 6 * mlp) * size
-        return max(256, int(memory * 2**30 / per_token))
+        tokens = PaddedTokens(max(256, int(memory * 2**30 / per_token)))
+        tokens.square = 3 * config.num_attention_heads / (24 * self.width + 6 * mlp)  # scores, shares, their dropout
+        return int(tokens) if self.packed else tokens
 
     def states(self, groups: Groups, with_last: bool = False) -> tuple[Tensor, Tensor]:
         """Final hidden states that predict each answer token, and those AT each last answer token.

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch import Tensor
 
-from smolt.groups import Groups, atoms, cut, cut_rows, from_answers, join, widen, without_gradient
+from smolt.groups import Groups, PaddedTokens, atoms, cut, cut_rows, from_answers, join, widen, without_gradient
 
 
 def three() -> Groups:
@@ -146,3 +146,18 @@ def test_a_column_computed_by_micro_batches_is_in_its_place() -> None:
         assert not wide.requires_grad
         narrow = without_gradient(groups, budget, lambda part: weight * part.columns["score"])
         assert narrow.tolist() == [3, 1, 2]
+
+
+def test_a_forward_that_pads_is_cut_by_what_it_computes() -> None:
+    """Rows of 4 + 2, 4 + 6 and 4 + 1 tokens, 15 packed: padded 2 x 10 and 1 x 5; squares of 0.1 double a row of 10."""
+    groups = from_answers([[1] * 4], [[[2] * 2, [3] * 6, [4]]])
+    for limit, square, expected in (
+        (30, 0.0, [[0, 1, 2]]),
+        (29, 0.0, [[0, 1], [2]]),
+        (19, 0.0, [[0], [1], [2]]),
+        (39, 0.1, [[0], [1], [2]]),  # 2 x 10 x 2 = 40
+        (40, 0.1, [[0, 1], [2]]),
+    ):
+        tokens = PaddedTokens(limit)
+        tokens.square = square
+        assert list(cut_rows(groups, tokens)) == expected
