@@ -53,7 +53,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
             "chosen_ids": renderer.answer(record.chosen),
             "rejected_ids": renderer.answer(record.rejected),
             "question": record.context[-1].content[:QUESTION],
-            "question_ids": renderer.context([Turn("user", record.context[-1].content[:QUESTION])]),
+            "question_ids": renderer.context((Turn("user", record.context[-1].content[:QUESTION]),)),
         }
         for record in records
     ]

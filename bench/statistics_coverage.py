@@ -80,7 +80,8 @@ def bootstrap(shape: str, n: int) -> Coverage:
     held = 0
     for part in range(10):
         random = np.random.default_rng([n, part])
-        sample = {"exponential": random.exponential, "log-normal": random.lognormal}[shape](size=(DRAWS // 10, n))
+        size = (DRAWS // 10, n)
+        sample = random.exponential(size=size) if shape == "exponential" else random.lognormal(size=size)
         low, high = np.percentile(sample @ weights, [2.5, 97.5], axis=1)
         held += int(((low <= mean) & (mean <= high)).sum())
     return Coverage(f"{shape}, n = {n:,}", held / DRAWS, None)
