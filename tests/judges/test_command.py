@@ -139,7 +139,7 @@ def test_an_endpoint_without_logprobs_is_named_in_the_card(folder: Path) -> None
     with serving(Script(logprobs=False)) as url:
         found = judged("pairs.jsonl", "--url", url, "--model", "stub", "--out", "out", "--probes", "0")
     assert (found["soft"], found["decided"]) == (0, 12)
-    assert "by its words alone (hard labels)" in Path("out/judge-card.md").read_text()
+    assert "by hard labels, parsed from its words" in Path("out/judge-card.md").read_text()
 
 
 def test_a_reply_that_never_comes_leaves_the_directory_incomplete(folder: Path) -> None:

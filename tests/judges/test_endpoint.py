@@ -98,7 +98,7 @@ def test_words_that_name_no_answer_are_failures_and_are_kept(cache: Cache) -> No
 def test_a_judge_that_is_gone_ends_it_and_keeps_what_was_said(cache: Cache) -> None:
     """After 5 replies only 500: the command ends, 5 opinions are kept, and a later start asks the other 7 alone."""
     script = Script(fault=lambda number, body: 500 if number > 5 else None)
-    with pytest.raises(UserError, match=r"3 requests in a row got no usable reply \(status 500, 2 tries\)"):
+    with pytest.raises(UserError, match=r"3 requests in a row got no usable reply \(status 500: no, 2 tries\)"):
         judged(script, cache, parallel=1, attempts=2)
     assert len(cache) == 5 and len(script.seen) == 5 + 3 * 2
 

@@ -85,9 +85,11 @@ def sentences(card: Card) -> list[str]:
     counts = card.counts
     labels = {"local": "log-probabilities", "model": "its scores", "rule": "a rule"}.get(card.judge.kind, "")
     if card.judge.kind == "endpoint":
-        labels = "log-probabilities" if counts["soft"] else "its words alone (hard labels)"
+        labels = "log-probabilities" if counts["soft"] else "hard labels, parsed from its words"
         if 0 < counts["soft"] < counts["judged"]:
-            labels = f"log-probabilities for {counts['soft']:,} pairs and its words for the rest"
+            labels = (
+                f"log-probabilities for {counts['soft']:,} pairs and hard labels, parsed from its words, for the rest"
+            )
     found = [
         f"{card.judge.name} judged {counts['judged']:,} of {counts['n']:,} pairs in both orders by {labels}: "
         f"{counts['decided']:,} decided, {counts['ties']:,} ties; {counts['abstentions']:,} abstentions, "

@@ -85,7 +85,7 @@ class Connection:
         except urllib3.exceptions.HTTPError as error:
             return self._safe(f"{type(error).__name__}"), None, None
         if status in AGAIN:
-            return f"status {status}", asked_pause(headers.get("retry-after")), None
+            return f"status {status}{self._words(content)}", asked_pause(headers.get("retry-after")), None
         if status != 200:
             self._refuse(status, content)
         try:
@@ -124,12 +124,23 @@ class Connection:
         return reply.status, reply.headers, content
 
     def _refuse(self, status: int, content: bytes) -> None:
-        said = self._safe(" ".join(content[: 4 * SHOWN].decode("utf-8", "replace").split()))[:SHOWN]
+        said = self._words(content)
         if status in (401, 403):
             raise UserError(f"judge: {self.url}: the key is refused (status {status}): set it in the environment")
         if status in (404, 405) or 300 <= status < 400:
-            raise UserError(f"judge: {self.url}: status {status}, no chat completions here; check endpoint.url: {said}")
-        raise Refused(f"refused with status {status}: {said}")
+            raise UserError(f"judge: {self.url}: status {status}, no chat completions here; check endpoint.url{said}")
+        raise Refused(f"refused with status {status}{said}")
+
+    def _words(self, content: bytes) -> str:
+        """What the server says of it, after a colon; the sentence alone where it comes in JSON as OpenAI's do."""
+        text = content.decode("utf-8", "replace")
+        try:
+            found = json.loads(text)
+            text = found.get("detail") or found["error"].get("message") or text
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+            pass
+        said = self._safe(" ".join(str(text).split()))[:SHOWN]
+        return f": {said}" if said else ""
 
     def _safe(self, text: str) -> str:
         return text.replace(self._key, "(key)") if self._key else text
