@@ -1,0 +1,11 @@
+"""From what a study left on the disk to the record that its report is generated from.
+
+places    where every section, model and answer of a study lies
+findings  what audits, runs and suites found, as panels
+record    arms with their answers, curves, costs and hashes
+"""
+
+from smolt.recording.places import ANSWERS, Places
+from smolt.recording.record import record_of
+
+__all__ = ["ANSWERS", "Places", "record_of"]
