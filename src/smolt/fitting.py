@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from smolt import counters
@@ -21,6 +20,7 @@ from smolt.config import Optim
 from smolt.errors import SelfCheckError
 from smolt.groups import Groups, cut
 from smolt.scaling import LossScale
+from smolt.tensorfile import file_parts
 
 Metrics = dict[str, Any]
 Parts = Mapping[str, tuple[float | Tensor, float]]
@@ -209,15 +209,14 @@ class Learner:
             for name, value in part.parameters.items()
         }
 
-    def blobs(self) -> dict[str, bytes]:
-        """Weights and optimizer state as safetensors."""
+    def blobs(self) -> dict[str, list[bytes | memoryview]]:
+        """Weights and optimizer state as safetensors, in parts that are to be written before the next step."""
         moments: dict[str, Tensor] = {}
         for role, part in self.roles.items():
             for name, parameter in part.parameters.items():
                 for key, value in self.optimizer.state.get(parameter, {}).items():
-                    moments[f"{role}/{name}/{key}"] = value.contiguous()
-        weights = {name: value.contiguous() for name, value in self.weights().items()}
-        return {"weights.safetensors": save_tensors(weights), "optimizer.safetensors": save_tensors(moments)}
+                    moments[f"{role}/{name}/{key}"] = value
+        return {"weights.safetensors": file_parts(self.weights()), "optimizer.safetensors": file_parts(moments)}
 
     def load_weights(self, blob: bytes) -> None:
         """Put saved weights back, exactly."""

@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "groups": 1,
     "numerics": 1,
     "logprobs": 1,
+    "tensorfile": 1,
     "rendering": 2,
     "decoding": 2,
     "lean": 2,

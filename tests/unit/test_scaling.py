@@ -16,7 +16,7 @@ from smolt.models import open_policy
 from smolt.scaling import CEILING, PATIENCE, START, LossScale
 from smolt.trunk import choose_precision
 from tests.tiny import tiny_model
-from tests.unit.test_fitting import WHOLE, Fixed, learner_of, linear, rows, run, scalar
+from tests.unit.test_fitting import WHOLE, Fixed, learner_of, linear, rows, run, scalar, whole
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def trained(folder: Path, scale: LossScale) -> tuple[dict[str, bytes], list[floa
     learner.scale = scale
     groups = from_answers([[5, 6, 7], [8, 9]], [[[10, 11, 12]], [[13, 14]]])
     found = [metrics for metrics, _ in fit(Fixed([groups], 5), sft_loss(policy), learner, WHOLE, 0)]
-    return learner.blobs(), [row["gradient_norm"] for row in found]
+    return whole(learner), [row["gradient_norm"] for row in found]
 
 
 def test_a_power_of_two_changes_no_bit(folder: Path) -> None:

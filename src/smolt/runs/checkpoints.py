@@ -15,12 +15,15 @@ import contextlib
 import errno
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from smolt.runs import files, jsontext
+
+Content = bytes | Sequence[bytes | memoryview]
+"""Of one file: whole, or its parts in order (so that what lies in memory anyway is not copied)."""
 
 INDEX = "checkpoint.json"
 SEAL = "checkpoint.sha256"
@@ -65,7 +68,7 @@ class _Entry:
 
 
 def save(
-    folder: Path, step: int, blobs: Mapping[str, bytes], state: dict[str, Any], keep: int = 2, best: bool = False
+    folder: Path, step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep: int = 2, best: bool = False
 ) -> Path:
     """Write and verify a checkpoint, then remove those it makes superfluous.
 
@@ -170,26 +173,38 @@ def _fault(directory: Path, name: str, size: int, digest: str) -> str | None:
     return None if found == digest else f"{path}: expected sha256 {digest}, found {found}"
 
 
-def _index(step: int, blobs: Mapping[str, bytes], state: dict[str, Any], keep: int) -> bytes:
+def _index(step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep: int) -> bytes:
     """The text of checkpoint.json, after all checks of the arguments."""
     if type(step) is not int or step < 0 or keep < 1:
         raise ValueError(f"a checkpoint needs step >= 0 and keep >= 1, found step {step!r}, keep {keep!r}")
     for name in blobs:
         if not _BLOB_NAME.fullmatch(name) or name in (INDEX, SEAL):
             raise ValueError(f"{name!r} cannot be the name of a file in a checkpoint")
-    sums = {name: {"bytes": len(blob), "sha256": hashlib.sha256(blob).hexdigest()} for name, blob in blobs.items()}
+    sums = {name: _sums(_parts(blob)) for name, blob in blobs.items()}
     index = {"format": 1, "step": step, "blobs": sums, "state": state}
     return jsontext.encode_exact(index, f"checkpoint of step {step}", indent=1).encode()
+
+
+def _parts(content: Content) -> Sequence[bytes | memoryview]:
+    return [content] if isinstance(content, bytes) else content
+
+
+def _sums(parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    for part in parts:
+        digest.update(part)
+        size += len(part)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _seal(content: bytes) -> bytes:
     return f"{hashlib.sha256(content).hexdigest()}  {INDEX}\n".encode()
 
 
-def _write(directory: Path, blobs: Mapping[str, bytes], index: bytes) -> None:
+def _write(directory: Path, blobs: Mapping[str, Content], index: bytes) -> None:
     files.make_directory(directory)
     for name, blob in blobs.items():
-        files.write_durably(directory / name, [blob])
+        files.write_durably(directory / name, _parts(blob))
     files.write_durably(directory / INDEX, [index])
     files.write_durably(directory / SEAL, [_seal(index)])
     files.sync(directory)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from smolt.errors import UserError
 from smolt.runs import checkpoints, files, identity, jsontext
-from smolt.runs.checkpoints import Checkpoint
+from smolt.runs.checkpoints import Checkpoint, Content
 from smolt.runs.identity import FORMAT, MANIFEST
 from smolt.runs.locks import LOCK, DirectoryLock, acquire
 from smolt.runs.rows import RowFile
@@ -160,7 +160,7 @@ class Run:
         self._samples.flush()
 
     def save_checkpoint(
-        self, step: int, blobs: Mapping[str, bytes], state: dict[str, Any], keep: int = 2, best: bool = False
+        self, step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep: int = 2, best: bool = False
     ) -> Path:
         """Put the rows, then a checkpoint, on the disk; see `smolt.runs.checkpoints.save`. Returns its directory."""
         self._require_loaded()

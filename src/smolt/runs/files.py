@@ -69,7 +69,7 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
-def write_durably(path: Path, chunks: Iterable[bytes]) -> None:
+def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write a file and fsync it; its directory entry is durable only after `sync` of the directory."""
     with storage_errors("writing", path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -155,7 +155,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def _write_all(descriptor: int, content: bytes | memoryview) -> None:
     """One os.write may take only a part: Linux stops at 2 GiB, a nearly full disk earlier."""
     remaining = memoryview(content)
     while remaining:
