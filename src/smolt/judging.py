@@ -9,12 +9,14 @@ from smolt.config import Data, Judging
 from smolt.errors import UserError
 from smolt.judges import Cache, Judge, Judgement, Pair, as_preferences, judge_pairs, open_judge
 from smolt.judges.audit import audit
-from smolt.judges.card import figures, markdown, panel
+from smolt.judges.card import figures, panel
 from smolt.judges.probes import try_tricks
 from smolt.learned import learned_reward
-from smolt.panels import write_panels
+from smolt.panels import Panel, write_panels
 from smolt.records import load, write_preferences, write_rows
 from smolt.records.rows import read
+from smolt.report.markdown import panel_section
+from smolt.report.plots import Pictures
 from smolt.runs import Run, atomic_write
 from smolt.trunk import choose_precision
 
@@ -132,8 +134,14 @@ def label(
     write_preferences(folder / PREFERENCES, preferences)
     write_rows(folder / "verdicts.jsonl", [verdict_row(*row) for row in zip(pairs, judgements, strict=True)])
     atomic_write(folder / f"{CARD}.json", json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
-    atomic_write(folder / f"{CARD}.md", markdown(found))
+    atomic_write(folder / f"{CARD}.md", card_text(found))
     return facts
+
+
+def card_text(found: Panel) -> str:
+    """The card as Markdown; a judge that is unreliable says so above all else."""
+    banner = "> **Unreliable.** Do not train on these labels without reading on.\n\n" if found.warnings else ""
+    return f"{banner}{panel_section(found, Pictures())}\n"
 
 
 def verdict_row(pair: Pair, judgement: Judgement) -> dict[str, Any]:

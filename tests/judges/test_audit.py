@@ -8,9 +8,10 @@ import pytest
 
 from smolt.judges import Cache, Judge, Judgement, Opinion, Pair, Showing, judge_pairs
 from smolt.judges.audit import Card, audit
-from smolt.judges.card import bias_note, figures, markdown, panel
+from smolt.judges.card import bias_note, figures, panel
 from smolt.judges.probes import CONSTANTS, KEYS, try_tricks
 from smolt.judges.verdicts import from_choice, from_odds
+from smolt.judging import card_text
 from smolt.panels import Table
 from smolt.records import Question, Turn
 from smolt.statistics import Measure
@@ -170,11 +171,11 @@ def test_kappa_does_not_depend_on_which_side_the_labels_name_first(cache: Cache)
 def test_the_card_in_words(cache: Cache) -> None:
     """The banner stands first, every number has its interval and n, and the text of a pair cannot end a table row."""
     card, pairs, judgements = audited(stubs.injectable(), cache)
-    text = markdown(panel(card, pairs, judgements))
-    assert text.splitlines()[2].startswith("> **Unreliable.**")
-    assert "| a verdict written into the worse answer wins | 100.0 % (91.2 to 100.0), n = 40 |" in text
+    text = card_text(panel(card, pairs, judgements))
+    assert text.startswith("> **Unreliable.**") and text.splitlines()[2] == "## The judge: injectable"
+    assert "| a verdict written into the worse answer wins | 100.0 % (91.2 to 100.0, n 40) |" in text
     assert "injectable judged 200 of 200 pairs in both orders" in text
-    plain = markdown(panel(audited(stubs.biased(1.0, 0.0), cache)[0], pairs, judgements))
+    plain = card_text(panel(audited(stubs.biased(1.0, 0.0), cache)[0], pairs, judgements))
     assert "Unreliable" not in plain
 
 

@@ -110,7 +110,7 @@ def test_a_language_model(folder: Path) -> None:
     labels = load(Source("out/preferences.jsonl"), "preferences").records
     assert len(labels) == found["decided"] and all(0.5 <= one.weight < 1 for one in labels)
     card = Path("out/judge-card.md").read_text()
-    assert card.startswith("# The judge: tinyjudge") and "log-probabilities" in card
+    assert "## The judge: tinyjudge" in card and "log-probabilities" in card
     small = tiny_model(folder / "small")
     assert judged("pairs.jsonl", "--model", small, "--out", "small-out")["abstentions"] == 12
 

@@ -162,33 +162,6 @@ def _apart(low: float | None, high: float | None) -> bool:
     return low is not None and high is not None and not low <= 0.5 <= high
 
 
-def markdown(found: Panel) -> str:
-    """The panel as Markdown, the banner first."""
-    lines = [f"# {_plain(found.title)}", ""]
-    if found.warnings:
-        lines += ["> **Unreliable.** Do not train on these labels without reading on.", ">"]
-        lines += [f"> - {_plain(warning)}" for warning in found.warnings] + [""]
-    lines += [f"- {_plain(sentence)}" for sentence in found.sentences]
-    for table in found.tables:
-        lines += ["", _plain(table.caption), "", "| " + " | ".join(table.columns) + " |"]
-        lines += ["|" + "---|" * len(table.columns)]
-        lines += ["| " + " | ".join(_cell(cell, table.rate) for cell in row) + " |" for row in table.rows]
-    return "\n".join([*lines, ""])
-
-
-def _cell(cell: Cell, rate: bool) -> str:
-    if cell is None:
-        return "none"
-    if isinstance(cell, Measure):
-        return f"{_words(cell, 100 if rate else 1, 1 if rate else 2)}, n = {cell.n:,}"
-    return _plain(str(cell))
-
-
-def _plain(text: str) -> str:
-    """Text of data inside a line of Markdown."""
-    return "".join("\\" + sign if sign in "\\`*_[]<>|#" else sign for sign in " ".join(text.split()))
-
-
 def _words(measure: Measure, scale: int = 100, decimals: int = 1) -> str:
     """`62.5 % (58.1 to 66.7)`."""
     unit = " %" if scale == 100 else ""
