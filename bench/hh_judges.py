@@ -44,6 +44,7 @@ def trained(stage: str, data: dict[str, Any], out: Path, model: str, epochs: flo
         batch=16,
         optim={"lr": 1e-3},
         budget={"epochs": epochs},
+        save={"every": 20},
         **({"gate": False} if stage == "reward" else {}),
     )
     STAGES[stage](recipe, out=out).finish()
