@@ -9,6 +9,7 @@ from smolt.config import Data, Judging
 from smolt.errors import UserError
 from smolt.judges import Cache, Judge, Judgement, Pair, as_preferences, judge_pairs, open_judge
 from smolt.judges.audit import audit
+from smolt.judges.cache import VERDICTS
 from smolt.judges.card import figures, panel
 from smolt.judges.probes import try_tricks
 from smolt.learned import learned_reward
@@ -20,7 +21,6 @@ from smolt.report.plots import Pictures
 from smolt.runs import Run, atomic_write
 from smolt.trunk import choose_precision
 
-VERDICTS = "verdicts.sqlite"
 PREFERENCES = "preferences.jsonl"
 CARD = "judge-card"
 WRITERS = ("chosen_model", "rejected_model")

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from smolt.config import RewardMix, RewardPart
@@ -23,15 +24,16 @@ MEMORY = 2.0  # GiB for one forward of scoring
 Combine = Literal["mean", "min", "uncertainty"]
 
 
-def mixed_reward(mix: RewardMix, precision: Precision) -> Reward:
-    """The reward a recipe asks for, its reward models loaded at `precision`."""
+def mixed_reward(mix: RewardMix, precision: Precision, verdicts: Path | None = None) -> Reward:
+    """The reward a recipe asks for, its reward models loaded at `precision`; `verdicts` keeps an endpoint's grades."""
 
     def made(part: RewardPart) -> Reward:
         return ensemble_reward(part, precision) if part.name == "ensemble" else learned_reward(part, precision)
 
-    return build_reward(
-        mix.parts, model_reward=made, judge_reward=lambda part: judge_reward(part, precision), cap=mix.cap
-    )
+    def judged(part: RewardPart) -> Reward:
+        return judge_reward(part, precision, verdicts)
+
+    return build_reward(mix.parts, model_reward=made, judge_reward=judged, cap=mix.cap)
 
 
 def learned_reward(part: RewardPart, precision: Precision) -> Reward:

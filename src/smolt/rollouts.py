@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from smolt.conditions import Conditions, conditions_of
 from smolt.config import GRPORecipe, Model, PPORecipe
 from smolt.errors import SelfCheckError
 from smolt.fitting import Metrics
+from smolt.judges.cache import VERDICTS
 from smolt.learned import mixed_reward
 from smolt.models import Policy, open_policy
 from smolt.preparation import Ground, open_ground, question_list
@@ -46,6 +48,7 @@ def open_rollouts(
     questions: Sequence[Question | str] | None,
     reward: Callable[..., Any] | None,
     model: Model | None = None,
+    out: Path | None = None,
 ) -> Rolling:
     """Load what a rollout stage works with.
 
@@ -54,13 +57,15 @@ def open_rollouts(
         questions: instead of `recipe.data`.
         reward: a Python function instead of `recipe.reward`.
         model: `recipe.model` with its precision and threads decided.
+        out: the run's directory, which keeps what a judge behind an address has said.
     """
     ground = open_ground(model or recipe.model)
     source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
     asked, dropped, digest = question_list(source, ground.renderer, ground.window, recipe.sampling.max_tokens)
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
 
-    rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision)
+    verdicts = None if out is None else out / VERDICTS
+    rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision, verdicts)
     sampling = recipe.sampling
     conditions = conditions_of(ground.renderer, sampling.max_tokens)
     return Rolling(

@@ -80,10 +80,12 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "truncated":
             self.reply(200, b'{"choices": [', {}, length=1000)
             self.close_connection = True
+        elif fault is not None:
+            self.reply(200, json.dumps(completion(fault, None)).encode(), {})
         else:
             letter, odds = verdict(body, script.certain)
             soft = script.logprobs is True and "logprobs" in body
-            self.reply(200, json.dumps(completion(fault or letter, odds if soft else None)).encode(), {})
+            self.reply(200, json.dumps(completion(letter, odds if soft else None)).encode(), {})
 
     def reply(self, status: int, content: bytes, headers: dict[str, str], length: int | None = None) -> None:
         self.send_response(status)

@@ -51,7 +51,7 @@ def grpo(
     function, written = split_reward(reward)
     given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
     checked = recipe_for(GRPORecipe, recipe, {**fields, **written}, **given)
-    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh))
+    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference() if checked.kl.beta else None
     total = checked.budget.updates or ENDLESS

@@ -64,7 +64,7 @@ def ppo(
     function, written = split_reward(reward)
     given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
     checked = recipe_for(PPORecipe, recipe, {**fields, **written}, **given)
-    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh))
+    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference()
     critic = open_critic(checked, policy)

@@ -1,10 +1,14 @@
 """A judge that reads words: prompts out, replies in, and what a reply means for a pair or for one answer."""
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from smolt.judges.cache import Cache, asked_once
 from smolt.judges.prompts import GRADES, Prompt, pairwise_prompt, pointwise_prompt
 from smolt.judges.rubrics import Rubric
 from smolt.judges.verdicts import Compare, Opinion, Showing, Status, from_choice, from_odds, silent
@@ -34,6 +38,17 @@ class Reply:
     text: str = ""
     tokens: tuple[int, int] = (0, 0)
 
+    def as_row(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Reply":
+        """Back from JSON."""
+        prompt, reply = row["tokens"]
+        logprobs = None if row["logprobs"] is None else tuple(row["logprobs"])
+        return cls(**{**row, "logprobs": logprobs, "tokens": (int(prompt), int(reply))})
+
 
 @dataclass(frozen=True)
 class Asker:
@@ -50,6 +65,24 @@ class Asker:
     identity: dict[str, Any]
     ask: Callable[[Sequence[Prompt]], Iterator[list[tuple[int, Reply]]]]
     names: tuple[str, ...] = ()
+
+
+def remembering(asker: Asker, path: Path) -> Asker:
+    """The same, whose replies are kept in a file as they come: what it has answered is not asked again."""
+
+    def ask(prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
+        keys = [_key(asker, prompt) for prompt in prompts]
+        with Cache(path) as cache:
+            for found in asked_once(cache, keys, prompts, asker.ask, Reply.from_row):
+                yield [(place, found[key]) for place, key in enumerate(keys) if key in found]
+
+    return replace(asker, ask=ask)
+
+
+def _key(asker: Asker, prompt: Prompt) -> str:
+    """SHA-256 of who is asked what."""
+    content = json.dumps([asker.identity, asdict(prompt)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def comparing(asker: Asker, rubric: Rubric, rationale: bool) -> Compare:

@@ -7,7 +7,7 @@ from smolt.cards import shown_place
 from smolt.config import Judging, RewardPart, make_block
 from smolt.directories import locate
 from smolt.errors import UserError
-from smolt.judges.asking import Asker, comparing, grading
+from smolt.judges.asking import Asker, comparing, grading, remembering
 from smolt.judges.endpoint import open_endpoint
 from smolt.judges.local import open_local
 from smolt.judges.rubrics import load_rubric
@@ -45,13 +45,14 @@ def open_judge(settings: Judging, precision: Precision, model_reward: ModelRewar
     return Judge(asker.name, kind, identity, comparing(asker, rubric, settings.rationale > 0), asker.names)
 
 
-def judge_reward(part: RewardPart, precision: Precision) -> Reward:
+def judge_reward(part: RewardPart, precision: Precision, verdicts: Path | None = None) -> Reward:
     """Direct RLAIF: a judge's expected grade of each answer, in [-1, 1].
 
     Args:
         part: `path` is a language model on this machine, or `options.endpoint` an endpoint; options are the other
             fields of a judge.
         precision: of a judge on this machine.
+        verdicts: a file in which an endpoint's replies are kept, so that none is asked for twice.
 
     Raises:
         UserError: an unknown option, or a judge that gives no grades.
@@ -59,7 +60,10 @@ def judge_reward(part: RewardPart, precision: Precision) -> Reward:
     settings = make_block(Judging, path=part.path, **part.options)
     if settings.rule is not None or (settings.path is not None and _is_scorer(settings)):
         raise UserError("reward judge: a rule or a reward model is a reward by itself; write its name instead of judge")
-    return grading(_asker(settings, precision), load_rubric(settings.rubric), settings.rationale > 0)
+    asker = _asker(settings, precision)
+    if verdicts is not None and settings.endpoint is not None:
+        asker = remembering(asker, verdicts)
+    return grading(asker, load_rubric(settings.rubric), settings.rationale > 0)
 
 
 def _asker(settings: Judging, precision: Precision) -> Asker:

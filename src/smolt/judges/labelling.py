@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from smolt.judges.cache import Cache, key_of
+from smolt.judges.cache import Cache, asked_once, key_of
 from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, Showing, silent, weigh
 from smolt.records import Preference
 
@@ -40,17 +40,10 @@ def judge_showings(
 ) -> list[Opinion]:
     """An opinion of each showing; equal showings are asked once. What got no reply is not kept."""
     keys = [key_of(judge, showing) for showing in showings]
-    known = cache.read(sorted(set(keys)))
-    missing = {key: showing for key, showing in zip(keys, showings, strict=True) if key not in known}
-    names = list(missing)
-    total, done = len(set(keys)), len(known)
-    tell(done, total)
-    for part in judge.compare(list(missing.values())) if missing else ():
-        fresh = {names[place]: opinion for place, opinion in part}
-        cache.write({key: opinion for key, opinion in fresh.items() if opinion.status != "unreached"})
-        known |= fresh
-        done += len(fresh)
-        tell(done, total)
+    known: dict[str, Opinion] = {}
+    for found in asked_once(cache, keys, showings, judge.compare, Opinion.from_row):
+        known |= found
+        tell(len(known), len(set(keys)))
     return [known[key] for key in keys]
 
 
