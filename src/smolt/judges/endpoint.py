@@ -4,10 +4,11 @@ The key comes from an environment variable and is never stored or shown. A reply
 with growing pauses or the one the server names; a judge that is gone ends the command, and what it has said is kept.
 """
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from time import monotonic
 from typing import Any
 
@@ -67,30 +68,32 @@ def api_key(variable: str | None) -> str | None:
 def _side_by_side(
     reply: Callable[[Prompt], Reply], prompts: Sequence[Prompt], parallel: int, leaving: threading.Event
 ) -> Iterator[list[tuple[int, Reply]]]:
-    """Replies as they come. When one ends it all, those under way are still handed on before the error is."""
+    """Replies as they come. When one ends it all, those under way are still handed on before the error is.
+
+    The next question is asked only when a reply has been handed on, and so kept: a kill loses at most `parallel`.
+    """
+    coming, waiting = iter(range(len(prompts))), dict[Future[Reply], int]()
+    trouble: UserError | None = None
     with ThreadPoolExecutor(parallel) as pool:
-        futures = {pool.submit(reply, prompt): place for place, prompt in enumerate(prompts)}
-        trouble: UserError | None = None
         try:
-            for future in as_completed(futures):
-                if future.cancelled():
-                    continue
-                try:
-                    yield [(futures[future], future.result())]
-                except UserError as error:
-                    trouble = trouble or error
-                    _leave(futures, leaving)
+            while True:
+                free = 0 if trouble else parallel - len(waiting)
+                waiting |= {pool.submit(reply, prompts[place]): place for place in itertools.islice(coming, free)}
+                if not waiting:
+                    break
+                part = []
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    place = waiting.pop(future)
+                    try:
+                        part.append((place, future.result()))
+                    except UserError as error:
+                        trouble = trouble or error
+                        leaving.set()
+                yield part
         finally:
-            _leave(futures, leaving)
+            leaving.set()
     if trouble is not None:
         raise trouble
-
-
-def _leave(futures: dict[Future[Reply], int], leaving: threading.Event) -> None:
-    """What has not begun does not begin, and nobody waits for another try."""
-    leaving.set()
-    for future in futures:
-        future.cancel()
 
 
 class Pace:
