@@ -28,8 +28,11 @@ class Cache:
     ) -> None:
         _, heads, d = like[0][0].shape
         dtype, device = like[0][0].dtype, like[0][0].device
-        self.shared = torch.zeros(2, len(like), contexts, heads, longest, d, dtype=dtype, device=device)
-        self.own = torch.zeros(2, len(like), slots, heads, steps, d, dtype=dtype, device=device)
+        # Keys stand as [d, tokens]: a product with transposed small matrices takes twice as long on a CPU.
+        self.shared_keys = torch.zeros(len(like), contexts, heads, d, longest, dtype=dtype, device=device)
+        self.shared_values = torch.zeros(len(like), contexts, heads, longest, d, dtype=dtype, device=device)
+        self.own_keys = torch.zeros(len(like), slots, heads, d, steps, dtype=dtype, device=device)
+        self.own_values = torch.zeros(len(like), slots, heads, steps, d, dtype=dtype, device=device)
         self.context_lengths: list[int] = []
         self.places: list[int] = []  # context row of each slot
         self.born: list[int] = []  # step in which a slot was given away
@@ -40,8 +43,8 @@ class Cache:
         """Take a context in; its row."""
         row, length = len(self.context_lengths), len(pairs[0][0])
         for layer, (keys, values) in enumerate(pairs):
-            self.shared[0, layer, row, :, :length] = keys.transpose(0, 1)
-            self.shared[1, layer, row, :, :length] = values.transpose(0, 1)
+            self.shared_keys[layer, row, :, :, :length] = keys.permute(1, 2, 0)
+            self.shared_values[layer, row, :, :length] = values.transpose(0, 1)
         self.context_lengths.append(length)
         return row
 
@@ -55,8 +58,9 @@ class Cache:
         """Take finished answers out; who moved, as (from, to)."""
         moves = _moves(len(self.places), slots)
         if moves:
-            source, target = (torch.tensor(side, device=self.own.device) for side in zip(*moves, strict=True))
-            self.own[:, :, target] = self.own[:, :, source]
+            source, target = (torch.tensor(side, device=self.own_keys.device) for side in zip(*moves, strict=True))
+            for held in (self.own_keys, self.own_values):
+                held[:, target] = held[:, source]
         self.places, self.born = (_moved(held, moves, len(slots)) for held in (self.places, self.born))
         self._arranged = False
         return moves
@@ -65,7 +69,8 @@ class Cache:
         """Take contexts out whose answers are all done; who moved, as (from, to)."""
         moves = _moves(len(self.context_lengths), rows)
         for source, target in moves:
-            self.shared[:, :, target] = self.shared[:, :, source]
+            for held in (self.shared_keys, self.shared_values):
+                held[:, target] = held[:, source]
         self.context_lengths = _moved(self.context_lengths, moves, len(rows))
         place = dict(moves)
         self.places = [place.get(row, row) for row in self.places]
@@ -82,7 +87,7 @@ class Cache:
         """Before the layers of a step: which keys each slot sees."""
         if not self._arranged:
             self._arrange()
-        device, steps = self.own.device, self.own.shape[4]
+        device, steps = self.own_keys.device, self.own_keys.shape[-1]
         self._column = self.clock % steps
         self._columns = min(self.clock + 1, steps)
         age = (self._column - torch.arange(self._columns, device=device)) % steps
@@ -97,8 +102,8 @@ class Cache:
 
     def _arrange(self) -> None:
         """Where each slot's queries stand in the products with its context: [contexts, key heads, most answers]."""
-        device, dtype = self.own.device, self.own.dtype
-        count, contexts, heads = len(self.places), len(self.context_lengths), self.own.shape[3]
+        device, dtype = self.own_keys.device, self.own_keys.dtype
+        count, contexts, heads = len(self.places), len(self.context_lengths), self.own_keys.shape[2]
         seen, numbers = [0] * contexts, []
         for place in self.places:
             numbers.append(seen[place])
@@ -144,19 +149,19 @@ class Cache:
             [slots, heads * d].
         """
         count, heads, d = query.shape
-        kinds = self.own.shape[3]
+        kinds = self.own_keys.shape[2]
         group = heads // kinds
-        keys, values = self.own[0, layer, :count, :, : self._columns], self.own[1, layer, :count, :, : self._columns]
-        keys[:, :, self._column] = key
+        keys = self.own_keys[layer, :count, :, :, : self._columns]
+        values = self.own_values[layer, :count, :, : self._columns]
+        keys[..., self._column] = key
         values[:, :, self._column] = value
         contexts = len(self.context_lengths)
-        shared_keys, shared_values = self.shared[:, layer, :contexts, :, : self._longest]
+        shared_keys = self.shared_keys[layer, :contexts, ..., : self._longest]
+        shared_values = self.shared_values[layer, :contexts, :, : self._longest]
         if window not in self._bias and window is not None:
             self._bias[window] = self._windowed(window)
         asked = (query * (d**-0.5 if scaling is None else scaling)).view(count, kinds, group, d).to(keys.dtype)
-        scores = torch.cat(
-            [self._over_contexts(asked, shared_keys.transpose(-1, -2)), asked @ keys.transpose(-1, -2)], dim=-1
-        ).add_(self._bias[window])
+        scores = torch.cat([self._over_contexts(asked, shared_keys), asked @ keys], dim=-1).add_(self._bias[window])
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
         outputs = self._over_contexts(weights[..., : self._longest], shared_values)
         outputs += weights[..., self._longest :] @ values

@@ -21,6 +21,8 @@ from smolt.lean import LeanDecoder
 from smolt.models import Policy
 
 PREFILL_TOKENS = 4096
+BLOCK = 256  # entries of the vocabulary that are summed before one of them is drawn
+BELOW_ONE = 1 - 2**-23
 
 
 @dataclass(frozen=True)
@@ -150,21 +152,54 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, drawing: Drawing) -> tuple[Ten
     Returns:
         (tokens int64 [rows], logprobs fp32 [rows]).
     """
+    if drawing.temperature not in (0, 1):
+        logits = logits / drawing.temperature
+    chances = torch.softmax(logits, dim=-1)
+    # The largest probability is at least 1 / V, so its logarithm is exact where the drawn token's may not be.
+    normalizer = logits.amax(dim=-1) - chances.amax(dim=-1).log_()
     if drawing.temperature == 0:
         tokens = logits.argmax(dim=-1)
-        return tokens, torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
-    scaled = torch.log_softmax(logits if drawing.temperature == 1 else logits / drawing.temperature, dim=-1)
-    chances = scaled.exp()
-    if drawing.top_k or drawing.top_p < 1:
-        chances = _limit(chances, drawing.top_k, drawing.top_p)
-    mass = chances.cumsum(dim=-1)
-    tokens = torch.searchsorted(mass, (uniforms * mass[:, -1])[:, None], right=True)[:, 0]
-    tokens = tokens.clamp(max=logits.shape[-1] - 1)
-    return tokens, scaled.gather(1, tokens[:, None])[:, 0]
+    else:
+        tokens = _inverse_cdf(_limit(chances, drawing.top_k, drawing.top_p), uniforms)
+    return tokens, logits.gather(1, tokens[:, None])[:, 0] - normalizer
+
+
+def _inverse_cdf(chances: Tensor, uniforms: Tensor) -> Tensor:
+    """The entry of each row at this share of its mass: first the block of entries, then the entry within it.
+
+    A cumulative sum over a whole vocabulary is one long chain of additions; sums of blocks are not.
+
+    Args:
+        chances: fp32 [rows, V], of any positive sum.
+        uniforms: fp32 [rows], in [0, 1).
+
+    Returns:
+        int64 [rows]; never an entry of chance 0.
+    """
+    rows, entries = chances.shape
+    whole = entries // BLOCK * BLOCK
+    sums = chances[:, :whole].view(rows, -1, BLOCK).sum(dim=-1)
+    if whole < entries:
+        sums = torch.cat([sums, chances[:, whole:].sum(dim=-1, keepdim=True)], dim=1)
+    block, share = _locate(sums, uniforms)
+    places = block[:, None] * BLOCK + torch.arange(BLOCK, device=chances.device)
+    inside = chances.gather(1, places.clamp(max=entries - 1)).masked_fill_(places >= entries, 0.0)
+    return block * BLOCK + _locate(inside, share)[0]
+
+
+def _locate(masses: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Which entry of each row holds this share of the row's mass, and at which share of the entry, in [0, 1)."""
+    upto = masses.cumsum(dim=-1)
+    sought = torch.minimum(uniforms, uniforms.new_tensor(BELOW_ONE)) * upto[:, -1]
+    entry = torch.searchsorted(upto, sought[:, None], right=True).clamp_(max=masses.shape[1] - 1)
+    mass, end = masses.gather(1, entry)[:, 0], upto.gather(1, entry)[:, 0]
+    return entry[:, 0], (1 - (end - sought) / mass).clamp_(0, BELOW_ONE)
 
 
 def _limit(chances: Tensor, top_k: int, top_p: float) -> Tensor:
     """Zero what lies outside the k likeliest tokens or the smallest set that holds top_p of the probability."""
+    if not top_k and top_p >= 1:
+        return chances
     ordered, order = chances.sort(dim=-1, descending=True)
     before = ordered.cumsum(dim=-1) - ordered
     outside = before >= top_p
