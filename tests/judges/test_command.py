@@ -224,6 +224,31 @@ def test_wrong_inputs(folder: Path, arguments: list[str], said: str) -> None:
     assert not (folder / "out" / "preferences.jsonl").exists()
 
 
+def test_bad_rows_can_be_left_out(folder: Path) -> None:
+    with Path("pairs.jsonl").open("a") as file:
+        file.write('{"prompt": "Hi?", "chosen": "Yes."}\n')
+    assert "pairs.jsonl:13: rejected: is missing" in refused("pairs.jsonl", "--rule", "longer", "--out", "out")
+    assert judged("pairs.jsonl", "--rule", "longer", "--out", "out", "--skip-bad")["n"] == 12
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9/v1", "no request got a usable reply (nobody listens there, 1 tries). Does the server run"),
+        ("https://{server}/v1", "no request got a usable reply (no secure connection; is it http?, 1 tries)"),
+        ("http://{server}/v1", "no request got a usable reply (refused with status 400: no)"),
+    ],
+)
+def test_one_pair_and_a_wrong_address(folder: Path, url: str, said: str) -> None:
+    """Two requests without a reply are an error as many are, also where only few are made."""
+    write_pairs(folder / "one.jsonl", 1)
+    with serving(Script(fault=lambda number, body: 400)) as address:
+        place = url.format(server=address.removeprefix("http://").removesuffix("/v1"))
+        options = ["one.jsonl", "--url", place, "--model", "m", "--attempts", "1", "--out", "out"]
+        assert said in refused(*options)
+    assert not (folder / "out" / "preferences.jsonl").exists()
+
+
 def test_data_that_are_no_pairs(folder: Path) -> None:
     Path("questions.jsonl").write_text('{"question": "1 + 1?"}\n')
     assert "but no preferences" in refused("questions.jsonl", "--rule", "longer", "--out", "out")

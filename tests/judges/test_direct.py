@@ -69,10 +69,10 @@ def test_another_rubric_or_model_is_another_question(tmp_path: Path) -> None:
 
 
 def test_no_reply_abstains_and_is_not_kept(tmp_path: Path) -> None:
-    script = Script(logprobs=False, fault=lambda number, body: 500 if number == 1 else "3")
+    script = Script(logprobs=False, fault=lambda number, body: 500 if number == 2 else "3")
     with serving(script) as url:
         reward = judge_reward(part(url, attempts=1), PRECISION, tmp_path / "v")
-        (score,) = reward(*answers("a"))
+        _, score = reward(*answers("b", "a"))
         assert score.value is None and score.reason == "status 500: no, 1 tries"
         (score,) = reward(*answers("a"))
         assert score.value == pytest.approx(-2.5 / 4.5)

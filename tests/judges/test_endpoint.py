@@ -151,7 +151,14 @@ def test_a_judge_that_refuses_everything_is_an_error(cache: Cache) -> None:
     assert len(cache) == 0
 
 
-@pytest.mark.parametrize(("status", "said"), [(401, "the key is refused"), (404, "check endpoint.url"), (302, "302")])
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, r"a key is needed \(status 401: no\): set the environment variable SMOLT_JUDGE_KEY"),
+        (404, "check endpoint.url"),
+        (302, "302"),
+    ],
+)
 def test_a_wrong_key_or_address_ends_it_at_once(cache: Cache, status: int, said: str) -> None:
     script = Script(fault=lambda number, body: (status, {"Location": "http://127.0.0.1:1/"}))
     with pytest.raises(UserError, match=said):

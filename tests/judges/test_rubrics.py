@@ -57,6 +57,8 @@ def test_a_yaml_file(tmp_path: Path) -> None:
             "principles: must be a list of sentences",
         ),
         ("name: x\nversion: 1\npairwise: W?\npointwise: H?\ndraw: -1\n", "draw: must be 0"),
+        ("name: x\nversion: 1\npairwise: W?\npointwise: H?\ndraw: 2\n", "draw: must be 0 (all) to 0, the number of"),
+        ("name: x\nversion: 1\npairwise: ' '\npointwise: H?\n", "pairwise: is empty"),
         ("- a\n", "must be a mapping"),
     ],
 )
@@ -66,6 +68,23 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(UserError) as caught:
         load_rubric(str(path))
     assert str(caught.value).startswith(str(path)) and reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("own.txt", b"Be g\xf6od.", "own.txt: is not UTF-8; save the file as UTF-8"),
+        ("own.txt", b" \n", "own.txt: holds no principle; write one on each line"),
+        ("own.json", b"{}", "own.json: is no rubric; it must be a .yaml file, or a .txt file"),
+        ("own.yaml", b"name: [", "own.yaml:1: not valid YAML"),
+        ("own.yaml", b"\xff", "own.yaml:1: not UTF-8 text (byte 0xff); save the file as UTF-8"),
+    ],
+)
+def test_files_that_are_no_rubric(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_rubric(str(tmp_path / name))
+    assert reason in str(caught.value)
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

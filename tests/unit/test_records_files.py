@@ -146,18 +146,18 @@ FILE_PROBLEMS = [
     ("a.json", b'[{"a": 1},\n {"b": }]', ":2: is not JSON: Expecting value (column 8)"),
     ("a.json", b'[{"a": 1}\n {"b": 1}]', ":2: is not JSON: Expecting ',' or ']' (column 2)"),
     ("a.json", b"[{}] tail", ":1: is not JSON: Extra data after the list (column 5)"),
-    ("a.json", b"\xff[]", ": is not UTF-8 (byte 1)"),
+    ("a.json", b"\xff[]", ": is not UTF-8 (byte 1; save the file as UTF-8)"),
     ("a.csv", b'a,b\n"x', ":2: is not CSV: unexpected end of data"),
     ("a.csv", b"", ": holds no rows"),
-    ("a.csv", b"\xff", ": is not UTF-8 (byte 1)"),
-    ("a.txt", b"\xff", ": is not UTF-8 (byte 1)"),
+    ("a.csv", b"\xff", ": is not UTF-8 (byte 1; save the file as UTF-8)"),
+    ("a.txt", b"\xff", ": is not UTF-8 (byte 1; save the file as UTF-8)"),
     ("a.txt", b" \n", ": holds no demonstrations"),
     ("a.parquet", b"PAR1", ": is not readable as Parquet: "),
     ("a.jsonl.gz", b"\x1f\x8b\x08", ": the compressed file is damaged: "),
     ("a.xlsx", b"x", ": unknown kind of file '.xlsx'; known: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .txt"),
     ("a.jsonl", b"nonsense", ":1: row: is not JSON: Expecting value (column 1); no row could be parsed"),
     ("a.jsonl", b'{"a": NaN}', ":1: row: is not usable JSON: NaN is not JSON"),
-    ("a.jsonl", b"\n\n\xff", ":3: row: is not UTF-8 (byte 1 of the line)"),
+    ("a.jsonl", b"\n\n\xff", ":3: row: is not UTF-8 (byte 1 of the line; save the file as UTF-8)"),
     ("a.jsonl", b"[1]", ":1: row: is not a JSON object but a list"),
     ("a.jsonl", b"[" * 100_000, ":1: row: is not usable JSON: "),
     ("a.jsonl", b'{"a": ' + b"9" * 5_000 + b"}", ":1: row: is not usable JSON: "),
@@ -178,7 +178,8 @@ def test_bad_rows_stop_or_are_counted(tmp_path: Path) -> None:
     path.write_text("\n".join([first, "{", second, '{"prompt": "x"}', '{"prompt": "", "completion": "y"}', third]))
     assert error(Source(str(path))) == (
         f"{path}:2: row: is not JSON: Expecting property name enclosed in double quotes (column 2); "
-        "2 more bad rows. Mend the data, or set skip_bad: true to leave such rows out"
+        "2 more bad rows. Mend the data, or leave such rows out: "
+        "skip_bad: true in a recipe, --skip-bad of judge, label and data audit"
     )
     loaded = load(Source(str(path), skip_bad=True), "demonstrations")
     assert loaded.records == EXPECTED

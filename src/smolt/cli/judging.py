@@ -48,6 +48,7 @@ def judge(
     limit: Limit = None,
     record_format: Format = None,
     split: Split = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
     fresh: Fresh = False,
@@ -68,7 +69,7 @@ def judge(
             **asked,
             inconsistent="drop" if drop_inconsistent else "keep",
         )
-        data = make_block(Data, path=pairs, format=record_format, split=split, limit=limit)
+        data = make_block(Data, path=pairs, format=record_format, split=split, limit=limit, skip_bad=skip_bad)
         with Counter("verdicts") as counter:
             facts = judge_file(
                 data,

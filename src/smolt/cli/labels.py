@@ -98,16 +98,21 @@ def export(
     both_bad: Annotated[str, typer.Option(help="The same for pairs of two bad answers.")] = "drop",
     weights: Annotated[str, typer.Option(help="majority, or share: the share of the labels as weight.")] = "majority",
     least: Annotated[int, typer.Option(min=1, help="Only pairs with so many labels.")] = 1,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over FILE if it is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Labels to preferences."""
 
     def work() -> Outcome:
+        from smolt.errors import UserError
         from smolt.labels import LabelStore
         from smolt.labels.exchange import export_labels, exporting
 
+        if out.exists() and not replace:
+            raise UserError(f"{out}: is there already; choose another name, or write over it with --replace")
         how = exporting(form=form, ties=ties, both_bad=both_bad, weights=weights, least=least)
         with LabelStore(store, create=False) as opened:
+            out.parent.mkdir(parents=True, exist_ok=True)
             counts = export_labels(opened, out, how)
         rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if name != "written")
         return Outcome({**counts, "out": str(out)}, f"{counts['written']:,} rows in {out}{f' ({rest})' * bool(rest)}")

@@ -25,6 +25,12 @@ LARGEST = 1 << 23  # bytes of a reply
 PIECE = 1 << 16
 SHOWN = 200
 
+TROUBLES: dict[type[Exception], str] = {
+    urllib3.exceptions.NameResolutionError: "there is no such host",
+    urllib3.exceptions.NewConnectionError: "nobody listens there",
+    urllib3.exceptions.SSLError: "no secure connection; is it http?",
+}
+
 
 class Lost(Exception):
     """No usable reply after all tries: nothing is known about the question."""
@@ -83,7 +89,7 @@ class Connection:
         try:
             status, headers, content = self._exchange(body)
         except urllib3.exceptions.HTTPError as error:
-            return self._safe(f"{type(error).__name__}"), None, None
+            return self._trouble(error), None, None
         if status in AGAIN:
             return f"status {status}{self._words(content)}", asked_pause(headers.get("retry-after")), None
         if status != 200:
@@ -126,10 +132,21 @@ class Connection:
     def _refuse(self, status: int, content: bytes) -> None:
         said = self._words(content)
         if status in (401, 403):
-            raise UserError(f"judge: {self.url}: the key is refused (status {status}): set it in the environment")
+            what = "the key is refused" if self._key else "a key is needed"
+            hint = "set the environment variable SMOLT_JUDGE_KEY, or name another one (--key, endpoint.key)"
+            raise UserError(f"judge: {self.url}: {what} (status {status}{said}): {hint}")
         if status in (404, 405) or 300 <= status < 400:
             raise UserError(f"judge: {self.url}: status {status}, no chat completions here; check endpoint.url{said}")
         raise Refused(f"refused with status {status}{said}")
+
+    def _trouble(self, error: urllib3.exceptions.HTTPError) -> str:
+        """Why nothing came, in words; the library's own name of it where it has no other."""
+        for kind, words in TROUBLES.items():
+            if isinstance(error, kind):
+                return words
+        if isinstance(error, urllib3.exceptions.TimeoutError):
+            return f"no reply within {self._timeout:g} seconds"
+        return type(error).__name__
 
     def _words(self, content: bytes) -> str:
         """What the server says of it, after a colon; the sentence alone where it comes in JSON as OpenAI's do."""

@@ -46,6 +46,7 @@ def open_endpoint(settings: Endpoint, rationale: int) -> Asker:
     def ask(prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
         connection.leaving.clear()
         yield from _side_by_side(judge.reply, prompts, settings.parallel, connection.leaving)
+        judge.require_heard()
 
     identity = {"endpoint": settings.url, "model": settings.model, "rationale": rationale, **BODY}
     return Asker(f"{settings.model} at {settings.url}", identity, ask, (settings.model,))
@@ -129,6 +130,7 @@ class RemoteJudge:
         self._lock = threading.Lock()
         self._silent = 0
         self._heard = False
+        self._trouble = ""
 
     def reply(self, prompt: Prompt) -> Reply:
         """One reply, or why there is none.
@@ -155,6 +157,18 @@ class RemoteJudge:
         with self._lock:
             self._silent, self._heard = 0, True
         return found
+
+    def require_heard(self) -> None:
+        """After few questions, without a single reply: as if the judge were gone.
+
+        Raises:
+            UserError: nothing that was asked has had a usable reply.
+        """
+        if self._trouble and not self._heard:
+            raise UserError(
+                f"judge: {self._connection.url}: no request got a usable reply ({self._trouble}). Does the server run, "
+                "and does it have a model of this name?"
+            )
 
     def _asked(self, prompt: Prompt) -> Reply:
         turns, text, spent = prompt.turns, "", (0, 0)
@@ -188,6 +202,7 @@ class RemoteJudge:
     def _count_silence(self, reason: str) -> None:
         with self._lock:
             self._silent += 1
+            self._trouble = reason
             gone = self._silent >= GIVE_UP
         if gone:
             self._connection.leaving.set()

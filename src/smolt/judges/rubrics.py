@@ -67,7 +67,13 @@ def load_rubric(name: str) -> Rubric:
         raise UserError(f"rubric: {name!r} is neither a file nor one of the shipped{suggestion(name, rubric_names())}")
     if path.suffix in (".yaml", ".yml"):
         return _from_fields(read_yaml(path).data, str(path))
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if path.suffix != ".txt":
+        raise UserError(f"{path}: is no rubric; it must be a .yaml file, or a .txt file of principles, one a line")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8; save the file as UTF-8") from None
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines:
         raise UserError(f"{path}: holds no principle; write one on each line")
     ask = "Which answer keeps to these principles better?"
@@ -83,14 +89,16 @@ def _from_fields(data: Any, file: str) -> Rubric:
             raise UserError(f"{file}: {field}: unknown field{suggestion(str(field), FIELDS)}")
         if not isinstance(value, FIELDS[field]) or isinstance(value, bool):
             raise UserError(f"{file}: {field}: must be {_described(FIELDS[field])}")
+        if isinstance(value, str) and not value.strip():
+            raise UserError(f"{file}: {field}: is empty")
     missing = [field for field in NEEDED if field not in data]
     if missing:
         raise UserError(f"{file}: {missing[0]}: is missing")
     principles = data.get("principles", [])
     if not all(isinstance(principle, str) and principle.strip() for principle in principles):
         raise UserError(f"{file}: principles: must be a list of sentences")
-    if data.get("draw", 0) < 0:
-        raise UserError(f"{file}: draw: must be 0 (all) or more")
+    if not 0 <= data.get("draw", 0) <= len(principles):
+        raise UserError(f"{file}: draw: must be 0 (all) to {len(principles)}, the number of principles")
     return Rubric(**{**data, "principles": tuple(principles)})
 
 

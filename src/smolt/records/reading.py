@@ -18,6 +18,7 @@ from smolt.records.turns import Row, RowProblem
 
 _LOOKED_AT = 100
 _SHOWN_LINES = 5
+_SKIPPING = "skip_bad: true in a recipe, --skip-bad of judge, label and data audit"
 
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], li
     table = rows.read(str(data.path), data.split)
     lines = [_renamed(line, data.fields) for line in table.lines]
     if not lines:
-        raise UserError(f"{table.name}: holds no rows")
+        raise UserError(f"{table.name}: holds no rows; a file of records has one a line")
     form = _find_format(table.name, lines, kind, data.format)
     _check_fields(table.name, form, data.fields)
     records: list[T] = []
@@ -142,7 +143,7 @@ def _half(entries: list[Entry]) -> Literal["a", "b"] | None:
 
 def _bad_rows(problems: list[str]) -> str:
     more = f"; {len(problems) - 1} more bad rows" if len(problems) > 1 else ""
-    return f"{problems[0]}{more}. Mend the data, or set skip_bad: true to leave such rows out"
+    return f"{problems[0]}{more}. Mend the data, or leave such rows out: {_SKIPPING}"
 
 
 def _renamed(line: rows.Line, fields: Mapping[str, str]) -> rows.Line:

@@ -114,7 +114,7 @@ def _json_line(number: int, raw: bytes) -> Line:
     try:
         value = json.loads(raw.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        return Line(number, None, f"is not UTF-8 (byte {error.start + 1} of the line)")
+        return Line(number, None, f"is not UTF-8 (byte {error.start + 1} of the line; save the file as UTF-8)")
     except json.JSONDecodeError as error:
         return Line(number, None, f"is not JSON: {error.msg} (column {error.colno})")
     except (ValueError, RecursionError) as error:
@@ -137,7 +137,7 @@ def _json(content: bytes, name: str) -> list[Line]:
     try:
         document = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1})") from None
+        raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1}; save the file as UTF-8)") from None
     position = _skip_space(document, 0)
     if not document.startswith("[", position):
         return _json_lines(content, name)
@@ -187,7 +187,7 @@ def _separated(content: bytes, name: str, separator: str) -> list[Line]:
     try:
         document = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1})") from None
+        raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1}; save the file as UTF-8)") from None
     reader = csv.reader(io.StringIO(document, newline=""), delimiter=separator, strict=True)
     lines: list[Line] = []
     try:
@@ -219,7 +219,7 @@ def _plain(content: bytes, name: str) -> list[Line]:
     try:
         document = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1})") from None
+        raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1}; save the file as UTF-8)") from None
     return [Line(1, {"text": document})]
 
 
