@@ -68,6 +68,7 @@ FLOORS: dict[str, int] = {
     "report": 6,
     "comparing": 6,
     "suites": 6,
+    "overoptimisation": 6,
     "recording": 6,
     "study": 7,
     "cli": 7,

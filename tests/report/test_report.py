@@ -162,7 +162,7 @@ def test_page_is_well_formed_and_asks_for_nothing(full: tuple[Path, StudyRecord]
 def test_pictures_are_on_disk_as_png_and_svg(full: tuple[Path, StudyRecord]) -> None:
     names = {path.name for path in (full[0] / "plots").iterdir()}
     stems = {"accuracy_by_model", "reward_by_model", "curve_dpo_loss", "frontier-arms", "kinds-by-kind"}
-    stems |= {"verbosity-length-reward", "verbosity-length"}
+    stems |= {"verbosity-length-reward", "verbosity-length", "win-rates-over-the-baseline"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     assert (full[0] / "plots" / "verbosity-length-reward.png").read_bytes().startswith(b"\x89PNG")
     inlined = base64.b64encode((full[0] / "plots" / "frontier-arms.svg").read_bytes()).decode()

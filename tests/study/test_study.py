@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from smolt import study
+from smolt.config import RewardMix
 from smolt.evaluation import read_items, write_items
+from smolt.overoptimisation import rate_again
+from smolt.records import Source, load
 from smolt.report import Item
 from smolt.runs.locks import LOCK
 from tests.study.conftest import SMALL, smolt
@@ -105,6 +109,19 @@ def test_every_section_left_its_run(finished: Path) -> None:
         assert (finished / name / "model" / "tokenizer.json").is_file()
     assert {"report.json", "report.md", "report.html"} <= {path.name for path in finished.iterdir()}
     assert rows_of(finished / "sft_more" / "metrics.jsonl")[-1]["stop"].startswith("the time is up")
+
+
+def test_training_answers_rated_again_agree_with_the_curve(finished: Path) -> None:
+    """ppo learned from gsm8k and a model, and logs both: gsm8k as the gold has the curve's mean at each update."""
+    questions = load(Source(str(finished / "problems" / "train.jsonl")), "questions")
+    found = rate_again(
+        rows_of(finished / "ppo" / "samples.jsonl"), questions.records, RewardMix.model_validate("gsm8k")
+    )
+    assert (found.unknown, found.abstained) == (0, 0)
+    for row in rows_of(finished / "ppo" / "metrics.jsonl"):
+        drawn = [answer for answer in found.answers if answer.update == row["step"]]
+        assert fmean(answer.gold for answer in drawn) == pytest.approx(row["reward/gsm8k"], abs=1e-12)
+        assert fmean(answer.proxy for answer in drawn) == pytest.approx(row["reward"], abs=1e-12)
 
 
 def test_run_again_it_is_complete_and_changes_nothing(finished: Path) -> None:

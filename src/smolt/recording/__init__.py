@@ -1,6 +1,7 @@
 """From what a study left on the disk to the record that its report is generated from.
 
 places    where every section, model and answer of a study lies
+learning  what ppo and grpo sections answered while they learned
 findings  what audits, runs and suites found, as panels
 record    arms with their answers, curves, costs and hashes
 """

@@ -1,6 +1,7 @@
-"""What audits found in a study's sections, what these found on their way, and the suites; all with the first seed."""
+"""What audits found in a study's sections, what these found on their way, gold rewards, suites; by the first seed."""
 
 from smolt.panels import Panel, read_panel, read_panels
+from smolt.recording.learning import gold_panel
 from smolt.recording.places import Places
 from smolt.suites import suite_panels
 
@@ -13,6 +14,8 @@ def panels_of(places: Places) -> list[Panel]:
     for name, folder in folders.items():
         if (folder / "result.json").is_file():
             found += [read_panel(panel) for panel in places.result(name, seed).get("panels", [])]
+    gold = gold_panel(places, seed)
+    found += [] if gold is None else [gold]
     suites = places.settings(seed).suites
     if suites is not None:
         found += suite_panels(suites, places.arms(), places.recipe.study.baseline, places.answers)

@@ -12,6 +12,7 @@ from smolt.recording.findings import panels_of
 from smolt.recording.places import Places
 from smolt.report import Arm, StudyRecord
 from smolt.runs.jsontext import decode_object
+from smolt.runs.rows import RowFile
 from smolt.suites import held_out_measures
 
 TRAINED_ONLY = ("pretrain", "reward")
@@ -65,7 +66,7 @@ def _arm(places: Places, name: str) -> Arm:
         return _untrained(places, name, section)
     results = [places.result(name, seed) for seed in seeds]
     folder = places.folder(name, seeds[0])
-    rows = read_rows(folder / "metrics.jsonl")
+    rows = RowFile(folder / "metrics.jsonl").rows()
     return Arm(
         name=name,
         stage=section.recipe.stage,
@@ -113,11 +114,3 @@ def _hashes(folder: Path) -> dict[str, Any]:
     manifest = decode_object(path.read_bytes(), str(path)) if path.is_file() else {}
     found = {"data": manifest.get("data"), "model": manifest.get("model"), "template": manifest.get("renderer")}
     return {"sha256": {name: value for name, value in found.items() if value}}
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file."""
-    if not path.is_file():
-        return []
-    with path.open("rb") as lines:
-        return [decode_object(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]

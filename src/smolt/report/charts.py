@@ -11,7 +11,7 @@ from smolt.panels import Chart, Series
 from smolt.report.drawing import LIGHT, Picture, file_name, label, legend, picture
 
 MOST_POINTS = 400
-MARKED = 12  # a line of at most so many points shows them
+MARKED = 20  # a line of at most so many points shows them
 MOST_BARS = 40
 
 

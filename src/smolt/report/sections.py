@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from smolt.panels import Panel
-from smolt.report import choice, components, frontier, kinds, runs, verbosity
+from smolt.report import choice, components, frontier, kinds, runs, verbosity, winning
 from smolt.report.analysis import Analysis
 from smolt.report.records import StudyRecord
 
@@ -15,6 +15,7 @@ def findings(record: StudyRecord, analysis: Analysis) -> list[Panel]:
         runs.panel(record, analysis.headline, analysis.runs),
         frontier.panel(record, analysis),
         choice.panel(record, analysis),
+        winning.panel(record),
         verbosity.panel(record, analysis),
         components.panel(record, analysis),
         kinds.panel(record, analysis),

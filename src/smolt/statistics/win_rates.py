@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from smolt.statistics.estimates import mean
+from smolt.statistics.estimates import share
 from smolt.statistics.nouns import Measure
 
 
@@ -12,5 +12,11 @@ def won(first: Sequence[float], second: Sequence[float]) -> list[float]:
 
 
 def win_rate(first: Sequence[float], second: Sequence[float], prompts: Sequence[str] | None = None) -> Measure | None:
-    """The share of pairs that the second side wins, a tie counted half, with a bootstrap interval by prompt."""
-    return mean(won(first, second), prompts, bootstrap=True)
+    """The share of pairs that the second side wins, a tie counted half, with a bootstrap interval by prompt.
+
+    Where every pair is won, or lost, Wilson's interval takes its place; where every pair is a tie there is none.
+    """
+    results = won(first, second)
+    if set(results) == {0.5}:
+        return Measure(0.5, None, None, len(results), "all ties")
+    return share(results, prompts)

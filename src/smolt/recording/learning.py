@@ -1,0 +1,47 @@
+"""What ppo and grpo sections answered while they learned: their samples beside their curves."""
+
+from typing import Any
+
+from smolt.config import RewardMix, Section
+from smolt.overoptimisation import Course, by_rules_alone, into_stretches, overoptimisation_panel, rate_again
+from smolt.panels import Panel
+from smolt.recording.places import Places
+from smolt.records import load
+from smolt.runs.identity import read_manifest
+from smolt.runs.rows import RowFile
+
+LEARNED_FROM_ANSWERS = ("ppo", "grpo")
+
+
+def gold_panel(places: Places, seed: int) -> Panel | None:
+    """Proxy against gold of every section that learned from another reward than study.reward; None with none.
+
+    The gold must be made of rules: they rate thousands of answers again at no cost.
+    """
+    gold = places.settings(seed).reward
+    if gold is None or not by_rules_alone(gold):
+        return None
+    learners = [section for section in places.recipe.sections if section.recipe.stage in LEARNED_FROM_ANSWERS]
+    courses = [_course(places, section, seed, gold) for section in learners]
+    return overoptimisation_panel([course for course in courses if course is not None])
+
+
+def _course(places: Places, section: Section, seed: int, gold: RewardMix) -> Course | None:
+    recipe: Any = places.seeded(section, seed)
+    folder = places.folder(section.name, seed)
+    samples = RowFile(folder / "samples.jsonl").rows()
+    if recipe.reward == gold or not samples:
+        return None
+    data = load(recipe.data, "questions")
+    if read_manifest(folder)["data"]["data"] != data.sha256:
+        return None  # another file by now: its solutions are not those of the questions that were asked
+    rating = rate_again(samples, data.records, gold)
+    curve = RowFile(folder / "metrics.jsonl").rows()
+    kl = {row["step"]: float(row["kl"]) for row in curve if row.get("kl") is not None}
+    stretches = into_stretches(rating.answers, kl)
+    return Course(section.name, described(recipe.reward), described(gold), rating, stretches)
+
+
+def described(mix: RewardMix) -> str:
+    """A reward in a few words: its parts with their weights."""
+    return " + ".join(part.name if part.weight == 1 else f"{part.weight:g} {part.name}" for part in mix.parts)

@@ -1,0 +1,122 @@
+"""Win rates over the baseline: what a win is, ties, equal length, what is said and what is not."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from smolt.panels import Panel
+from smolt.report import Arm, StudyRecord, winning
+from smolt.report.records import Item, Role
+from smolt.statistics import Measure, length_controlled
+from tests.report.records import item, study
+
+
+def arm(name: str, rewards: Sequence[float | None], lengths: Sequence[int] = (), role: Role = "candidate") -> Arm:
+    tokens = lengths or (10,) * len(rewards)
+    items = [
+        item(place, reward=reward, tokens=length)
+        for place, (reward, length) in enumerate(zip(rewards, tokens, strict=True))
+    ]
+    return Arm(name, "ppo", items=items, role=role)
+
+
+def found(record: StudyRecord) -> Panel:
+    panel = winning.panel(record)
+    assert panel is not None
+    return panel
+
+
+def measure(cell: object) -> Measure:
+    assert isinstance(cell, Measure)
+    return cell
+
+
+def shown(cell: object) -> str:
+    """A share in the form of a sentence."""
+    value, low, high = (
+        100 * (number or 0.0) for number in (measure(cell).value, measure(cell).low, measure(cell).high)
+    )
+    return f"{value:.1f} % [{low:.1f} to {high:.1f}]"
+
+
+def test_a_tie_is_half_a_win() -> None:
+    """Of 10 questions 6 won, 2 tied, 2 lost: (6 + 1) / 10 = 0.7; at one length for all the same value."""
+    record = study(arm("sft", [0.5] * 10), arm("ppo", [0.9] * 6 + [0.5] * 2 + [0.1] * 2))
+    panel = found(record)
+    name, raw, even, counts = panel.tables[0].rows[0]
+    assert (name, counts) == ("ppo", "6 / 2 / 2")
+    assert (measure(raw).value, measure(raw).n) == (0.7, 10)
+    assert measure(even).value == pytest.approx(0.7, abs=1e-9)
+    assert panel.sentences[0] == (
+        "A win is a question to which an arm's answer has a higher reward than sft's; a tie counts half, so that "
+        "50\u00a0% is no lead."
+    )
+
+
+def test_pairs_without_both_rewards_are_left_out() -> None:
+    record = study(arm("sft", [0.5, None, 0.5, 0.5]), arm("ppo", [0.9, 0.9, None, 0.1]))
+    assert found(record).tables[0].rows[0][3] == "1 / 0 / 1"
+
+
+def long_winded(n: int = 200) -> list[tuple[float, int]]:
+    """Answers that win when they are longer than 40 tokens, and are mostly longer."""
+    draw = random.Random(5)
+    lengths = [40 + draw.choice((-12, -6, 6, 12, 18, 24)) for _ in range(n)]
+    return [(0.9 if length > 40 + draw.gauss(0, 4) else 0.1, length) for length in lengths]
+
+
+def test_length_that_decides_is_said() -> None:
+    """The raw figure lies above 50 %, the one at equal length, which is the statistic's, does not."""
+    rewards, lengths = [reward for reward, _ in long_winded()], [length for _, length in long_winded()]
+    record = study(arm("sft", [0.5] * 200, [40] * 200), arm("ppo", rewards, lengths))
+    _, raw, even, _ = found(record).tables[0].rows[0]
+    wins = [float(reward > 0.5) for reward in rewards]
+    assert even == length_controlled(wins, lengths, [40] * 200, [f"q{n}" for n in range(200)])
+    assert (measure(raw).low or 0.0) > 0.5
+    assert found(record).sentences[1] == (
+        f"ppo: win rate {shown(raw)}, at equal length {shown(even)}, n = 200 pairs: apart from 50\u00a0% only "
+        "as long as length counts, so length may be what decides."
+    )
+
+
+def test_two_figures_that_agree_are_said_without_a_word_more() -> None:
+    """5 wins and 5 losses; which arms differ is never said here."""
+    panel = found(study(arm("sft", [0.5] * 10), arm("ppo", [0.9] * 5 + [0.1] * 5)))
+    _, raw, even, _ = panel.tables[0].rows[0]
+    assert panel.sentences[1:] == (
+        f"ppo: win rate {shown(raw)}, at equal length {shown(even)}, n = 10 pairs.",
+        "These intervals are not adjusted for the number of arms: which arms differ the paired tests say.",
+    )
+
+
+def test_ties_alone_and_wins_alone_claim_no_certainty() -> None:
+    """All ties: 50 % without an interval. All won: Wilson's interval for 12 of 12, and none at equal length."""
+    record = study(arm("sft", [0.5] * 12), arm("same", [0.5] * 12), arm("better", [0.9] * 12))
+    same, better = found(record).tables[0].rows
+    assert same[1] == Measure(0.5, None, None, 12, "all ties")
+    assert (measure(better[1]).value, better[2]) == (1.0, None)
+    assert measure(better[1]).low == pytest.approx(12 / (12 + 1.959963984540054**2), abs=1e-12)
+    assert found(record).sentences[1:3] == (
+        "same: win rate 50.0 %, at equal length none can be formed, n = 12 pairs.",
+        "better: win rate 100.0 % [75.8 to 100.0], at equal length none can be formed, n = 12 pairs.",
+    )
+    series = found(record).charts[0].series[0]
+    assert (series.labels, series.y, series.low[0], series.high) == (("same", "better"), (50, 100), None, (None, 100))
+
+
+def test_several_runs_are_paired_by_seed() -> None:
+    """Two runs of an arm against the one baseline: 8 pairs of 4 questions."""
+    twice = arm("ppo", [0.9, 0.9, 0.1, 0.5])
+    items: list[Item] = [replace(entry, seed=seed) for seed in (0, 1) for entry in twice.items]
+    panel = found(study(arm("sft", [0.5] * 4), replace(twice, items=items)))
+    assert panel.tables[0].rows[0][3] == "4 / 2 / 2"
+    assert measure(panel.tables[0].rows[0][1]).n == 8
+
+
+def test_no_baseline_or_no_reward_no_panel() -> None:
+    arms = [arm("sft", [None] * 3), arm("ppo", [None] * 3)]
+    assert winning.panel(study(*arms)) is None
+    assert winning.panel(study(arm("sft", [0.5]), arm("ppo", [0.6]), baseline="")) is None
+    assert winning.panel(study(arm("sft", [0.5]), arm("ppo", [0.6], role="component"))) is None
