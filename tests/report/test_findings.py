@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from smolt.panels import Chart, Panel, Series, Table
-from smolt.report import Arm, StudyRecord, choice, components, frontier, runs, sections, tables, verbosity
+from smolt.report import Arm, LatePart, StudyRecord, choice, components, frontier, runs, sections, tables, verbosity
 from smolt.report.analysis import analyse
 from smolt.report.charts import draw
 from smolt.statistics import Measure, compare_counts
@@ -123,6 +123,43 @@ def test_a_handful_of_answers_saturates_nothing() -> None:
     panel = components.panel(study(*arms), analyse(study(*arms)))
     assert panel is not None
     assert (panel.sentences, panel.warnings) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "warning"),
+    [
+        ("gsm8k", LatePart(61, 80, 100, 0, 0.0, 1.0, 95), "is saturated: 1 on 95 of 100 answers in updates 61 to 80"),
+        ("gsm8k", LatePart(61, 80, 100, 0, 0.0, 1.0, 94), None),
+        ("gsm8k", LatePart(61, 80, 100, 100, 0.0, 0.0, 100), "never fired: 0 on 100 of 100 answers"),
+        ("gsm8k", LatePart(61, 80, 100, 100, 0.0, 1.0, 0), "no longer fires: 0 on 100 of 100 answers"),
+        ("gsm8k", LatePart(61, 80, 100, 99, 0.0, 1.0, 1), None),  # once
+        ("overlong", LatePart(61, 80, 100, 100, -1.0, 0.0, 100), None),  # a penalty that has done its work
+        ("overlong", LatePart(61, 80, 100, 98, -1.0, 0.0, 98), None),
+        ("overlong", LatePart(61, 80, 100, 0, -1.0, -1.0, 100), "is saturated: -1 on 100 of 100 answers"),
+        ("format.boxed", LatePart(61, 80, 100, 100, 0.0, 0.0, 100), "never fired"),
+        ("gsm8k.extracted", LatePart(61, 80, 100, 0, 0.0, 1.0, 100), None),  # that all have a number is well
+        ("gsm8k", LatePart(61, 80, 19, 19, 0.0, 0.0, 19), None),  # too few to say
+    ],
+)
+def test_parts_without_signal_at_the_end_of_a_training(name: str, part: LatePart, warning: str | None) -> None:
+    """A warning where a part never fired, or stood at its maximum on 95 % of the answers or more."""
+    record = study(judged("sft", "10"), replace(judged("grpo", "11"), late_parts={name: part}))
+    panel = components.panel(record, analyse(record))
+    if warning is None:
+        assert panel is None
+    else:
+        assert panel is not None
+        assert panel.warnings[0].startswith(f"grpo, in training: {name} {warning}")
+        assert len(panel.warnings) == 1
+
+
+def test_a_part_of_a_silent_part_is_not_named_again() -> None:
+    silent = LatePart(4, 5, 50, 50, 0.0, 0.0, 50)
+    parts = {"gsm8k": silent, "gsm8k.correct": silent}
+    record = study(judged("sft", "10"), replace(judged("grpo", "11"), late_parts=parts))
+    panel = components.panel(record, analyse(record))
+    assert panel is not None
+    assert panel.warnings == ("grpo, in training: gsm8k never fired: 0 on 50 of 50 answers in updates 4 to 5.",)
 
 
 def test_length_is_compared_in_pairs() -> None:

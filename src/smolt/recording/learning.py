@@ -1,5 +1,7 @@
 """What ppo and grpo sections answered while they learned: their samples beside their curves."""
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smolt.config import RewardMix, Section
@@ -7,6 +9,7 @@ from smolt.overoptimisation import Course, by_rules_alone, into_stretches, overo
 from smolt.panels import Panel
 from smolt.recording.places import Places
 from smolt.records import load
+from smolt.report import LatePart
 from smolt.runs.identity import read_manifest
 from smolt.runs.rows import RowFile
 
@@ -40,6 +43,21 @@ def _course(places: Places, section: Section, seed: int, gold: RewardMix) -> Cou
     kl = {row["step"]: float(row["kl"]) for row in curve if row.get("kl") is not None}
     stretches = into_stretches(rating.answers, kl)
     return Course(section.name, described(recipe.reward), described(gold), rating, stretches)
+
+
+def late_parts(samples: Sequence[Mapping[str, Any]]) -> dict[str, LatePart]:
+    """Each part of the reward at the end of a training: over its answers in the last quarter of the updates."""
+    updates = sorted({row["step"] for row in samples})
+    late = updates[-math.ceil(len(updates) / 4) :]
+    found = {}
+    for name in sorted({name for row in samples for name in row["components"]}):
+        known = [(row["step"], value) for row in samples if (value := row["components"].get(name)) is not None]
+        values = [value for step, value in known if step >= late[0]]
+        if values:
+            least, most = min(value for _, value in known), max(value for _, value in known)
+            counts = values.count(0), values.count(most)
+            found[name] = LatePart(late[0], late[-1], len(values), counts[0], least, most, counts[1])
+    return found
 
 
 def described(mix: RewardMix) -> str:

@@ -9,6 +9,7 @@ import torch
 from smolt.config import BestOfNRecipe, Section, SFTRecipe, recipe_hash
 from smolt.origins import other_inputs, package_versions
 from smolt.recording.findings import panels_of
+from smolt.recording.learning import late_parts
 from smolt.recording.places import Places
 from smolt.report import Arm, StudyRecord
 from smolt.runs.jsontext import decode_object
@@ -79,6 +80,7 @@ def _arm(places: Places, name: str) -> Arm:
             "peak_memory": float(max(result["peak_memory"] for result in results)),
         },
         facts=results[0].get("facts", {}) | _hashes(folder),
+        late_parts=late_parts(RowFile(folder / "samples.jsonl").rows()),
         extra_measures=held_out_measures(results[0]),
         role=_role(places, section),
     )

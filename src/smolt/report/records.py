@@ -54,6 +54,27 @@ class Item:
 
 
 @dataclass(frozen=True)
+class LatePart:
+    """One part of the reward over the answers of the last quarter of a training's updates.
+
+    Attributes:
+        first, last: these updates.
+        answers: those that have the part.
+        zeros: of them with the value 0.
+        least, most: its smallest and largest value in the whole training.
+        at_most: of the answers with the value `most`.
+    """
+
+    first: int
+    last: int
+    answers: int
+    zeros: int
+    least: float
+    most: float
+    at_most: int
+
+
+@dataclass(frozen=True)
 class Arm:
     """One model of the study.
 
@@ -63,6 +84,7 @@ class Arm:
         curve: rows of metrics.jsonl.
         cost: seconds, tokens, peak_memory (bytes); what was not measured is left out.
         facts: settings and findings to print beside the arm.
+        late_parts: the reward's parts at the end of a training that rated its own answers.
         extra_measures: what no answer carries, for example a reward model's held-out accuracy.
         role: candidates and controls are compared with the baseline, and candidates with the controls; a component (a
             reward model, an untrained base) is measured only.
@@ -76,6 +98,7 @@ class Arm:
     cost: dict[str, int | float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     extra_measures: dict[str, Measure] = field(default_factory=dict)
+    late_parts: dict[str, LatePart] = field(default_factory=dict)
     role: Role = "candidate"
 
     def __post_init__(self) -> None:
