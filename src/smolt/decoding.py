@@ -1,7 +1,8 @@
 """Keys and values of answers that are decoded side by side, and the attention of one decoding step over them.
 
 A context's keys and values stand here once, whatever the number of its answers: their queries meet them in one product.
-Each answer's own ones stand in its slot. All slots write the same column in a step, the columns go round, and how many
+Each answer's own ones stand in its slot, behind a copy of its context's where these are few: small products cost as
+much as larger ones. All slots write the same column in a step, the columns go round, and how many
 steps ago a column was written says whether an answer has it: nothing is concatenated, and a slot that changes hands
 need not be cleared.
 """
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+COPIED = 2000  # slots times context tokens up to which a copy for each slot is cheaper than products of their own
 
 
 class Cache:
@@ -31,8 +34,10 @@ class Cache:
         # Keys stand as [d, tokens]: a product with transposed small matrices takes twice as long on a CPU.
         self.shared_keys = torch.zeros(len(like), contexts, heads, d, longest, dtype=dtype, device=device)
         self.shared_values = torch.zeros(len(like), contexts, heads, longest, d, dtype=dtype, device=device)
-        self.own_keys = torch.zeros(len(like), slots, heads, d, steps, dtype=dtype, device=device)
-        self.own_values = torch.zeros(len(like), slots, heads, steps, d, dtype=dtype, device=device)
+        self.steps, self.copied = steps, longest if slots * longest <= COPIED else 0
+        columns = self.copied + steps
+        self.own_keys = torch.zeros(len(like), slots, heads, d, columns, dtype=dtype, device=device)
+        self.own_values = torch.zeros(len(like), slots, heads, columns, d, dtype=dtype, device=device)
         self.context_lengths: list[int] = []
         self.places: list[int] = []  # context row of each slot
         self.born: list[int] = []  # step in which a slot was given away
@@ -50,6 +55,10 @@ class Cache:
 
     def add_slots(self, places: Sequence[int]) -> None:
         """Give the next free slots to answers to the contexts in these rows."""
+        if self.copied and places:
+            slots, rows = slice(len(self.places), len(self.places) + len(places)), list(places)
+            self.own_keys[:, slots, ..., : self.copied] = self.shared_keys[:, rows]
+            self.own_values[:, slots, :, : self.copied] = self.shared_values[:, rows]
         self.places += places
         self.born += [self.clock] * len(places)
         self._arranged = False
@@ -87,7 +96,7 @@ class Cache:
         """Before the layers of a step: which keys each slot sees."""
         if not self._arranged:
             self._arrange()
-        device, steps = self.own_keys.device, self.own_keys.shape[-1]
+        device, steps = self.own_keys.device, self.steps
         self._column = self.clock % steps
         self._columns = min(self.clock + 1, steps)
         age = (self._column - torch.arange(self._columns, device=device)) % steps
@@ -116,7 +125,7 @@ class Cache:
         forth[back.flatten()] = torch.arange(count * heads)
         self._back, self._forth = back.flatten().to(device), forth.to(device)
         self._blocked = torch.finfo(dtype).min
-        self._longest = max(self.context_lengths)
+        self._longest = self.copied or max(self.context_lengths)
         lengths = torch.tensor(self.context_lengths)[places].to(device)
         beyond = torch.arange(self._longest, device=device)[None] >= lengths[:, None]
         self._context_bias = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, self._blocked)
@@ -149,26 +158,30 @@ class Cache:
             [slots, heads * d].
         """
         count, heads, d = query.shape
-        kinds = self.own_keys.shape[2]
-        group = heads // kinds
-        keys = self.own_keys[layer, :count, :, :, : self._columns]
-        values = self.own_values[layer, :count, :, : self._columns]
-        keys[..., self._column] = key
-        values[:, :, self._column] = value
-        contexts = len(self.context_lengths)
-        shared_keys = self.shared_keys[layer, :contexts, ..., : self._longest]
-        shared_values = self.shared_values[layer, :contexts, :, : self._longest]
+        kinds, column = self.own_keys.shape[2], self.copied + self._column
+        keys = self.own_keys[layer, :count, ..., : self.copied + self._columns]
+        values = self.own_values[layer, :count, :, : self.copied + self._columns]
+        keys[..., column] = key
+        values[:, :, column] = value
         if window not in self._bias and window is not None:
             self._bias[window] = self._windowed(window)
-        asked = (query * (d**-0.5 if scaling is None else scaling)).view(count, kinds, group, d).to(keys.dtype)
-        scores = torch.cat([self._over_contexts(asked, shared_keys), asked @ keys], dim=-1).add_(self._bias[window])
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
-        outputs = self._over_contexts(weights[..., : self._longest], shared_values)
-        outputs += weights[..., self._longest :] @ values
+        asked = (query * (d**-0.5 if scaling is None else scaling)).view(count, kinds, -1, d).to(keys.dtype)
+        scores = asked @ keys
+        if not self.copied:
+            scores = torch.cat([self._over_contexts(asked, self.shared_keys[layer, ..., : self._longest]), scores], -1)
+        weights = torch.softmax(scores.add_(self._bias[window]), dim=-1, dtype=torch.float32).to(values.dtype)
+        if self.copied:
+            outputs = weights @ values
+        else:
+            outputs = self._over_contexts(
+                weights[..., : self._longest], self.shared_values[layer, :, :, : self._longest]
+            )
+            outputs += weights[..., self._longest :] @ values
         return outputs.view(count, heads * d).to(query.dtype)
 
     def _over_contexts(self, rows: Tensor, matrices: Tensor) -> Tensor:
-        """Each slot's rows [slots, key heads, group, x] times its context's matrix [contexts, key heads, x, y]."""
+        """Each slot's rows [slots, key heads, group, x] times its context's matrix, of [contexts, key heads, x, y]."""
+        matrices = matrices[: len(self.context_lengths)]
         if self._alone:
             return rows @ matrices
         count, kinds, group, x = rows.shape

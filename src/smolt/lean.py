@@ -185,10 +185,15 @@ def objection(network: PreTrainedModel) -> str | None:
 
 def _normed(norm: Any, states: Tensor) -> Tensor:
     """Root mean square norm as the module computes it: fp32 inside, then its weight."""
-    if states.dtype == norm.weight.dtype == torch.float32:
-        return rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
-    normed: Tensor = norm(states)
-    return normed
+    weight: Tensor = norm.weight
+    if states.dtype != weight.dtype:
+        normed: Tensor = norm(states)
+        return normed
+    if states.dtype == torch.float32:
+        return rms_norm(states, weight.shape, weight, norm.variance_epsilon)
+    length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = length.square_().div_(states.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
+    return torch.mul(states, scale, out=torch.empty_like(states)).mul_(weight)
 
 
 def _halves_swapped(vectors: Tensor) -> Tensor:

@@ -23,6 +23,12 @@ SAMPLED = ("llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma3_text", "gpt_ne
 LEAN = ("llama", "qwen2", "qwen3")
 
 
+@pytest.fixture(params=[0, 2000], autouse=True)
+def where_contexts_stand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once beside the slots, or copied into each."""
+    monkeypatch.setattr("smolt.decoding.COPIED", request.param)
+
+
 def tokens(groups: Groups) -> list[list[int]]:
     return [answer.tolist() for answer in groups.answers]
 
