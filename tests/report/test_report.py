@@ -26,7 +26,7 @@ from smolt.report.analysis import analyse
 from smolt.report.pairing import paired
 from smolt.report.verdicts import ONE_RUN
 from smolt.statistics import Measure
-from tests.report.records import HOSTILE, item, judged, study
+from tests.report.records import CALIBRATION, HOSTILE, item, judged, study
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr", "base"}
 CLOSED = {"line", "circle", "rect"}
@@ -226,6 +226,18 @@ def test_one_arm_has_nothing_to_compare(tmp_path: Path) -> None:
     assert report["comparisons"] == []
     headings = re.findall("<h2>(.*?)</h2>", (tmp_path / "report.html").read_text())
     assert headings == ["Arms", "Verbosity", "Answers side by side"]
+
+
+def test_a_report_that_compares_nothing_says_what_it_found(tmp_path: Path) -> None:
+    """One model: its figure with Wilson's interval of 2 in 4. Findings alone: where they stand."""
+    alone = StudyRecord("m", [replace(judged("model", "1100"), role="component")])
+    write_report(tmp_path, alone)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["verdicts"] == ["model: accuracy 50.0 % (95 % interval 15.0 to 85.0, n = 4)."]
+    unrated = StudyRecord("s", [Arm("model", "suite", items=[item(1)], role="component")], panels=[CALIBRATION])
+    write_report(tmp_path, unrated)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["verdicts"] == ["There is no total: what was found stands in the sections below."]
 
 
 def test_an_empty_study_still_gives_a_report(tmp_path: Path) -> None:

@@ -315,7 +315,10 @@ def test_the_terminal_lists_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("COLUMNS", "160")
     output = run(*table(tmp_path, 4, 2, 1, 1), "--show", 3).output
     assert "Wins of b (the first 3)" in output and "Regressions of b (the first 2)" in output
-    assert "1 both right, 4 won, 2 lost, 1 both wrong" in output
+    lines = [line.split() for line in output.splitlines()]
+    counts = lines[next(place for place, words in enumerate(lines) if words[:1] == ["items"]) :]
+    assert counts[0] == ["items", "both", "right", "won", "lost", "both", "wrong"]
+    assert counts[2] == ["b", "1", "4", "2", "1"]
     assert "Wins" not in run(*table(tmp_path, 4, 2, 1, 1), "--show", 0).output
 
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import smolt
 from smolt.cli import app
+from smolt.comparing.circumstances import circumstances, differing
 from smolt.errors import UserError
 from smolt.evaluation import evaluate, majority, read_items
 from smolt.evaluation.measures import answer_measures, powers
@@ -89,6 +90,15 @@ def test_pass_and_majority_on_hand_made_answers() -> None:
     assert [found[name].n for name in ("pass@1", "maj@2", "extracted")] == [2, 2, 8]
     low, high = wilson(2, 2)
     assert (found["pass@4"].low, found["pass@4"].high) == (low, high)  # not the bootstrap's 1.0 to 1.0
+
+
+def test_how_it_was_measured_can_be_read_beside_its_rows(place: Path, tmp_path: Path) -> None:
+    """What `smolt compare` warns of: the same call in another length differs in that, and in nothing else."""
+    for name, more in (("six", {}), ("five", {"max_tokens": 5})):
+        run(place, tmp_path / name, limit=2, **more)
+    six, five = (circumstances(tmp_path / name / "evaluation.jsonl") for name in ("six", "five"))
+    assert (six["temperature"], six["samples"], six["task"]) == (1.0, 2, "gsm8k")
+    assert differing(six, five) == ["max_tokens 6 and 5"]
 
 
 def test_one_answer_has_no_pass_at_k() -> None:

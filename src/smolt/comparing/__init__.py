@@ -1,5 +1,6 @@
 """Comparing: the per-item results of two or more arms, from any tool, paired item by item.
 
+circumstances  how smolt's own evaluations were made
 results    a file's rows as values with their keys
 alignment  the same items of all files, in one order
 findings   the paired tests, and everything that is said of them

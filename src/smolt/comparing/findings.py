@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from smolt import statistics
 from smolt.comparing.alignment import Aligned, align
+from smolt.comparing.circumstances import circumstances, differing
 from smolt.comparing.results import Reading, Results, arm_names, read_results
 from smolt.errors import UserError
 from smolt.report.pairing import Compared
@@ -56,6 +57,7 @@ class Findings:
         arms: name -> its measure; the first is the baseline.
         answered_once: every item has one answer in every file.
         remarks: what a reader should know, in sentences without a full stop.
+        warnings: why the comparison may not be one of the models, likewise.
     """
 
     metric: str
@@ -68,6 +70,7 @@ class Findings:
     files: dict[str, dict[str, str]]
     retest: Retest | None = None
     remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """The JSON object: the first pair's figures at the top, every pair under `comparisons`; rates in 0..1."""
@@ -81,6 +84,7 @@ class Findings:
             "left_out": self.left_out,
             "files": self.files,
             "remarks": self.remarks,
+            "warnings": self.warnings,
         }
 
     def compared(self) -> list[Compared]:
@@ -153,7 +157,20 @@ def compare_files(
         files={file.name: {"path": file.file, "sha256": file.sha256} for file in files},
         retest=None if repeated is None else statistics.retest(repeated, tests[0]),
         remarks=[*aligned.remarks, *_copies(files), ONE_RUN],
+        warnings=_conditions(named),
     )
+
+
+def _conditions(named: Sequence[tuple[Path, str]]) -> list[str]:
+    """Files of smolt's own evaluations that were measured in another way than the baseline's."""
+    (first, a), *others = named
+    found = [(b, differing(circumstances(first), circumstances(path))) for path, b in others]
+    return [
+        f"{b} was not measured as {a} was: {'; '.join(lines)} ({b}'s last). The difference may be one of measuring, "
+        "not of the models"
+        for b, lines in found
+        if lines
+    ]
 
 
 def _one_metric(files: Sequence[Results]) -> tuple[str, bool]:

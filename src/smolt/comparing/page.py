@@ -54,7 +54,7 @@ def render(findings: Findings) -> str:
         "families": tables.families(findings.compared()),
         "places": {name: 0 if place == 0 else 1 + (place - 1) % others for place, name in enumerate(names)},
         "lists": [entry for pair in findings.pairs for entry in _lists(pair)],
-        "remarks": findings.remarks,
+        "remarks": [*findings.warnings, *findings.remarks],
     }
     return page.filled("comparison.html.j2", shown)
 

@@ -22,6 +22,9 @@ WRITTEN = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.
 PREDICTIONS = ("pred", "prediction", "filtered_resps")
 GOLDS = ("gold", "target")
 SCORES = ("score", "reward", "value")
+INNER = (".jsonl", ".json", ".csv", ".tsv")
+"""Endings before that of a packed file."""
+
 HARNESS = (
     *("exact_match", "acc", "acc_norm", "acc_mutual_info", "f1", "pass@1", "prompt_level_strict_acc"),
     *("mc1", "mc2", "bleu_acc", "likelihood_diff", "word_perplexity"),
@@ -116,13 +119,21 @@ def read_results(path: Path, reading: Reading, name: str) -> Results:
 
 def arm_names(paths: Sequence[Path]) -> list[str]:
     """A name for each file: its stem, with its directory where stems repeat, with a number where that repeats too."""
-    stems = [path.name if path.is_dir() else path.name.partition(".")[0] or path.name for path in paths]
+    stems = [_stem(path) for path in paths]
     if len(set(stems)) < len(stems):
         stems = [f"{path.resolve().parent.name}/{stem}" for path, stem in zip(paths, stems, strict=True)]
     return [
         stem if stems.count(stem) == 1 else f"{stem} ({stems[:place].count(stem) + 1})"
         for place, stem in enumerate(stems)
     ]
+
+
+def _stem(path: Path) -> str:
+    """A file's name without its endings; a dot of a number, as in `dpo-0.1.jsonl`, belongs to the name."""
+    if path.is_dir() or not path.suffix:
+        return path.name
+    inner = path.with_suffix("")
+    return inner.stem if inner.suffix in INNER else inner.name
 
 
 Lines = list[tuple[int, dict[str, Any]]]

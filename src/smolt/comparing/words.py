@@ -25,9 +25,11 @@ def as_words(findings: Findings, show: int) -> str:
     console = Console(file=buffer, width=width, force_terminal=sys.stdout.isatty(), highlight=False, markup=False)
     for sentence in findings.sentences():
         console.print(Text(inert(sentence)), soft_wrap=True)
+    for warning in findings.warnings:
+        console.print(Text(f"warning: {inert(warning)}."), style="bold", soft_wrap=True)
     console.print()
-    console.print(_arms(findings))
-    console.print(_pairs(findings))
+    for table in (_arms(findings), _pairs(findings), _counts(findings)):
+        console.print(table)
     for pair in findings.pairs:
         for outcome, title in LISTED:
             _list(console, pair, [item for item in pair.items if item.outcome == outcome][:show], title)
@@ -49,8 +51,17 @@ def stated(measure: Measure, metric: str, rate: bool) -> tuple[str, str]:
     return f"{100 * measure.value:.1f} %", "no interval" if None in bounds else f"{bounds[0]} to {bounds[1]}"
 
 
+def _table(first: str, *columns: str) -> Table:
+    """A table whose first column alone gives way where the terminal is narrow."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(Text(inert(first)), overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
 def _arms(findings: Findings) -> Table:
-    table = Table("arm", findings.metric, "95 % interval", "n", "interval by", box=SIMPLE_HEAD, pad_edge=False)
+    table = _table("arm", findings.metric, "95 % interval", "n", "interval by")
     for name, measure in findings.arms.items():
         value, interval = stated(measure, findings.metric, findings.rate)
         _row(table, [name, value, interval, f"{measure.n:,}", measure.source])
@@ -58,16 +69,31 @@ def _arms(findings: Findings) -> Table:
 
 
 def _pairs(findings: Findings) -> Table:
-    """One row a pair; the counts are those of the four-way chart."""
+    """One row an arm against the baseline."""
     compared = findings.compared()
     several = len(compared) > 1
-    columns = ["b against a", "b - a", "95 % interval", "items", "p"]
-    table = Table(*columns, *(["p, Holm"] if several else []), "detectable", box=SIMPLE_HEAD, pad_edge=False)
+    unit = " (points)" if findings.rate else ""
+    against = f"against {next(iter(findings.arms))}{unit}"
+    table = _table(against, "b - a", "95 % interval", "p", *(["p, Holm"] if several else []), "detectable")
     for entry in compared:
         shown = tables.comparison_row(entry, compared)
-        cells = [f"{entry.comparison.b} against {entry.comparison.a}", shown["difference"], shown["interval"]]
-        cells += [shown["counts"], shown["p_value"], *([shown["p_holm"]] if several else []), shown["detectable"]]
-        _row(table, cells)
+        numbers = [shown["difference"], shown["interval"], shown["p_value"]]
+        numbers += [*([shown["p_holm"]] if several else []), shown["detectable"]]
+        _row(table, [entry.comparison.b, *(number.removesuffix(" points") for number in numbers)])
+    return table
+
+
+def _counts(findings: Findings) -> Table:
+    """The counts of the four-way chart."""
+    compared = findings.compared()
+    split = compared[0].both_right is not None
+    table = _table("items", *(("both right", "won", "lost", "both wrong") if split else ("won", "tied", "lost")))
+    for entry in compared:
+        test, right = entry.comparison, entry.both_right
+        ways = [test.wins, test.ties, test.regressions]
+        if right is not None:
+            ways = [right, test.wins, test.regressions, test.ties - right]
+        _row(table, [test.b, *(f"{count:,}" for count in ways)])
     return table
 
 

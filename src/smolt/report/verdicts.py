@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from smolt.report import runs as training_runs
+from smolt.report import wording
 from smolt.report.pairing import RATES, Compared
 from smolt.report.records import StudyRecord
 from smolt.report.runs import Runs
@@ -20,7 +21,9 @@ def sentences(
 ) -> list[str]:
     """The sentence of each comparison in the headline metric, then what is known of other training runs."""
     if not compared:
-        return [f"Nothing was compared: {_why_not(record, measures, headline)}."]
+        return [
+            _measured(record, measures, headline) or f"Nothing was compared: {_why_not(record, measures, headline)}."
+        ]
     tested = [entry.comparison.sentence for entry in compared]
     if not runs:
         return [*tested, ONE_RUN]
@@ -79,6 +82,21 @@ def _sized(entry: Compared) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _measured(record: StudyRecord, measures: Mapping[str, Mapping[str, Measure]], headline: str) -> str:
+    """What is said where nothing was to be compared: one model's figure, or where to look; else nothing."""
+    if record.baseline:
+        return ""
+    rated = [(name, found[headline]) for name, found in measures.items() if headline in found]
+    if headline in ("accuracy", "reward") and len(rated) == 1:
+        name, measure = rated[0]
+        bounds = f"95 % interval {wording.interval(headline, measure)}"
+        ends = "no interval" if measure.low is None else bounds
+        return f"{name}: {headline} {wording.measured(headline, measure)} ({ends}, n = {measure.n:,})."
+    if headline not in ("accuracy", "reward") and record.panels:
+        return "There is no total: what was found stands in the sections below."
+    return ""
 
 
 def _why_not(record: StudyRecord, measures: Mapping[str, Mapping[str, Measure]], headline: str) -> str:

@@ -128,7 +128,6 @@ def _report(out: Path, suites: Suites, names: Sequence[str]) -> dict[str, Any]:
     record = StudyRecord(
         name="suites",
         arms=[Arm(name, "suite", items=_shown(suites, name, answers), role="component") for name in names],
-        notes=["The arms are compared scenario by scenario; there is no total."],
         panels=panels,
     )
     write_report(out, record)
