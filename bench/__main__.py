@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import against_limits, against_trl
+from bench import against_limits, against_trl, memory
 
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
     against_limits.NAME: against_limits.main,
     against_trl.NAME: against_trl.main,
+    memory.NAME: memory.main,
 }
 
 

@@ -1,11 +1,11 @@
-"""Free memory of this machine, and the refusal of what cannot fit into it."""
+"""Memory: what is free on this machine, and what this process holds."""
 
+import resource
+import sys
 from pathlib import Path
 
-from smolt.errors import UserError
-
 GIB = 2**30
-BYTES_A_PARAMETER = 12  # of what is trained: a gradient and AdamW's two moments, fp32
+STATM = Path("/proc/self/statm")
 MEMINFO = Path("/proc/meminfo")
 LIMITS = (  # limit and use of the control group, versions 2 and 1
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
@@ -31,19 +31,13 @@ def _rest(limit: Path, use: Path) -> int | None:
     return max(0, int(most) - int(used)) if most.isdigit() and used.isdigit() else None
 
 
-def refuse_what_cannot_fit(trained: int, free: int | None) -> None:
-    """Refuse a training whose gradients and optimizer alone, before any activation, exceed the free memory.
+def resident() -> int:
+    """Bytes of this process that lie in memory now; where the system does not tell, at most so far."""
+    if STATM.is_file():
+        return int(STATM.read_text().split()[1]) * resource.getpagesize()
+    return most_resident()
 
-    Args:
-        trained: parameters that are trained.
-        free: bytes, None where they are not known.
 
-    Raises:
-        UserError: says how much is needed, and what needs less.
-    """
-    needed = trained * BYTES_A_PARAMETER
-    if free is not None and needed > free:
-        raise UserError(
-            f"memory: gradients and optimizer of {trained:,} trained parameters take {needed / GIB:.1f} GiB, and "
-            f"{free / GIB:.1f} GiB are free: give a lora block (or a lower lora.rank), or take a smaller model"
-        )
+def most_resident() -> int:
+    """Bytes of this process that lay in memory at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

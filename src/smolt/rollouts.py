@@ -9,6 +9,7 @@ from smolt.conditions import Conditions, conditions_of
 from smolt.config import GRPORecipe, Model, PPORecipe
 from smolt.errors import SelfCheckError
 from smolt.fitting import Metrics
+from smolt.foresight import Outlook, look_at_questions
 from smolt.judges.cache import VERDICTS
 from smolt.learned import mixed_reward
 from smolt.models import Policy, open_policy
@@ -36,6 +37,7 @@ class Rolling:
     conditions: Conditions
     drawing: Drawing
     micro_tokens: int
+    outlook: Outlook | None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def open_rollouts(
     ground = open_ground(model or recipe.model)
     source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
     asked, dropped, digest = question_list(source, ground.renderer, ground.window, recipe.sampling.max_tokens)
+    outlook = look_at_questions(recipe, ground, asked)
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
 
     verdicts = None if out is None else out / VERDICTS
@@ -78,6 +81,7 @@ def open_rollouts(
         conditions=conditions,
         drawing=conditions.drawing(sampling.temperature, sampling.batch),
         micro_tokens=policy.trunk.micro_tokens(recipe.budget.memory),
+        outlook=outlook,
     )
 
 

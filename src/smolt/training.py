@@ -5,7 +5,6 @@ of the weights, the optimizer's moments, the stream's small state and the update
 """
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +24,8 @@ from smolt.config import (
 )
 from smolt.errors import UserError
 from smolt.fitting import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
-from smolt.memory import free_memory, refuse_what_cannot_fit
+from smolt.foresight import Outlook
+from smolt.memory import most_resident
 from smolt.origins import other_inputs, package_versions
 from smolt.pace import Clock, now
 from smolt.runs import Interrupts, Run, files
@@ -67,6 +67,7 @@ class Plan:
         finish: last figures of the finished model; may refuse it (a gate).
         facts: what the record should hold (packed or padded, precision, counts of dropped records, ...).
         seconds: stop after so many seconds of training (budget.minutes or budget.like).
+        outlook: the memory it was estimated to need, None where nothing was.
     """
 
     stage: str
@@ -84,6 +85,7 @@ class Plan:
     finish: Callable[[], dict[str, Any]] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    outlook: Outlook | None = None
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,6 @@ class Training:
         self.name = plan.recipe.name
         self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
         self._plan = plan
-        parameters = plan.learner.weights().values()
-        if all(value.device.type == "cpu" for value in parameters):
-            refuse_what_cannot_fit(sum(value.numel() for value in parameters), free_memory())
         self._run = Run.open(self.out, manifest=_manifest(plan), fresh=fresh)
         torch.set_num_threads(self._run.manifest["threads"])  # another number would change the last digits
         self.complete = self._run.status == "complete"
@@ -132,6 +131,12 @@ class Training:
         """Updates in all, None while only the clock knows."""
         most = self._plan.stream.total if self._clock.total is None else self._clock.total
         return None if most >= ENDLESS else most
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know before the first update."""
+        outlook = self._plan.outlook
+        return [*(f"warning: {warning}" for warning in self.warnings), *([outlook.sentence] if outlook else [])]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -292,6 +297,7 @@ class Training:
             "training_seconds": self._clock.updates,
             "time": self._clock.record(),
             "peak_memory": peak_memory(plan.learner),
+            **{name: self._run.manifest[name] for name in ("memory",) if name in self._run.manifest},
             "facts": plan.facts,
             "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},
             **figures,
@@ -370,10 +376,7 @@ def peak_memory(learner: Learner) -> int:
     device = learner.optimizer.param_groups[0]["params"][0].device
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return most_resident()
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:
@@ -389,4 +392,5 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "dtype": next(
             (name for name, dtype in DTYPES.items() if str(dtype) == f"torch.{plan.facts.get('dtype')}"), None
         ),
+        **({} if plan.outlook is None else {"memory": plan.outlook.record()}),
     }

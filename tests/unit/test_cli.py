@@ -40,7 +40,7 @@ class FakeTraining:
     name: str = "grpo"
     total: int | None = 2
     complete: bool = False
-    warnings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=lambda: {"sampling": 0.6, "training": 0.4})
     metrics: tuple[dict[str, Any], ...] = ({"step": 1, "reward": 0.5}, {"step": 2, "reward": 1.0})
 
@@ -102,8 +102,8 @@ def test_a_stage_trains_and_says_where_the_model_is(stages: dict[str, Any]) -> N
 
 
 def test_json_is_one_object_and_nothing_else(stages: dict[str, Any]) -> None:
-    """Not-a-number becomes null; warnings go to stderr."""
-    stages["training"] = {"warnings": ["checkpoint 3 was damaged"]}
+    """Not-a-number becomes null; what is to be known before the first update goes to stderr."""
+    stages["training"] = {"remarks": ["warning: checkpoint 3 was damaged"]}
     done = smolt("grpo", "my.yaml", "--json", "--out", "here", "--fresh")
     assert done.exit_code == 0
     assert json.loads(done.stdout) == {
@@ -113,7 +113,7 @@ def test_json_is_one_object_and_nothing_else(stages: dict[str, Any]) -> None:
         "model": "here/model",
         "metrics": {"reward": 1.0, "bad": None},
     }
-    assert done.stderr == "warning: checkpoint 3 was damaged\n"
+    assert done.stderr == "grpo: warning: checkpoint 3 was damaged\n"
     assert stages["calls"][0][1:] == (Path("here"), True)
 
 

@@ -28,6 +28,9 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     preparation = ModuleType("smolt.preparation")
     vars(preparation)["open_ground"] = open_ground
     monkeypatch.setitem(sys.modules, "smolt.preparation", preparation)
+    foresight = ModuleType("smolt.foresight")
+    vars(foresight)["foresee"] = lambda recipe: None
+    monkeypatch.setitem(sys.modules, "smolt.foresight", foresight)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.jsonl").write_text('{"prompt": "hi", "completion": "ho"}\n')
     (tmp_path / "bad.jsonl").write_text("{\n")

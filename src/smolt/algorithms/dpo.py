@@ -14,6 +14,7 @@ from torch import Tensor
 from smolt.checks import answer_tokens_only, forward_facts, same_policy
 from smolt.config import DPORecipe
 from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.foresight import look_at_rows
 from smolt.groups import Groups, join, without_gradient
 from smolt.models import Policy, open_policy
 from smolt.numerics import answer_sums, dpo_sigmoid, ipo
@@ -45,6 +46,7 @@ def dpo(
     checked = recipe_for(DPORecipe, recipe, fields, data=in_memory(preferences))
     ground = open_ground(settled(checked.model, out, fresh))
     train = preference_items(preferences or checked.data, ground.renderer, ground.window)
+    outlook = look_at_rows(checked, ground, train.items)
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
     reference = policy.as_reference()
     micro_tokens = policy.trunk.micro_tokens(checked.budget.memory)
@@ -68,6 +70,7 @@ def dpo(
             dev=dev_pairs(policy, reference, ground, checked),
             facts={**forward_facts(policy.trunk), "records": len(train.items), "too_long": train.dropped}
             | length_gap(train.items),
+            outlook=outlook,
             seconds=seconds_of(checked.budget),
         ),
         out,

@@ -89,6 +89,7 @@ def grpo(
             forecast=(lambda: forecast(checked, rolling)) if checked.checks.forecast else None,
             dev=dev_rewards(rolling, checked),
             facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
+            outlook=rolling.outlook,
             seconds=seconds_of(checked.budget),
         ),
         out,

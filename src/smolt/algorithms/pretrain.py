@@ -12,6 +12,7 @@ from smolt.checks import forward_facts
 from smolt.config import PretrainRecipe, Shape
 from smolt.errors import UserError
 from smolt.fitting import Learner, Role
+from smolt.foresight import heeded, look_ahead
 from smolt.groups import Groups, from_answers, join, without_gradient
 from smolt.imitation import sft_loss
 from smolt.models import Policy
@@ -39,6 +40,9 @@ def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = F
     items = text_rows(text.records, renderer, recipe.shape.window)
     machine = settled(recipe.model, out, fresh, (recipe.shape.hidden, mlp_of(recipe.shape)))
     precision = choose_precision(machine.device, machine.dtype, machine.threads)
+    with torch.device("meta"):
+        empty = LlamaForCausalLM(llama_config(recipe.shape, renderer))
+    outlook = heeded(recipe, look_ahead(recipe, precision, empty, items=items))
     policy = Policy(make_trunk(recipe.shape, renderer, precision, recipe.seed), None)
     total = updates_of(recipe.budget, len(items), recipe.batch)
     return Training(
@@ -54,6 +58,7 @@ def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = F
             result=policy,
             dev=dev_text(policy, renderer, recipe),
             facts={**forward_facts(policy.trunk), "records": len(items)},
+            outlook=outlook,
             seconds=seconds_of(recipe.budget),
         ),
         out,
@@ -84,8 +89,19 @@ def mlp_of(shape: Shape) -> int:
 def make_trunk(shape: Shape, renderer: Renderer, precision: Precision, seed: int) -> Trunk:
     """A Llama of the given shape with random weights, all trained."""
     hush()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(counters.key(seed, 0) % 2**63)
+        network = LlamaForCausalLM(llama_config(shape, renderer))
+    trunk = Trunk(network.to(precision.device), precision, "")
+    trunk.choose_forward()
+    trunk.train_all()
+    return trunk
+
+
+def llama_config(shape: Shape, renderer: Renderer) -> LlamaConfig:
+    """The configuration of a Llama of the given shape, with the tokenizer's ids."""
     tokenizer = renderer.tokenizer
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
         intermediate_size=mlp_of(shape),
@@ -100,13 +116,6 @@ def make_trunk(shape: Shape, renderer: Renderer, precision: Precision, seed: int
         initializer_range=shape.hidden**-0.5,
         use_cache=True,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(counters.key(seed, 0) % 2**63)
-        network = LlamaForCausalLM(config)
-    trunk = Trunk(network.to(precision.device), precision, "")
-    trunk.choose_forward()
-    trunk.train_all()
-    return trunk
 
 
 def dev_text(policy: Policy, renderer: Renderer, recipe: PretrainRecipe) -> Dev | None:

@@ -16,6 +16,7 @@ from smolt import counters
 from smolt.checks import answer_tokens_only, forward_facts
 from smolt.config import RewardRecipe
 from smolt.fitting import Learner, Loss, LossFunction, Role
+from smolt.foresight import look_at_rows
 from smolt.groups import Groups, join, without_gradient
 from smolt.models import Scorer
 from smolt.numerics import bradley_terry
@@ -56,6 +57,7 @@ def reward_model(
     else:
         learned, held_out = hold_out(train.items, checked.seed)
     held_out = held_out[: checked.watch.items]
+    outlook = look_at_rows(checked, ground, learned)
     scorer = open_scorer(ground.located, ground.precision, checked.lora, checked.seed)
     total = updates_of(checked.budget, len(learned), checked.batch)
     micro_tokens = scorer.trunk.micro_tokens(checked.budget.memory)
@@ -81,6 +83,7 @@ def reward_model(
             dev=Dev(examination.figures, "accuracy", "max"),
             finish=examination.report,
             facts={**forward_facts(scorer.trunk), "records": len(train.items), "too_long": train.dropped},
+            outlook=outlook,
             seconds=seconds_of(checked.budget),
         ),
         out,

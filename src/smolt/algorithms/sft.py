@@ -10,6 +10,7 @@ from typing import Any
 from smolt.checks import answer_tokens_only, forward_facts
 from smolt.config import Budget, SFTRecipe
 from smolt.fitting import Learner, Role
+from smolt.foresight import look_at_rows
 from smolt.groups import join, without_gradient
 from smolt.imitation import sft_loss
 from smolt.models import Policy, open_policy
@@ -44,6 +45,7 @@ def sft(
     checked = recipe_for(SFTRecipe, recipe, fields, data=in_memory(demonstrations))
     ground = open_ground(settled(checked.model, out, fresh))
     train = demonstration_items(demonstrations or checked.data, ground.renderer, ground.window)
+    outlook = look_at_rows(checked, ground, train.items)
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
     total = updates_of(checked.budget, len(train.items), checked.batch)
     learner = Learner({"policy": Role(policy.parameters())}, checked.optim, total)
@@ -62,6 +64,7 @@ def sft(
             checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
             dev=dev_loss(policy, ground, checked),
             facts={**forward_facts(policy.trunk), "records": len(train.items), "too_long": train.dropped},
+            outlook=outlook,
             seconds=seconds if seconds is not None else seconds_of(checked.budget),
         ),
         out,

@@ -112,6 +112,7 @@ def _checks(subject: str, overrides: list[str]) -> Iterator[dict[str, Any]]:
             if path not in seen and "{" not in path:
                 seen.add(path)
                 yield check(block)
+        yield from _check_memory(stage)
 
 
 def _blocks(recipe: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -141,6 +142,27 @@ def _check_model(model: Any) -> dict[str, Any]:
         "ok": True,
         "found": f"window {ground.window} tokens, {device} in {dtype}",
     }
+
+
+def _check_memory(recipe: Any) -> Iterator[dict[str, Any]]:
+    """What a stage's training will take, where its model and its data are there already."""
+    from smolt.foresight import foresee
+
+    blocks = [getattr(recipe, name, None) for name in ("model", "data")]
+    if any(block is None or "{" in getattr(block, "path", "{") for block in blocks):
+        return
+    try:
+        outlook = foresee(recipe)
+    except UserError:  # the model's or the data's own check says it
+        return
+    if outlook is not None:
+        advice = f". {outlook.advice}" if outlook.advice else ""
+        found = f"{outlook.sentence}{advice}".removeprefix("memory: ")
+        yield {
+            "what": f"memory of {recipe.name}",
+            "ok": not (outlook.hopeless and recipe.budget.refuse),
+            "found": found,
+        }
 
 
 def _check_data(data: Any, kind: Any) -> dict[str, Any]:

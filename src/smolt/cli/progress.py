@@ -1,6 +1,6 @@
 """What a training shows while it runs: one line a stage on a terminal, nothing where nobody looks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -40,6 +40,10 @@ class Running(Protocol):
     @property
     def shares(self) -> Mapping[str, float]:
         """Share of the time so far by what it went into."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a person should know before the first update."""
 
 
 def figures(metrics: Mapping[str, Any]) -> str:
@@ -84,8 +88,10 @@ class Display:
         self._progress.stop()
 
     def begin(self, training: Running, done: int = 0) -> None:
-        """Give a training its line."""
+        """Give a training its line, below what is to be known of it."""
         if training.out not in self._tasks:
+            for text in training.remarks:
+                self.remark(f"{training.name}: {text}")
             task = self._progress.add_task(training.name, total=training.total, completed=done, figures="")
             self._tasks[training.out] = task
 

@@ -82,8 +82,7 @@ def finish_shown(training: Any) -> dict[str, Any]:
     from smolt.training import drive
 
     with Display() as display, Interrupts() as interrupts, _stoppable():
-        for warning in training.warnings:
-            display.remark(f"warning: {warning}")
+        display.begin(training)
         metrics: dict[str, Any] = drive(training, interrupts, display.show).metrics
     return metrics
 

@@ -180,6 +180,9 @@ class Budget(Block):
     memory: Float = Field(
         default=4.0, gt=0, description="GiB for activations; decides the micro-batch, never the result"
     )
+    refuse: Bool = Field(
+        default=True, description="refuse a training that by its estimate cannot fit into the free memory"
+    )
     like: str | None = Field(
         default=None, min_length=1, description="train as many seconds as this study section took (sft)"
     )

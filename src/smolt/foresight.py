@@ -1,0 +1,345 @@
+"""Before a model is loaded: how much memory its training will take, from its configuration and its data's lengths.
+
+Where that cannot fit, the training is refused, with changes of the recipe that would make it fit, each estimated in the
+same way. The estimate is meant to be within 20 % of the peak, so only what would not fit even then is refused.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from smolt import counters
+from smolt.config import DPORecipe, GRPORecipe, PPORecipe, RewardMix
+from smolt.directories import locate
+from smolt.errors import UserError
+from smolt.footprint import Estimate, Network, Rollout, Way, Work, stored
+from smolt.groups import Groups, from_answers
+from smolt.memory import GIB, free_memory, resident
+from smolt.preparation import Ground, demonstration_items, open_ground, preference_items, question_list, settled
+from smolt.records import Question
+from smolt.shapes import empty_network, largest, shape_of, token_limit, way_of
+from smolt.streams import Rows, updates_of
+from smolt.trunk import Precision
+
+MARGIN = 0.2  # of the estimate
+LOOKED_AT = 64  # updates whose lengths are looked at
+HALVINGS = 6  # of what is advised to be smaller
+SHORTEST = 16  # tokens, the shortest answer that is advised
+RANK = 16  # of the adapters that are advised
+RATERS = ("model", "ensemble", "judge")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a training will need.
+
+    Attributes:
+        estimate: by part.
+        free: bytes that may still be taken, None where they are not known.
+        advice: changes of the recipe that would make it fit.
+    """
+
+    estimate: Estimate
+    free: int | None
+    advice: str = ""
+
+    @property
+    def when(self) -> str:
+        """At what the peak is: loading, sampling or learning."""
+        return max(self.estimate.peaks, key=lambda name: self.estimate.peaks[name])
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it would not fit even if the estimate were too high by its margin."""
+        return self.free is not None and self.estimate.needed * (1 - MARGIN) > self.free
+
+    @property
+    def sentence(self) -> str:
+        """The estimate in a line."""
+        process = f"process {gib(self.estimate.process)}, "
+        return f"memory: about {gib(self.estimate.peak)} at the peak ({process}{self._parts()}){self._free()}"
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest: bytes by part, the peak and where it is, and what was free."""
+        parts = {name: value for name, value in vars(self.estimate).items() if value}
+        return {"estimate": {**parts, "peak": self.estimate.peak, "when": self.when}, "free": self.free}
+
+    def refuse(self) -> None:
+        """Refuse what cannot fit.
+
+        Raises:
+            UserError: says what is needed, and what would make it fit.
+        """
+        if self.hopeless:
+            raise UserError(
+                f"memory: this training needs about {gib(self.estimate.needed)} ({self._parts()}){self._free()}. "
+                f"{self.advice}. To try nevertheless: budget.refuse=false"
+            )
+
+    def _parts(self) -> str:
+        found = self.estimate
+        optimizer, activations = found.moments + found.gradients, found.activations + found.logprobs
+        held = {
+            "loading": {"copies while loading": found.loading},
+            "sampling": {"optimizer": found.moments, "sampling": found.sampling},
+            "learning": {"gradients and optimizer": optimizer, "activations": activations},
+        }[self.when]
+        return ", ".join(f"{name} {gib(value)}" for name, value in {"weights": found.weights, **held}.items())
+
+    def _free(self) -> str:
+        return "" if self.free is None else f"; {gib(self.free)} are free"
+
+
+def gib(value: float) -> str:
+    """Bytes for a person."""
+    return f"{value / GIB:.2f} GiB" if value >= GIB / 8 else f"{value / 2**20:.1f} MiB"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a recipe says and may be advised to say otherwise.
+
+    Attributes:
+        memory: budget.memory, GiB.
+        way: precision and adapters.
+        longest, slots: sampling.max_tokens and sampling.batch, 0 offline.
+    """
+
+    memory: float
+    way: Way
+    longest: int = 0
+    slots: int = 0
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """A recipe with its network and its data, so far as memory depends on them.
+
+    Attributes:
+        recipe: of a stage that trains.
+        network: without weights.
+        shape: the network's.
+        items: of an offline stage, one a record.
+        contexts: of a rollout stage, the tokens of each question's context in the order in which they are asked.
+        raters: bytes of reward models.
+        process: bytes held now.
+    """
+
+    recipe: Any
+    network: PreTrainedModel
+    shape: Network
+    items: Sequence[Groups]
+    contexts: Sequence[int]
+    raters: int
+    process: int
+
+    def estimate(self, choice: Choice) -> Estimate:
+        """What is held with a choice."""
+        limit = token_limit(self.network, choice.way.half, choice.memory)
+        first, later = largest(self._updates(choice.longest), limit, self.shape, choice.way)
+        rollout = None
+        if self.contexts:
+            asked = self.recipe.prompts
+            slots = min(choice.slots, asked * _answers(self.recipe))
+            rollout = Rollout(slots, asked, max(self.contexts), choice.longest)
+        full = not choice.way.rank
+        copies, roles = (_copies(self.recipe) if full else 0), (2 if isinstance(self.recipe, PPORecipe) else 1)
+        head = self.recipe.stage != "reward"
+        return Work(
+            self.shape, choice.way, first, later, rollout, copies, roles, self.raters, self.process, head
+        ).estimate()
+
+    def _updates(self, longest: int) -> Iterator[Groups]:
+        if not self.contexts:
+            recipe = self.recipe
+            total = updates_of(recipe.budget, len(self.items), recipe.batch)
+            rows = Rows(list(self.items), recipe.batch, total, recipe.seed)
+            for number in range(min(total, LOOKED_AT, -(-len(self.items) // recipe.batch))):
+                yield rows.next(number).minibatches[0]
+            return
+        asked = max(1, -(-self.recipe.prompts // self.recipe.inner.minibatches))
+        for start in range(0, len(self.contexts), asked):
+            contexts = self.contexts[start : start + asked]
+            yield from_answers(
+                [[0] * size for size in contexts], [[[0] * longest] * _answers(self.recipe)] * len(contexts)
+            )
+
+
+def _answers(recipe: PPORecipe | GRPORecipe) -> int:
+    return recipe.group if isinstance(recipe, GRPORecipe) else recipe.samples
+
+
+def _copies(recipe: Any) -> int:
+    """Networks beside the trained one when all weights are trained: a reference, a critic."""
+    if isinstance(recipe, PPORecipe):
+        return 2
+    return int(isinstance(recipe, DPORecipe) or (isinstance(recipe, GRPORecipe) and recipe.kl.beta > 0))
+
+
+def look_ahead(
+    recipe: Any,
+    precision: Precision,
+    network: PreTrainedModel,
+    items: Sequence[Groups] = (),
+    contexts: Sequence[int] = (),
+) -> Outlook | None:
+    """The memory that a training will need; None on a card, or where the network is of an unknown kind.
+
+    Args:
+        recipe: of a stage that trains.
+        precision: settled.
+        network: without weights.
+        items: an offline stage's records.
+        contexts: tokens of each question's context, in the order in which they are asked.
+    """
+    shape = shape_of(network) if precision.device.type == "cpu" else None
+    if shape is None:
+        return None
+    way = way_of(precision, getattr(recipe, "lora", None))
+    sampling = getattr(recipe, "sampling", None)
+    choice = Choice(recipe.budget.memory, way, *((sampling.max_tokens, sampling.batch) if sampling else ()))
+    raters = _raters(recipe.reward, way.half) if sampling else 0
+    prospect = Prospect(recipe, network, shape, items, contexts, raters, resident())
+    found = Outlook(prospect.estimate(choice), free_memory())
+    if not found.hopeless or found.free is None:
+        return found
+    return replace(found, advice=advice(prospect, choice, found.free))
+
+
+def look_at_rows(recipe: Any, ground: Ground, items: Sequence[Groups]) -> Outlook | None:
+    """Of a stage that learns from records; arguments as of `look_ahead`.
+
+    Raises:
+        UserError: it cannot fit, and the recipe does not say to try.
+    """
+    network = empty_network(ground.located, recipe.stage == "reward")
+    return heeded(recipe, look_ahead(recipe, ground.precision, network, items=items))
+
+
+def look_at_questions(recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question]) -> Outlook | None:
+    """Of a stage that samples; errors as of `look_at_rows`."""
+    contexts = context_lengths(recipe, ground, questions)
+    return heeded(recipe, look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts))
+
+
+def foresee(recipe: Any) -> Outlook | None:
+    """The outlook of a stage's recipe, its model and data looked at as the stage does; None where there is none.
+
+    Raises:
+        UserError: model or data cannot be read.
+    """
+    kinds = {"sft": demonstration_items, "reward": preference_items, "dpo": preference_items}
+    if recipe.stage not in (*kinds, "ppo", "grpo"):
+        return None
+    ground = open_ground(settled(recipe.model, None, True))
+    if recipe.stage in kinds:
+        found = kinds[recipe.stage](recipe.data, ground.renderer, ground.window).items
+        return look_ahead(recipe, ground.precision, empty_network(ground.located, recipe.stage == "reward"), found)
+    questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
+    contexts = context_lengths(recipe, ground, questions)
+    return look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts)
+
+
+def context_lengths(recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question]) -> list[int]:
+    """Tokens of the contexts of the first updates, in order."""
+    order = counters.permutation(len(questions), recipe.seed, 0)[: LOOKED_AT * recipe.prompts]
+    if recipe.budget.updates is not None:
+        order = order[: recipe.budget.updates * recipe.prompts]
+    return [len(ground.renderer.context(questions[place].context)) for place in order]
+
+
+def heeded(recipe: Any, outlook: Outlook | None) -> Outlook | None:
+    """The outlook, unless it is refused."""
+    if outlook is not None and recipe.budget.refuse:
+        outlook.refuse()
+    return outlook
+
+
+def _raters(mix: RewardMix, half: bool) -> int:
+    """Bytes of the networks that rate answers."""
+    paths = [part.path for part in mix.parts if part.name in RATERS]
+    paths += [path for part in mix.parts if part.name == "ensemble" for path in part.options.get("path", ())]
+    found = 0
+    for path in paths:
+        if path is None or not Path(path).is_dir():
+            continue
+        shape = shape_of(empty_network(locate(path)))
+        found += stored(shape, Way(half, 1)) if shape is not None else 0
+    return found
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something a recipe may be advised to say.
+
+    Attributes:
+        options: from a choice to the choices it may become, the mildest first.
+        name: how such a choice is written.
+    """
+
+    options: Callable[[Choice], list[Choice]]
+    name: Callable[[Choice], str]
+
+
+def changes(choice: Choice) -> list[Change]:
+    """What may be changed, first what changes no result."""
+    found = [
+        Change(
+            lambda old: [replace(old, memory=old.memory / 2**times) for times in range(1, HALVINGS + 1)],
+            lambda new: f"budget.memory={new.memory:.3g}",
+        )
+    ]
+    if not choice.way.half:
+        found.append(
+            Change(lambda old: [replace(old, way=replace(old.way, half=True))], lambda new: "model.dtype=bf16")
+        )
+    if not choice.way.rank:
+        found.append(
+            Change(
+                lambda old: [replace(old, way=replace(old.way, rank=RANK))],
+                lambda new: f"a lora block (rank {RANK}) instead of training all weights",
+            )
+        )
+    if choice.slots > 1:
+        found.append(
+            Change(
+                lambda old: [replace(old, slots=size) for size in _halved(old.slots, 1)],
+                lambda new: f"sampling.batch={new.slots}",
+            )
+        )
+    if choice.longest > SHORTEST:
+        found.append(
+            Change(
+                lambda old: [replace(old, longest=size) for size in _halved(old.longest, SHORTEST)],
+                lambda new: f"sampling.max_tokens={new.longest}",
+            )
+        )
+    return found
+
+
+def _halved(size: int, least: int) -> list[int]:
+    return [max(least, size // 2**times) for times in range(1, HALVINGS + 1) if size > least]
+
+
+def advice(prospect: Prospect, choice: Choice, free: int) -> str:
+    """The changes that make it fit, each alone; else all together; else how much is missing even then."""
+    alone, together, words = [], choice, []
+    for change in changes(choice):
+        needs = ((option, prospect.estimate(option).needed) for option in change.options(choice))
+        fitting = next(((option, needed) for option, needed in needs if needed <= free), None)
+        if fitting:
+            alone.append(f"{change.name(fitting[0])} ({gib(fitting[1])})")
+        most = change.options(together)[-1]
+        if prospect.estimate(most).needed < prospect.estimate(together).needed:
+            together = most
+            words.append(change.name(most))
+    if alone:
+        return f"It would fit with {', or with '.join(alone)}"
+    needed = prospect.estimate(together).needed
+    said = " and ".join(words) or "less"
+    if needed <= free:
+        return f"It would fit with {said} together ({gib(needed)})"
+    return f"Even with {said} it needs {gib(needed)}, {gib(needed - free)} too much: take a smaller model"
