@@ -52,6 +52,7 @@ SETTINGS: dict[str, Setting] = {
     "stories-sft": ("sft", "stories260k", "fp32", ANSWERS | {"data": MATHS | {"too_long": "drop"}}),
     "stories-grpo": ("grpo", "stories260k", "fp32", GROUPS | {"prompts": 32}),
 }
+SHORT = ("dpo-narrow", "sft-full", "grpo-lora", "gpt2-dpo-lora", "stories-sft")
 
 
 # --- in the children --------------------------------------------------------------------------------------------------
@@ -119,7 +120,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(prog=f"python -m bench {NAME}", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("settings", nargs="*", help=f"of {', '.join(SETTINGS)}; all unless given")
+    parser.add_argument("settings", nargs="*", help=f"of {', '.join(SETTINGS)}; {len(SHORT)} unless given")
+    parser.add_argument("--all", action="store_true", help="every setting")
     parser.add_argument("--layers", type=int, default=30, help="of the SmolLM2 shape; fewer than 30 for a quick look")
     parser.add_argument("--threads", type=int, default=1, help="of every process (1)")
     parser.add_argument("--folder", type=Path, default=None, help="keep the models here, and use those that are there")
@@ -137,7 +139,7 @@ def run(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         in_child(MODULE, "prepare", {"folder": str(folder), "layers": chosen.layers}, chosen.threads)
     rows = {}
     print(HEADER, file=sys.stderr)
-    for name in chosen.settings or SETTINGS:
+    for name in chosen.settings or (SETTINGS if chosen.all else SHORT):
         with TemporaryDirectory(prefix="smolt-bench-") as out:
             settings = {"setting": SETTINGS[name], "folder": str(folder), "out": out, "threads": chosen.threads}
             try:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 FLOAT, HALF = 4, 2  # bytes of a number
 MOMENTS, GRADIENT = 8, 4  # bytes a trained parameter: AdamW's two moments, and the gradient while there is one
-LOGITS_AT_A_TIME = 4 * 2**20  # of smolt.logprobs
+LOGITS_AT_A_TIME = 8 * 2**20  # of smolt.logprobs
 LOGIT_COPIES = 3  # of these in fp32: logits, their log-softmax, its gradient
 PREFILL_TOKENS = 4096  # of smolt.sampling
-SHORT = 128  # of smolt.attention
 HEAP = 1.2  # bytes that the C library holds for one byte that is kept among others that are not
 DROPPED_HEAP = 0.8  # and for one of an intermediate result that is dropped at once and leaves a hole
 SLACK = 160 * 2**20  # and for free blocks of up to 32 MiB that it keeps; at most half of what is kept
@@ -196,13 +195,17 @@ def _inputs(network: Network, way: Way) -> Iterator[Linear]:
         seen.add(group)
 
 
+def asking(network: Network, way: Way) -> int:
+    """Bytes of a number of the queries and keys that come to packed attention."""
+    return FLOAT if network.wide_queries and not way.rank else way.number
+
+
 def attention(network: Network, way: Way, batch: Batch) -> int:
     """Bytes that the attention of one block keeps."""
     if network.packed:
-        wide = way.half and not way.rank and network.wide_queries
         both = network.queries * batch.tokens + network.keys * batch.keys  # queries and keys, outputs and values
-        score = way.number if wide or not way.half else 0
-        return both * ((FLOAT if wide else way.number) + way.number) + score * network.heads * batch.scores
+        asked = asking(network, way)
+        return both * (asked + way.number) + asked * network.heads * batch.scores
     score = way.number + (FLOAT if way.half and not way.rank else 0)  # autocast's softmax is fp32, and cast after it
     return way.number * 3 * network.queries * batch.tokens + score * network.heads * batch.scores
 

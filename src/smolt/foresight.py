@@ -12,12 +12,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from smolt import counters
-from smolt.config import DPORecipe, GRPORecipe, PPORecipe, RewardMix
+from smolt.config import DPORecipe, GRPORecipe, PPORecipe
 from smolt.directories import locate
 from smolt.errors import UserError
 from smolt.footprint import Estimate, Network, Rollout, Way, Work, stored
 from smolt.groups import Groups, from_answers
-from smolt.memory import GIB, free_memory, resident
+from smolt.memory import GIB, free_memory, release, resident
 from smolt.preparation import Ground, demonstration_items, open_ground, preference_items, question_list, settled
 from smolt.records import Question
 from smolt.shapes import empty_network, largest, shape_of, token_limit, way_of
@@ -160,12 +160,19 @@ class Prospect:
             for number in range(min(total, LOOKED_AT, -(-len(self.items) // recipe.batch))):
                 yield rows.next(number).minibatches[0]
             return
-        asked = max(1, -(-self.recipe.prompts // self.recipe.inner.minibatches))
-        for start in range(0, len(self.contexts), asked):
-            contexts = self.contexts[start : start + asked]
-            yield from_answers(
-                [[0] * size for size in contexts], [[[0] * longest] * _answers(self.recipe)] * len(contexts)
-            )
+        asked, answers = self._minibatch()
+        for start in range(0, len(self.contexts), self.recipe.prompts):
+            contexts = sorted(self.contexts[start : start + self.recipe.prompts])[-asked:]
+            yield from_answers([[0] * size for size in contexts], [[[0] * longest] * answers] * len(contexts))
+
+    def _minibatch(self) -> tuple[int, int]:
+        """Contexts of an optimizer step, and answers to each: GRPO deals whole groups, PPO single answers."""
+        recipe = self.recipe
+        if isinstance(recipe, GRPORecipe):
+            return -(-recipe.prompts // recipe.inner.minibatches), recipe.group
+        answers = -(-recipe.prompts * recipe.samples // recipe.inner.minibatches)
+        asked = min(recipe.prompts, answers)
+        return asked, -(-answers // asked)
 
 
 def _answers(recipe: PPORecipe | GRPORecipe) -> int:
@@ -198,10 +205,11 @@ def look_ahead(
     shape = shape_of(network) if precision.device.type == "cpu" else None
     if shape is None:
         return None
+    release()  # of an earlier stage in this process
     way = way_of(precision, getattr(recipe, "lora", None))
     sampling = getattr(recipe, "sampling", None)
     choice = Choice(recipe.budget.memory, way, *((sampling.max_tokens, sampling.batch) if sampling else ()))
-    raters = _raters(recipe.reward, way.half) if sampling else 0
+    raters = sum(_rater(path, way.half) for path in _raters(recipe)) if sampling else 0
     prospect = Prospect(recipe, network, shape, items, contexts, raters, resident())
     found = Outlook(prospect.estimate(choice), free_memory())
     if not found.hopeless or found.free is None:
@@ -258,17 +266,23 @@ def heeded(recipe: Any, outlook: Outlook | None) -> Outlook | None:
     return outlook
 
 
-def _raters(mix: RewardMix, half: bool) -> int:
-    """Bytes of the networks that rate answers."""
-    paths = [part.path for part in mix.parts if part.name in RATERS]
-    paths += [path for part in mix.parts if part.name == "ensemble" for path in part.options.get("path", ())]
-    found = 0
-    for path in paths:
-        if path is None or not Path(path).is_dir():
-            continue
-        shape = shape_of(empty_network(locate(path)))
-        found += stored(shape, Way(half, 1)) if shape is not None else 0
-    return found
+def _raters(recipe: PPORecipe | GRPORecipe) -> Iterator[str]:
+    """Where the networks lie that rate answers, and one that a critic beside adapters starts from."""
+    parts = [part for part in recipe.reward.parts if part.name in RATERS]
+    for part in parts:
+        yield from (part.path,) if part.path else map(str, part.options.get("path", ()))
+    if isinstance(recipe, PPORecipe) and recipe.critic.start == "reward" and recipe.lora is not None:
+        path = recipe.critic.path or next((part.path for part in parts), None)
+        yield from (path,) if path else ()
+
+
+def _rater(path: str, half: bool) -> int:
+    """Bytes of a network that is not trained; 0 where it cannot be read, which its own loader says."""
+    try:
+        shape = shape_of(empty_network(locate(path), classifier=True)) if Path(path).is_dir() else None
+    except UserError:
+        return 0
+    return 0 if shape is None else stored(shape, Way(half, 1))
 
 
 @dataclass(frozen=True)

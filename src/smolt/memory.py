@@ -1,5 +1,6 @@
 """Memory: what is free on this machine, and what this process holds."""
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ def _rest(limit: Path, use: Path) -> int | None:
     except OSError:
         return None
     return max(0, int(most) - int(used)) if most.isdigit() and used.isdigit() else None
+
+
+def release() -> None:
+    """Give the system back what the C library holds of blocks that are free, where it can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def resident() -> int:

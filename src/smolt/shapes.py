@@ -12,7 +12,7 @@ from smolt import lean
 from smolt.attention import SHORT
 from smolt.config import LoRA
 from smolt.directories import Located, read_by_library
-from smolt.footprint import Batch, Linear, Network, Way, kept_for_backward
+from smolt.footprint import FLOAT, Batch, Linear, Network, Way, asking, kept_for_backward
 from smolt.groups import Groups, PaddedTokens, cut_rows
 from smolt.trunk import Precision, Trunk, hush
 
@@ -142,9 +142,9 @@ def token_limit(network: PreTrainedModel, half: bool, memory: float) -> int:
 
 def largest(updates: Iterable[Groups], limit: int, shape: Network, way: Way) -> tuple[Batch, Batch | None]:
     """Of the micro-batches that updates are cut into, the first and the later one that hold most."""
-    first, later = [], list[Batch]()
+    first, later, short = [], list[Batch](), short_keys(shape, way)
     for groups in updates:
-        parts = [sizes(groups.select(rows), limit) for rows in cut_rows(groups, limit)]
+        parts = [sizes(groups.select(rows), limit, short) for rows in cut_rows(groups, limit)]
         first.append(parts[0])
         later += parts[1:]
 
@@ -154,8 +154,19 @@ def largest(updates: Iterable[Groups], limit: int, shape: Network, way: Way) -> 
     return max(first, key=held), max(later, key=held, default=None)
 
 
-def sizes(groups: Groups, limit: int) -> Batch:
-    """The sizes of one micro-batch."""
+def short_keys(shape: Network, way: Way) -> int:
+    """Keys up to which attention keeps its weights."""
+    return SHORT.get(torch.float32 if asking(shape, way) == FLOAT else torch.bfloat16, 0)
+
+
+def sizes(groups: Groups, limit: int, short: int) -> Batch:
+    """The sizes of one micro-batch.
+
+    Args:
+        groups: its answers.
+        limit: what `Trunk.micro_tokens` says: whether rows are packed or padded.
+        short: keys up to which attention keeps its weights.
+    """
     predicted = int(groups.lengths.sum())
     whole = [
         len(groups.contexts[owner]) + length
@@ -170,5 +181,5 @@ def sizes(groups: Groups, limit: int) -> Batch:
         queries = length if owner in seen else key
         seen.add(owner)
         tokens, keys = tokens + queries, keys + key
-        scores += queries * key if key <= SHORT else 0
+        scores += queries * key if key <= short else 0
     return Batch(tokens, keys, scores, predicted)

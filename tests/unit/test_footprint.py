@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from smolt import footprint
 from smolt.config import LoRA
 from smolt.directories import locate
 from smolt.footprint import (
@@ -32,8 +33,10 @@ from smolt.footprint import (
 )
 from smolt.groups import Groups, from_answers
 from smolt.imitation import sft_loss
+from smolt.logprobs import CHUNK_ENTRIES
 from smolt.models import open_policy
-from smolt.shapes import empty_network, shape_of, sizes, token_limit, way_of
+from smolt.sampling import PREFILL_TOKENS
+from smolt.shapes import empty_network, shape_of, short_keys, sizes, token_limit, way_of
 from smolt.trunk import choose_precision
 from tests.tiny_models import PACKED, save
 
@@ -96,11 +99,11 @@ def test_what_a_layer_keeps_for_a_token_by_hand(way: Way, expected: int) -> None
 
 
 def test_attention_by_hand() -> None:
-    """Queries and outputs of 100 tokens, keys and values of 150; in fp32 the weights of 3 heads."""
-    assert attention(TINY, ADAPTED_HALF, BATCH) == 2 * (2 * 6 * 100 + 2 * 2 * 150)
+    """Queries and outputs of 100 tokens, keys and values of 150, the weights of 3 heads."""
+    assert attention(TINY, ADAPTED_HALF, BATCH) == 2 * (2 * 6 * 100 + 2 * 2 * 150 + 3 * 700)
     assert attention(TINY, ADAPTED, BATCH) == 4 * (2 * 6 * 100 + 2 * 2 * 150 + 3 * 700)
     wide = replace(TINY, wide_queries=True)
-    assert attention(wide, FULL_HALF, BATCH) == (4 + 2) * (6 * 100 + 2 * 150) + 2 * 3 * 700
+    assert attention(wide, FULL_HALF, BATCH) == (4 + 2) * (6 * 100 + 2 * 150) + 4 * 3 * 700
     assert attention(wide, ADAPTED_HALF, BATCH) == attention(TINY, ADAPTED_HALF, BATCH)
     padded = replace(TINY, packed=False)
     assert attention(padded, FULL, BATCH) == 4 * (3 * 6 * 100 + 3 * 700)
@@ -116,7 +119,7 @@ def test_logits_by_hand() -> None:
     assert logprobs(TINY, ADAPTED_HALF, 40) == 2000 * 14
     assert logprobs(TINY, FULL, 40) == 2000 * 16 + 300 * 8
     assert logprobs(TINY, FULL_HALF, 40) == 2000 * 14 + 300 * 8
-    assert logprobs(TINY, ADAPTED, 10**9) == 4 * 2**20 * 16
+    assert logprobs(TINY, ADAPTED, 10**9) == CHUNK_ENTRIES * 16
 
 
 def test_sampling_by_hand() -> None:
@@ -130,6 +133,10 @@ def test_sampling_by_hand() -> None:
     assert sampling(TINY, ADAPTED_HALF, rollout) == 2 * 852 + 2 * cached + 5 * 50 * (2 + 16)
     padded = replace(TINY, packed=False)
     assert sampling(padded, ADAPTED, rollout) == 4 * 2 * 2 * 2 * (5 * 11 + 5 * 7) + 5 * 50 * max(11 * 4, 20)
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    assert (footprint.LOGITS_AT_A_TIME, footprint.PREFILL_TOKENS) == (CHUNK_ENTRIES, PREFILL_TOKENS)
 
 
 def test_loading_by_hand() -> None:
@@ -247,7 +254,7 @@ def test_autograd_keeps_what_was_derived(architecture: str, dtype: str, lora: Lo
     assert token_limit(empty_network(located), way.half, 0.5) == policy.trunk.micro_tokens(0.5)
     assert trained(network, way) == sum(parameter.numel() for parameter in policy.parameters().values())
     groups, kept = pairs(), Kept(policy.trunk.network)
-    batch = sizes(groups, policy.trunk.micro_tokens(4.0))
+    batch = sizes(groups, policy.trunk.micro_tokens(4.0), short_keys(network, way))
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         held = list(sft_loss(policy)(groups))
     assert held

@@ -1,6 +1,7 @@
 """Free memory from files written by hand, and trainings refused by what they would need, before anything is written."""
 
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from smolt.errors import UserError
 from smolt.footprint import Estimate
 from smolt.foresight import Outlook, gib, look_ahead
 from smolt.groups import from_answers
-from smolt.memory import free_memory, most_resident, resident
+from smolt.memory import free_memory, most_resident, release, resident
 from smolt.trunk import choose_precision
 from tests.reliability.scenes import SCENES, open_scene, write_inputs
 
@@ -64,6 +65,18 @@ def test_what_this_process_holds() -> None:
     block = b"x" * 50_000_000
     assert resident() - before == pytest.approx(len(block), rel=0.2)
     assert most_resident() >= resident() * 0.99
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
+def test_free_blocks_are_given_back() -> None:
+    """100 MB in blocks of 100 kB below one that stays, which the C library keeps when they are free."""
+    blocks = [b"x" * 100_000 for _ in range(1000)]
+    top = b"x" * 100_000
+    held = resident()
+    blocks.clear()
+    release()
+    assert held - resident() > 80_000_000
+    assert len(top) == 100_000
 
 
 PARTS = Estimate(
