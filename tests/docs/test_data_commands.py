@@ -22,12 +22,19 @@ def test_the_commands_of_the_labels_page_run(workshop: Path) -> None:
     assert [shlex.split(command)[2] for command in rest] == ["import", "stats", "export", "export"]
     for command in rest:
         run(command)
+    before = (workshop / "human.jsonl").read_bytes()
+    again = CliRunner().invoke(app, [*shlex.split(rest[2])[1:], "--ties", "drop"])
+    assert again.exit_code == 2 and "human.jsonl: is there already" in again.output
+    assert (workshop / "human.jsonl").read_bytes() == before
+    run(f"{rest[2]} --replace")
 
 
 def test_the_commands_of_the_audit_page_run(workshop: Path) -> None:
     rows = [{"prompt": f"What is {n}?", "chosen": "yes", "rejected": "no"} for n in range(ENOUGH)]
     (workshop / "enough.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (workshop / "reward.yaml").write_text(RECIPE, encoding="utf-8")
+    refused = CliRunner().invoke(app, ["data", "audit", "enough.jsonl", "--out", "reward.yaml"])
+    assert refused.exit_code == 2 and "reward.yaml: is a file, not a directory" in refused.output
     commands = lines(ROOT / "docs" / "data-audit.md")
     assert [shlex.split(command)[2] for command in commands] == ["audit", "pilot"]
     for command in commands:

@@ -57,6 +57,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers by the server's script."""
 
     protocol_version = "HTTP/1.1"
+    NO = b'{"error": {"message": "no"}}'  # the body of every refusal
     wbufsize = 1 << 16  # headers and body in one packet
 
     def do_POST(self) -> None:
@@ -71,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
             fault = 422
         if isinstance(fault, int | tuple):
             status, headers = (fault, {}) if isinstance(fault, int) else fault
-            self.reply(status, b'{"error": {"message": "no"}}', headers)
+            self.reply(status, self.NO, headers)
         elif fault in BROKEN:
             self.reply(200, BROKEN[fault], {})
         elif fault == "hang":

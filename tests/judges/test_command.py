@@ -113,6 +113,8 @@ def test_a_language_model(folder: Path) -> None:
     assert "## The judge: tinyjudge" in card and "log-probabilities" in card
     small = tiny_model(folder / "small")
     assert judged("pairs.jsonl", "--model", small, "--out", "small-out")["abstentions"] == 12
+    said = smolt("pairs.jsonl", "--model", small, "--out", "small-out").stdout
+    assert "not judged: 12 (longer than the judge's window of 128 tokens)" in said
 
 
 def test_a_reward_model_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from smolt.judges import connection as connections
 from smolt.judges.connection import asked_pause
 from smolt.trunk import choose_precision
 from tests.judges import stubs
-from tests.judges.server import Script, serving
+from tests.judges.server import Handler, Script, serving
 
 KEY = "sk-secret-0123456789"
 
@@ -155,7 +155,7 @@ def test_a_judge_that_refuses_everything_is_an_error(cache: Cache) -> None:
     ("status", "said"),
     [
         (401, r"a key is needed \(status 401: no\): set the environment variable SMOLT_JUDGE_KEY"),
-        (404, "check endpoint.url"),
+        (404, "check endpoint.url .most end in /v1.: no"),
         (302, "302"),
     ],
 )
@@ -164,6 +164,12 @@ def test_a_wrong_key_or_address_ends_it_at_once(cache: Cache, status: int, said:
     with pytest.raises(UserError, match=said):
         judged(script, cache, parallel=1)
     assert len(script.seen) == 1
+
+
+def test_a_web_page_is_no_reason(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "NO", b"<html><body>Bad gateway</body></html>")
+    with pytest.raises(UserError, match=r"\(status 502, 1 tries\)"):
+        judged(Script(fault=lambda number, body: 502), cache, attempts=1)
 
 
 def test_the_server_says_how_long_to_wait(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,19 +35,8 @@ def test_a_story_teller_behind_an_address(teller: Served, tmp_path: Path) -> Non
     """It tells stories in place of a verdict: 6 of 6 human pairs are failures, asked once, and the card says so."""
     hh = shared_path("data/hh/harmless_test_pairs.jsonl")
     out = tmp_path / "out"
-    options: list[str | Path] = [
-        hh,
-        "--url",
-        teller.url,
-        "--model",
-        teller.model,
-        "--rubric",
-        "harmless",
-        "--limit",
-        "6",
-        "--out",
-        out,
-    ]
+    options: list[str | Path] = [hh, "--url", teller.url, "--model", teller.model]
+    options += ["--rubric", "harmless", "--limit", "6", "--out", out]
     found = judged(*options)
     assert (found["n"], found["failures"], found["decided"], found["soft"], found["unreached"]) == (6, 6, 0, 0, 0)
     assert found["unreliable"] and kept(out / "verdicts.sqlite") == 12 == teller.replies()
@@ -58,24 +47,13 @@ def test_a_story_teller_behind_an_address(teller: Served, tmp_path: Path) -> Non
 def test_a_story_teller_here(tmp_path: Path) -> None:
     """Its window of 512 tokens holds about half of the human pairs, the others abstain; its word is worth nothing."""
     hh, model = shared_path("data/hh/harmless_test_pairs.jsonl"), shared_path("models/stories260k")
-    options: list[str | Path] = [
-        hh,
-        "--model",
-        model,
-        "--rubric",
-        "harmless",
-        "--limit",
-        "40",
-        "--probes",
-        "2",
-        "--out",
-        tmp_path / "out",
-    ]
-    found = judged(*options)
+    out = tmp_path / "out"
+    told: list[str | Path] = ["--rubric", "harmless", "--limit", "40", "--probes", "2", "--out", out]
+    found = judged(hh, "--model", model, *told)
     assert found["n"] == 40 and 10 <= found["judged"] <= 30 and found["soft"] == found["judged"]
     assert found["judged"] + found["abstentions"] == 40 and found["failures"] == 0
     assert list(found["reasons"]) == ["longer than the judge's window of 512 tokens"]
-    assert found["unreliable"] and "log-probabilities" in (tmp_path / "out" / "judge-card.md").read_text()
+    assert found["unreliable"] and "log-probabilities" in (out / "judge-card.md").read_text()
 
 
 @pytest.fixture(scope="module")

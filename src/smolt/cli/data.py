@@ -33,8 +33,11 @@ def audit(
         from smolt.cli.findings import panel_words
         from smolt.data_audit import AuditOptions, audit_panel, audit_preferences
         from smolt.data_audit.writing import audit_facts, suspects_text, write_audit
+        from smolt.errors import UserError
         from smolt.records import Source
 
+        if out is not None and out.is_file():
+            raise UserError(f"{out}: is a file, not a directory; choose another --out")
         rank = None
         if model is not None:
             from smolt.data_audit.judged import ranker

@@ -114,4 +114,5 @@ def words(facts: dict[str, Any], out: Path) -> str:
     ]
     if facts["unreached"]:
         lines.append(f"{facts['unreached']:,} pairs got no reply; the same command asks for them again")
+    lines += [f"not judged: {count:,} ({reason})" for reason, count in facts["reasons"].items()]
     return "\n".join([*lines, *(f"unreliable: {warning}" for warning in facts["warnings"])])

@@ -136,7 +136,8 @@ class Connection:
             hint = "set the environment variable SMOLT_JUDGE_KEY, or name another one (--key, endpoint.key)"
             raise UserError(f"judge: {self.url}: {what} (status {status}{said}): {hint}")
         if status in (404, 405) or 300 <= status < 400:
-            raise UserError(f"judge: {self.url}: status {status}, no chat completions here; check endpoint.url{said}")
+            hint = "no chat completions here; check endpoint.url (most end in /v1)"
+            raise UserError(f"judge: {self.url}: status {status}, {hint}{said}")
         raise Refused(f"refused with status {status}{said}")
 
     def _trouble(self, error: urllib3.exceptions.HTTPError) -> str:
@@ -149,14 +150,15 @@ class Connection:
         return type(error).__name__
 
     def _words(self, content: bytes) -> str:
-        """What the server says of it, after a colon; the sentence alone where it comes in JSON as OpenAI's do."""
+        """What the server says of it, after a colon; of JSON as OpenAI's the sentence alone, of a web page nothing."""
         text = content.decode("utf-8", "replace")
         try:
             found = json.loads(text)
             text = found.get("detail") or found["error"].get("message") or text
         except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
             pass
-        said = self._safe(" ".join(str(text).split()))[:SHOWN]
+        page = str(text).lstrip().startswith("<")
+        said = "" if page else self._safe(" ".join(str(text).split()))[:SHOWN]
         return f": {said}" if said else ""
 
     def _safe(self, text: str) -> str:
