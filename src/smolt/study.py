@@ -26,16 +26,17 @@ from smolt.config import (
     recipe_hash,
 )
 from smolt.errors import UserError
-from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, take, write_items
+from smolt.evaluation import Exam, best_of_n, kl_to, open_exam, take, write_candidates, write_items
 from smolt.fitting import Metrics
 from smolt.generated import write_generated
 from smolt.models import Policy
 from smolt.origins import package_versions
 from smolt.pairs import make_pairs
 from smolt.preparation import Ground, open_ground
-from smolt.recording import ANSWERS, Places, record_of
+from smolt.recording import ANSWERS, CANDIDATES, Places, record_of
 from smolt.report import Item, write_report
 from smolt.report.analysis import analyse
+from smolt.rewards import rules_alone
 from smolt.runs import Interrupts, Run
 from smolt.saving import load_policy
 from smolt.suites import answers_file, origins_of_run, refuse_dependent, suite_exams
@@ -165,8 +166,8 @@ class Study:
                     continue
                 ground = self._ground(name, seed)
                 exams = exams or self._exams(ground, seed)
-                items = self._items(name, exams[file], ground, seed, with_kl=file == ANSWERS)
                 folder.mkdir(parents=True, exist_ok=True)
+                items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
                 write_items(folder / file, items)
                 gc.collect()
                 self._pause(self.places.out)
@@ -187,10 +188,15 @@ class Study:
     def _exam(self, settings: StudySettings, ground: Ground, seed: int) -> Exam:
         if settings.test is None:
             raise UserError("study.test: is missing: name the final questions (a file the training never sees)")
-        reward = settings.reward or self._trained_reward(seed)
-        return open_exam(ground, settings.test, reward, settings.sampling, settings.samples, seed, settings.items)
+        return open_exam(
+            ground, settings.test, self._reward(seed), settings.sampling, settings.samples, seed, settings.items
+        )
 
-    def _trained_reward(self, seed: int) -> RewardMix:
+    def _reward(self, seed: int) -> RewardMix:
+        """Who rates: study.reward, else what the first ppo or grpo section learns from."""
+        settled = self.places.settings(seed).reward
+        if settled is not None:
+            return settled
         for section in self.places.recipe.sections:
             recipe: Any = self.places.seeded(section, seed)
             if section.recipe.stage in ("grpo", "ppo"):
@@ -198,15 +204,19 @@ class Study:
                 return found
         raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
 
-    def _items(self, name: str, exam: Exam, ground: Ground, seed: int, with_kl: bool) -> list[Item]:
+    def _items(self, name: str, exam: Exam, ground: Ground, seed: int, final: bool) -> list[Item]:
         section = self.places.section(name)
         policy = load_policy(self.places.model_path(name, seed), ground.precision)
         if section is not None and section.recipe.stage == "best_of_n":
             recipe: Any = self.places.seeded(section, seed)
-            return best_of_n(exam, recipe, policy, ground, self._tell)
+            every = final and rules_alone(self._reward(seed).parts)
+            candidates = best_of_n(exam, recipe, policy, ground, every, self._tell)
+            if final:
+                write_candidates(self.places.folder(name, seed) / CANDIDATES, candidates)
+            return [candidate.item for candidate in candidates if candidate.chosen]
         items = take(exam, policy, ground, self._tell)
         baseline = self.places.recipe.study.baseline
-        if not with_kl or name == baseline:
+        if not final or name == baseline:
             return items
         if self._ground(baseline, seed).renderer.fingerprint != ground.renderer.fingerprint:
             return items  # where the two do not share their tokens there is no KL

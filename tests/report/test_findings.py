@@ -42,6 +42,19 @@ def test_the_frontier_places_arms_by_root_kl() -> None:
     assert panel.sentences[0].endswith("near (50.0 % at −0.100 nats), best (100.0 % at 0.636 nats).")
 
 
+def test_smaller_choices_stand_on_the_curve_of_best_of_n() -> None:
+    """n = 2 and n = 4 at the roots of their bounds; a record that came back from its file has them still."""
+    few = {2: {"accuracy": Measure(0.75, 0.5, 0.9, 4, "bootstrap")}}
+    best = replace(judged("best", "1111"), stage="best_of_n", parent="sft", facts={"n": 4}, best_of=few)
+    record = study(judged("sft", "1000"), best)
+    panel = frontier.panel(record, analyse(record))
+    assert panel is not None
+    (line,) = [entry for entry in panel.charts[0].series if entry.name == "best, at its bound"]
+    assert line.x == (0.0, math.sqrt(math.log(2) - 0.5), math.sqrt(math.log(4) - 0.75))
+    assert line.y == (25.0, 75.0, 100.0)
+    assert [row[0] for row in panel.tables[0].rows] == ["sft", "best, n = 2", "best"]
+
+
 def test_no_kl_no_frontier() -> None:
     record = study(judged("sft", "10"), judged("dpo", "11"))
     assert frontier.panel(record, analyse(record)) is None

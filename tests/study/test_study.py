@@ -15,7 +15,7 @@ import pytest
 
 from smolt import study
 from smolt.config import RewardMix
-from smolt.evaluation import read_items, write_items
+from smolt.evaluation import read_candidates, read_items, write_items
 from smolt.overoptimisation import rate_again
 from smolt.records import Source, load
 from smolt.report import Item
@@ -122,6 +122,20 @@ def test_training_answers_rated_again_agree_with_the_curve(finished: Path) -> No
         drawn = [answer for answer in found.answers if answer.update == row["step"]]
         assert fmean(answer.gold for answer in drawn) == pytest.approx(row["reward/gsm8k"], abs=1e-12)
         assert fmean(answer.proxy for answer in drawn) == pytest.approx(row["reward"], abs=1e-12)
+
+
+def test_best_of_n_keeps_all_its_answers(finished: Path) -> None:
+    """24 questions with 2 answers each, all rated; the chosen one has the higher score and is the one evaluated."""
+    candidates = read_candidates(finished / "best_of_n" / "candidates.jsonl")
+    assert len(candidates) == 48
+    chosen = []
+    for one, other in zip(candidates[::2], candidates[1::2], strict=True):
+        assert one.item.key == other.item.key
+        assert None not in (one.score, other.score, one.item.correct, other.item.reward)
+        assert one.chosen is ((one.score or 0.0) >= (other.score or 0.0))
+        assert other.chosen is not one.chosen
+        chosen.append(one.item if one.chosen else other.item)
+    assert chosen == read_items(finished / "best_of_n" / "evaluation.jsonl")
 
 
 def test_run_again_it_is_complete_and_changes_nothing(finished: Path) -> None:

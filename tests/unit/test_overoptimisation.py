@@ -13,13 +13,13 @@ from smolt.overoptimisation import (
     Rated,
     Rerating,
     Stretch,
-    by_rules_alone,
     into_stretches,
     overoptimisation_panel,
     parting,
     rate_again,
 )
 from smolt.records import Question, Turn
+from smolt.rewards import rules_alone
 from smolt.statistics import Measure, Z, mean, wilson
 
 GOLD = RewardMix.model_validate("gsm8k")
@@ -57,9 +57,9 @@ def test_what_a_rater_abstains_from_is_counted() -> None:
 
 def test_only_rules_rate_again() -> None:
     """A model, a judge or a function of the user's is not asked thousands of times."""
-    assert by_rules_alone(RewardMix.model_validate(["gsm8k", {"name": "length", "options": {"target": 8}}]))
+    assert rules_alone(RewardMix.model_validate(["gsm8k", {"name": "length", "options": {"target": 8}}]).parts)
     for name in ("model", "python", "judge"):
-        assert not by_rules_alone(RewardMix(parts=(RewardPart(name="gsm8k"), RewardPart(name=name, path="x"))))
+        assert not rules_alone((RewardPart(name="gsm8k"), RewardPart(name=name, path="x")))
     with pytest.raises(UserError, match="unknown option"):
         rate_again([], [], RewardMix(parts=(RewardPart(name="gsm8k", options={"equal": "x"}),)))
 

@@ -1,5 +1,6 @@
 """Non-inferiority, test-retest, several runs, length control and what is said of small samples, against peers."""
 
+import itertools
 import math
 
 import numpy as np
@@ -195,3 +196,13 @@ def test_length_control_refuses_what_is_no_verdict() -> None:
         statistics.length_controlled([1.0], [1.0, 2.0], [1.0])
     with pytest.raises(UserError, match="must lie in"):
         statistics.length_controlled([1.5] * 10, [1.0] * 10, [1.0] * 10)
+
+
+def test_best_of_k_is_the_mean_over_all_subsets() -> None:
+    """By enumeration, values of 6 ranked answers; k = 1 is the mean, k = n the first."""
+    ranked = [0.3, 1.0, -0.5, 0.25, 2.0, 0.0]
+    for k in range(1, 7):
+        best = [ranked[min(chosen)] for chosen in itertools.combinations(range(6), k)]
+        assert statistics.best_of_k(ranked, k) == pytest.approx(sum(best) / len(best), abs=1e-12)
+    with pytest.raises(UserError, match="best of k needs"):
+        statistics.best_of_k(ranked, 7)

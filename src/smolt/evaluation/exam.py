@@ -8,10 +8,10 @@ from typing import Any
 
 from smolt.answers import draw_answers
 from smolt.conditions import Conditions, conditions_of
-from smolt.config import BestOfNRecipe, Data, EvaluationSampling, RewardMix, RewardPart
+from smolt.config import Data, EvaluationSampling, RewardMix
 from smolt.errors import UserError
 from smolt.groups import Groups, without_gradient
-from smolt.learned import learned_reward, mixed_reward
+from smolt.learned import mixed_reward
 from smolt.models import Policy
 from smolt.numerics import answer_sums
 from smolt.preparation import Ground, question_list
@@ -138,31 +138,6 @@ def correctness(score: Score) -> bool | None:
         if name.endswith(CORRECT) and value is not None:
             return value == 1.0
     return None
-
-
-def best_of_n(exam: Exam, recipe: BestOfNRecipe, policy: Policy, ground: Ground, tell: Tell = silent) -> list[Item]:
-    """For each question the answer a learned reward model likes best among n: it does not see the solution.
-
-    Raises:
-        UserError: as for `take`.
-    """
-    require_same(exam, ground)
-    judge = learned_reward(
-        RewardPart(name="model", path=recipe.reward_model, options={"refused": True}), ground.precision
-    )
-    limits = recipe.sampling
-    drawing = conditions_of(ground.renderer, limits.max_tokens).drawing(limits.temperature, limits.batch)
-    counter = (recipe.seed, exam.seed)
-    items: list[Item] = []
-    for start in range(0, len(exam.questions), CHUNK):
-        asked = exam.questions[start : start + CHUNK]
-        found = draw_answers(policy, ground.renderer, asked, recipe.n, drawing, counter, start)
-        scores = judge(found.questions, found.answers)
-        values = [float("-inf") if score.value is None else score.value for score in scores]
-        chosen = [max(range(n * recipe.n, (n + 1) * recipe.n), key=values.__getitem__) for n in range(len(asked))]
-        items += rated(exam, asked, [found.answers[index] for index in chosen])
-        tell(start + len(asked), len(exam.questions))
-    return items
 
 
 def kl_to(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list[float]:

@@ -6,7 +6,7 @@ panel      the finding for a report
 """
 
 from smolt.overoptimisation.panel import Course, overoptimisation_panel
-from smolt.overoptimisation.rating import Rated, Rerating, by_rules_alone, rate_again
+from smolt.overoptimisation.rating import Rated, Rerating, rate_again
 from smolt.overoptimisation.stretches import Stretch, into_stretches, parting
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Rated",
     "Rerating",
     "Stretch",
-    "by_rules_alone",
     "into_stretches",
     "overoptimisation_panel",
     "parting",

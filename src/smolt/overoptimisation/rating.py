@@ -7,7 +7,6 @@ from typing import Any
 from smolt.config import RewardMix
 from smolt.records import Answer, Question
 from smolt.rewards import build_reward
-from smolt.rewards.build import RULES
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,6 @@ class Rerating:
     answers: list[Rated]
     unknown: int
     abstained: int
-
-
-def by_rules_alone(mix: RewardMix) -> bool:
-    """Whether a reward is made of rules that come with smolt: they cost nothing and give the same score each time."""
-    return all(part.name in RULES for part in mix.parts)
 
 
 def rate_again(rows: Iterable[Mapping[str, Any]], questions: Sequence[Question], gold: RewardMix) -> Rerating:

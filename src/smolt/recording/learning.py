@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smolt.config import RewardMix, Section
-from smolt.overoptimisation import Course, by_rules_alone, into_stretches, overoptimisation_panel, rate_again
+from smolt.overoptimisation import Course, into_stretches, overoptimisation_panel, rate_again
 from smolt.panels import Panel
 from smolt.recording.places import Places
 from smolt.records import load
 from smolt.report import LatePart
+from smolt.rewards import rules_alone
 from smolt.runs.identity import read_manifest
 from smolt.runs.rows import RowFile
 
@@ -22,7 +23,7 @@ def gold_panel(places: Places, seed: int) -> Panel | None:
     The gold must be made of rules: they rate thousands of answers again at no cost.
     """
     gold = places.settings(seed).reward
-    if gold is None or not by_rules_alone(gold):
+    if gold is None or not rules_alone(gold.parts):
         return None
     learners = [section for section in places.recipe.sections if section.recipe.stage in LEARNED_FROM_ANSWERS]
     courses = [_course(places, section, seed, gold) for section in learners]

@@ -11,6 +11,9 @@ from smolt.report import Item
 from smolt.runs.jsontext import decode_object
 
 ANSWERS = "evaluation.jsonl"
+CANDIDATES = "candidates.jsonl"
+"""All n answers of a best-of-n arm to the final questions."""
+
 MEASURED = ("sft", "dpo", "ppo", "grpo", "best_of_n")
 """Stages whose models answer the questions of the evaluation."""
 

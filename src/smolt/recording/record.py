@@ -8,6 +8,7 @@ import torch
 
 from smolt.config import BestOfNRecipe, Section, SFTRecipe, recipe_hash
 from smolt.origins import other_inputs, package_versions
+from smolt.recording.choices import best_of
 from smolt.recording.findings import panels_of
 from smolt.recording.learning import late_parts
 from smolt.recording.places import Places
@@ -96,6 +97,7 @@ def _untrained(places: Places, name: str, section: Section | None) -> Arm:
         parent=None if section is None else section.source,
         items=places.answers(name),
         facts=facts,
+        best_of=best_of(places, name, recipe.n) if isinstance(recipe, BestOfNRecipe) else {},
         role="baseline" if name == places.recipe.study.baseline else "candidate",
     )
 

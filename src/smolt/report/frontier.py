@@ -22,18 +22,18 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
     """The frontier over arms, and the course of the arms whose runs recorded both; None with no arm away from 0."""
     metric = analysis.headline
     arms = _measured(record, analysis)
-    chosen = _best_of_n(record, analysis)
+    chosen, fewer = _best_of_n(record, analysis), _fewer(record, analysis)
     trails, watched = _trails(record)
     if metric not in ("accuracy", "reward") or not (arms or chosen):
         return None
     start = analysis.measures[record.baseline].get(metric) if record.baseline else None
     origin: list[Place] = [] if start is None else [(record.baseline, start, 0.0)]
-    charts = [_chart(metric, origin, arms, chosen), *([_course(trails, watched)] if trails else [])]
+    charts = [_chart(metric, origin, arms, chosen, fewer), *([_course(trails, watched)] if trails else [])]
     return Panel(
         name="frontier",
         title=f"{wording.title(metric)} against KL",
         sentences=tuple(_sentences(metric, origin, arms, chosen)),
-        tables=(_table(metric, [*origin, *arms, *chosen], {name for name, *_ in chosen}),),
+        tables=(_table(metric, [*origin, *arms, *chosen, *fewer], {name for name, *_ in [*chosen, *fewer]}),),
         charts=tuple(charts),
     )
 
@@ -64,17 +64,31 @@ def _best_of_n(record: StudyRecord, analysis: Analysis) -> list[Place]:
     return sorted(found, key=lambda place: place[2])
 
 
+def _fewer(record: StudyRecord, analysis: Analysis) -> list[Place]:
+    """What choosing among fewer than n answers would have given, from the same answers."""
+    return [
+        (f"{arm.name}, n = {k}", measures[analysis.headline], bound(k))
+        for arm in record.arms
+        if arm.parent == record.baseline
+        for k, measures in sorted(arm.best_of.items())
+        if analysis.headline in measures
+    ]
+
+
 def _root(kl: float) -> float:
     """An estimate of a KL may fall below 0 by chance."""
     return math.sqrt(max(0.0, kl))
 
 
-def _chart(metric: str, origin: Sequence[Place], arms: Sequence[Place], chosen: Sequence[Place]) -> Chart:
+def _chart(
+    metric: str, origin: Sequence[Place], arms: Sequence[Place], chosen: Sequence[Place], fewer: Sequence[Place]
+) -> Chart:
     series = [_series(name, [place], metric) for place in [*origin, *arms] for name in [place[0]]]
     if chosen:
         name = chosen[0][0] if len(chosen) == 1 else "best of n"
         start = [(arm, replace(measure, low=None, high=None), kl) for arm, measure, kl in origin]
-        series.append(_series(f"{name}, at its bound", [*start, *chosen], metric))
+        places = sorted([*chosen, *fewer], key=lambda place: place[2])
+        series.append(_series(f"{name}, at its bound", [*start, *places], metric))
     unit = ", %" if metric in RATES else ""
     return Chart(
         name="arms",
@@ -126,7 +140,7 @@ def _table(metric: str, places: Sequence[Place], bounds: set[str]) -> Table:
     )
     return Table(
         caption="KL in nats per answer, of answers drawn at temperature 1; best-of-n's is the bound "
-        "log n \u2212 (n \u2212 1)/n.",
+        "log n \u2212 (n \u2212 1)/n. An n below the arm's own: what choosing among so few of its answers gives.",
         columns=("Arm", "KL", "sqrt KL", "KL is", wording.title(metric)),
         rows=rows,
         rate=metric in RATES,

@@ -85,6 +85,7 @@ class Arm:
         cost: seconds, tokens, peak_memory (bytes); what was not measured is left out.
         facts: settings and findings to print beside the arm.
         late_parts: the reward's parts at the end of a training that rated its own answers.
+        best_of: of an arm that chooses among n answers, k -> metric -> what choosing among k < n would have given.
         extra_measures: what no answer carries, for example a reward model's held-out accuracy.
         role: candidates and controls are compared with the baseline, and candidates with the controls; a component (a
             reward model, an untrained base) is measured only.
@@ -99,6 +100,7 @@ class Arm:
     facts: dict[str, Any] = field(default_factory=dict)
     extra_measures: dict[str, Measure] = field(default_factory=dict)
     late_parts: dict[str, LatePart] = field(default_factory=dict)
+    best_of: dict[int, dict[str, Measure]] = field(default_factory=dict)
     role: Role = "candidate"
 
     def __post_init__(self) -> None:

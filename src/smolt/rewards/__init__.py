@@ -1,6 +1,6 @@
 """Rewards: rules, verifiers and Python functions behind one shape, `(questions, answers) -> list[Score]`."""
 
-from smolt.rewards.build import build_reward
+from smolt.rewards.build import build_reward, rules_alone
 from smolt.rewards.constraints import constraints, read_constraint
 from smolt.rewards.empathy import empathy
 from smolt.rewards.linter import Finding, lint_reward
@@ -36,5 +36,6 @@ __all__ = [
     "read_constraint",
     "refusal",
     "refuses",
+    "rules_alone",
     "sentiment",
 ]

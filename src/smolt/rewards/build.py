@@ -61,6 +61,11 @@ def build_reward(
     return mix(made, cap)
 
 
+def rules_alone(parts: Sequence[RewardPart]) -> bool:
+    """Whether a reward is made of rules that come with smolt: they cost nothing and give the same score each time."""
+    return all(part.name in RULES for part in parts)
+
+
 def _reward(part: RewardPart, loaders: Mapping[str, Callable[[RewardPart], Reward] | None]) -> Reward:
     if part.name in LOADED:
         load = loaders[part.name]

@@ -11,7 +11,7 @@ noninferiority  that b is at most a margin worse
 repeatability   one arm measured twice
 seeds           the interval over training runs
 length_control  the win rate at equal length
-sampled         several sampled answers to one question: pass@k
+sampled         several sampled answers to one question: pass@k, best of k
 agreement       Cohen's kappa of two raters
 verdicts        the sentence of a comparison
 
@@ -30,7 +30,7 @@ from smolt.statistics.noninferiority import NonInferiority, non_inferior
 from smolt.statistics.nouns import ALPHA, Comparison, Measure, Z
 from smolt.statistics.proportions import mcnemar, paired_wald, wilson
 from smolt.statistics.repeatability import Retest, retest
-from smolt.statistics.sampled import pass_at_k
+from smolt.statistics.sampled import best_of_k, pass_at_k
 from smolt.statistics.seeds import over_seeds
 from smolt.statistics.several import holm
 from smolt.statistics.verdicts import format_difference, format_p, shown, with_verdict
@@ -47,6 +47,7 @@ __all__ = [
     "NonInferiority",
     "Retest",
     "Z",
+    "best_of_k",
     "compare_binary",
     "compare_counts",
     "compare_scores",
