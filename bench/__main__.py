@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import against_limits, against_trl, memory
+from bench import against_limits, against_trl, growth, memory
 
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
     against_limits.NAME: against_limits.main,
     against_trl.NAME: against_trl.main,
+    growth.NAME: growth.main,
     memory.NAME: memory.main,
 }
 

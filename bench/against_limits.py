@@ -2,7 +2,7 @@
 
 The limit is arithmetic: every real token once through every matrix, at the rate of large bf16 products measured in the
 same process just before. For sampling the head counts for each drawn token. For training the weights are frozen, so
-each product counts twice, and the head's, which is computed again instead of being kept, three times.
+each product counts twice, forward and backward.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def smolt(settings: dict[str, Any]) -> dict[str, Any]:
         policy(groups)[0].sum().backward()
 
     training, drawn = best(train, 2), int(groups.lengths.sum())
-    floor = (2 * 2 * body * groups.tokens + 2 * 3 * head * drawn) / many  # the head's product is computed again
+    floor = 2 * 2 * (body * groups.tokens + head * drawn) / many
     return {
         "gflops_64_rows": few / 1e9,
         "gflops_2000_rows": many / 1e9,

@@ -23,6 +23,7 @@ NAME = "against_trl"
 MODULE = f"bench.{NAME}"
 PAIRS = 8
 BETA = 0.1
+CENTERING = 0.01
 RATE = 5e-6
 LORA: dict[str, Any] = {"rank": 8, "alpha": 32.0, "targets": ["q_proj", "v_proj"]}
 AGREEMENT = 1e-5

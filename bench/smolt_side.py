@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.against_trl import ANSWERS, BETA, EPOCHS, KL, LONGEST, LORA, PROMPTS, RATE
+from bench.against_trl import ANSWERS, BETA, CENTERING, EPOCHS, KL, LONGEST, LORA, PROMPTS, RATE
 from bench.fill import fill
 from bench.hh_pairs import read_rows
 from bench.measuring import peak_memory
@@ -96,7 +96,7 @@ def open_parts(settings: dict[str, Any]) -> Parts:
     if settings["work"] == "reward":
         scorer = open_scorer(located, precision, LoRA(**LORA), 0)
         tokens = scorer.trunk.micro_tokens(Budget().memory)
-        recipe = RewardRecipe.model_validate({"model": folder, "data": folder})
+        recipe = RewardRecipe.model_validate({"model": folder, "data": folder, "centering": CENTERING})
         learner = Learner({"reward": Role(scorer.parameters())}, optim, updates)
         stream = InOrder([as_groups(rows) for rows in batches], updates, None, tokens)
         return Parts(scorer.parameters(), stream, reward_loss(scorer, recipe), learner, tokens)

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from bench.against_trl import ANSWERS, BETA, KL, LONGEST, LORA, PROMPTS, RATE
+from bench.against_trl import ANSWERS, BETA, CENTERING, KL, LONGEST, LORA, PROMPTS, RATE
 from bench.fill import fill
 from bench.hh_pairs import read_rows
 from bench.stopwatch import Stopwatch
@@ -95,7 +95,10 @@ def _sft(settings: dict[str, Any]) -> trl.SFTTrainer:
 
 def _reward(settings: dict[str, Any]) -> trl.RewardTrainer:
     args = trl.RewardConfig(
-        **shared(settings, settings["pairs"]), train_sampling_strategy="sequential", max_length=None
+        **shared(settings, settings["pairs"]),
+        train_sampling_strategy="sequential",
+        max_length=None,
+        center_rewards_coefficient=CENTERING,
     )
     one = Dataset.from_list([{"chosen": "a b", "rejected": "a c"}])
     with_head = adapter(task_type="SEQ_CLS", modules_to_save=["score"])

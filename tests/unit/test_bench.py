@@ -1,6 +1,7 @@
 """The benchmark's own arithmetic: medians, what is compared with what, and flags that are refused."""
 
 import pytest
+from bench import growth
 from bench.against_trl import WORKS, Measured, arguments, compare, table
 from bench.measuring import peak_memory, processor
 
@@ -56,3 +57,11 @@ def test_what_the_machine_says_of_itself() -> None:
     """This process holds between 10 MiB and 1 TiB; the processor has a name."""
     assert 10 * 2**20 < peak_memory() < 2**40
     assert processor()
+
+
+def test_growth_measures_what_it_says() -> None:
+    """On one layer: ratios of positive seconds, and a share between 0 and 1."""
+    figures = growth.run(["--layers", "1", "--threads", "1"])["figures"]
+    assert set(growth.AIMS) < set(figures)
+    assert all(value > 0 for value in figures.values())
+    assert figures["tiny_share_outside_operators"] < 1

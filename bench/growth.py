@@ -1,0 +1,119 @@
+"""How the cost of an update grows with its answers, and what share of a tiny model's update is not arithmetic.
+
+Forward and backward of twice the answers should take twice as long, and clearly less where answers share their context.
+The share is the wall time of an update, drawn and learned from, in which no operator of the library was at work:
+Python, and whatever else stands between two operators.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bench.against_limits import best
+from bench.against_trl import cores, tell
+from bench.measuring import ChildFailed, in_child, machine, serve
+
+NAME = "growth"
+MODULE = f"bench.{NAME}"
+AIMS = {"twice_the_answers": 2.1, "twice_with_shared_contexts": 2.0}
+CONTEXT, ANSWER, ANSWERS = 200, 100, 8
+TINY = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4}
+
+
+# --- in the children --------------------------------------------------------------------------------------------------
+
+
+def growth(settings: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of forward and backward for n and 2n answers: of a context each, and of one context for all."""
+    policy = _policy(settings, {"num_hidden_layers": settings["layers"]})
+
+    def seconds(contexts: int, answers: int) -> float:
+        from smolt.groups import from_answers
+
+        groups = from_answers(_ids(contexts, CONTEXT), [_ids(answers, ANSWER)] * contexts)
+        return best(lambda: policy(groups)[0].sum().backward(), 3)
+
+    apart = [seconds(answers, 1) for answers in (ANSWERS, 2 * ANSWERS)]
+    shared = [seconds(1, answers) for answers in (ANSWERS, 2 * ANSWERS)]
+    return {"twice_the_answers": apart[1] / apart[0], "twice_with_shared_contexts": shared[1] / shared[0]}
+
+
+def tiny(settings: dict[str, Any]) -> dict[str, Any]:
+    """One update of a model of one million parameters: 16 questions, 8 answers of up to 20 tokens each."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from smolt.sampling import Drawing, sample
+
+    policy = _policy(settings, TINY)
+    contexts = _ids(16, 20, TINY["vocab_size"])
+
+    def update() -> None:
+        groups = sample(policy, contexts, 8, Drawing(20, 1.0, 128, frozenset()), (0, 1))
+        policy(groups)[0].sum().backward()
+
+    seconds = best(update, 3)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        watched = best(update, 1)
+    operators = sum(event.self_cpu_time_total for event in profiled.key_averages()) / 1e6 / 2  # with its warm-up
+    return {"tiny_update_seconds": seconds, "tiny_share_outside_operators": max(0.0, 1 - operators / watched)}
+
+
+def _policy(settings: Mapping[str, Any], shape: Mapping[str, int]) -> Any:
+    """A random Llama, all of whose weights are trained."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from bench.hh_pairs import SMOLLM2_135M
+    from smolt.directories import locate
+    from smolt.models import open_policy
+    from smolt.trunk import choose_precision
+
+    torch.manual_seed(0)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2} if shape.get("hidden_size") else {}
+    network = LlamaForCausalLM(LlamaConfig(**{**SMOLLM2_135M, **shape, **heads}))
+    network.save_pretrained(settings["folder"])
+    return open_policy(locate(settings["folder"]), choose_precision("cpu", "fp32", settings["threads"]), None, 0)
+
+
+def _ids(rows: int, length: int, vocabulary: int = 49152) -> list[list[int]]:
+    return [[(31 * row + 7 * place) % (vocabulary - 1) + 1 for place in range(length)] for row in range(rows)]
+
+
+# --- in the parent ----------------------------------------------------------------------------------------------------
+
+
+def run(given: Sequence[str]) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog=f"python -m bench {NAME}", description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=6, help="of the SmolLM2-135M shape for the growth (6)")
+    parser.add_argument("--threads", type=int, default=None, help="all cores unless given")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    chosen = parser.parse_args(given)
+    described = machine(chosen.threads or cores())
+    figures: dict[str, Any] = {}
+    for task in ("growth", "tiny"):
+        with TemporaryDirectory(prefix="smolt-bench-") as folder:
+            settings = {"folder": folder, "layers": chosen.layers, "threads": described["threads"]}
+            figures |= in_child(MODULE, task, settings, described["threads"])
+    return {"bench": NAME, "machine": described, "layers": chosen.layers, "figures": figures, "aims": AIMS}
+
+
+def main(given: Sequence[str]) -> int:
+    """Run from `python -m bench`."""
+    try:
+        result = run(given)
+    except ChildFailed as failed:
+        tell(f"{NAME}: {failed}")
+        return 1
+    for name, value in result["figures"].items():
+        tell(f"{name:<32}{value:>8.3f}" + (f"   aim at most {AIMS[name]:g}" if name in AIMS else ""))
+    if "--json" in given:
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    serve({"growth": growth, "tiny": tiny})
+    sys.exit(0)
