@@ -5,6 +5,7 @@ with `kl.beta: 0`. Groups without signal are dropped and counted: they leave bot
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def grpo(
         total=total,
         seed=checked.seed,
         prepare=preparation,
-        veto=check_first_ratio if preparation.several else never,
+        veto=partial(check_first_ratio, dtype=ground.precision.dtype) if preparation.several else never,
         observe=lambda metrics: over_budget(metrics.get("kl"), checked.kl.budget),
     )
     probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])

@@ -69,7 +69,7 @@ def ppo(
     reference = policy.as_reference()
     critic = open_critic(checked, policy)
     total = checked.budget.updates or ENDLESS
-    leash = Leash(checked, checked.kl.coefficient)
+    leash = Leash(checked, checked.kl.coefficient, ground.precision.dtype)
     stream = Rollouts(
         questions=rolling.questions,
         policy=policy,
@@ -151,13 +151,14 @@ class Leash:
 
     recipe: PPORecipe
     coefficient: float
+    dtype: torch.dtype
 
     def __post_init__(self) -> None:
         self.state: dict[str, Any] = {"coefficient": self.coefficient}
 
     def veto(self, step: int, metrics: Metrics) -> str | None:
         """The inner epochs end when KL(old, new) per token exceeds 1.5 x kl.stop; that step is not taken."""
-        check_first_ratio(step, metrics)
+        check_first_ratio(step, metrics, self.dtype)
         stop = self.recipe.kl.stop
         moved = metrics.get("approx_kl", 0.0)
         if stop is not None and moved > 1.5 * stop:

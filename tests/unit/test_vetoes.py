@@ -1,14 +1,15 @@
-"""A run ends itself when its policy has gone farther from the reference than `kl.budget` allows."""
+"""What stops a rollout's steps or a run: a first ratio that is not 1, a policy farther away than `kl.budget` allows."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import smolt
 from smolt.config import make_recipe
-from smolt.errors import UserError
-from smolt.rollouts import over_budget
+from smolt.errors import SelfCheckError, UserError
+from smolt.rollouts import check_first_ratio, over_budget
 from tests import tiny
 
 QUESTIONS = ["a b c", "b c d", "c d e", "d e f"]
@@ -51,3 +52,12 @@ def test_a_budget_without_a_reference_is_refused() -> None:
     """GRPO with beta 0 computes no reference, so there is no KL to hold."""
     with pytest.raises(UserError, match="budget needs beta > 0"):
         make_recipe("grpo", model="m", data="d", reward="gsm8k", kl={"beta": 0, "budget": 1})
+
+
+def test_the_first_ratio_is_1_as_far_as_the_precision_goes() -> None:
+    """2e-5 is too much in fp32 and rounding in bf16, 2e-2 is too much in either; later steps may go where they will."""
+    check_first_ratio(0, {"ratio_error": 2e-5}, torch.bfloat16)
+    check_first_ratio(1, {"ratio_error": 2e-2}, torch.float32)
+    for error, dtype in ((2e-5, torch.float32), (2e-2, torch.bfloat16)):
+        with pytest.raises(SelfCheckError, match="off 1 by 2"):
+            check_first_ratio(0, {"ratio_error": error}, dtype)
