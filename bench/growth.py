@@ -28,12 +28,14 @@ TINY = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 384, "num_hi
 
 def growth(settings: dict[str, Any]) -> dict[str, Any]:
     """Seconds of forward and backward for n and 2n answers: of a context each, and of one context for all."""
-    policy = _policy(settings, {"num_hidden_layers": settings["layers"]})
+    policy = _policy(settings, {"num_hidden_layers": settings["layers"], "vocab_size": settings["vocabulary"]})
 
     def seconds(contexts: int, answers: int) -> float:
         from smolt.groups import from_answers
 
-        groups = from_answers(_ids(contexts, CONTEXT), [_ids(answers, ANSWER)] * contexts)
+        vocabulary = settings["vocabulary"]
+        answered = [_ids(answers, ANSWER, vocabulary)] * contexts
+        groups = from_answers(_ids(contexts, CONTEXT, vocabulary), answered)
         return best(lambda: policy(groups)[0].sum().backward(), 3)
 
     apart = [seconds(answers, 1) for answers in (ANSWERS, 2 * ANSWERS)]
@@ -78,7 +80,7 @@ def _policy(settings: Mapping[str, Any], shape: Mapping[str, int]) -> Any:
     return open_policy(locate(settings["folder"]), choose_precision("cpu", "fp32", settings["threads"]), None, 0)
 
 
-def _ids(rows: int, length: int, vocabulary: int = 49152) -> list[list[int]]:
+def _ids(rows: int, length: int, vocabulary: int) -> list[list[int]]:
     return [[(31 * row + 7 * place) % (vocabulary - 1) + 1 for place in range(length)] for row in range(rows)]
 
 
@@ -88,6 +90,7 @@ def _ids(rows: int, length: int, vocabulary: int = 49152) -> list[list[int]]:
 def run(given: Sequence[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog=f"python -m bench {NAME}", description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=6, help="of the SmolLM2-135M shape for the growth (6)")
+    parser.add_argument("--vocabulary", type=int, default=49152, help="of the same (49152)")
     parser.add_argument("--threads", type=int, default=None, help="all cores unless given")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     chosen = parser.parse_args(given)
@@ -95,7 +98,7 @@ def run(given: Sequence[str]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for task in ("growth", "tiny"):
         with TemporaryDirectory(prefix="smolt-bench-") as folder:
-            settings = {"folder": folder, "layers": chosen.layers, "threads": described["threads"]}
+            settings = {"folder": folder, **vars(chosen), "threads": described["threads"]}
             figures |= in_child(MODULE, task, settings, described["threads"])
     return {"bench": NAME, "machine": described, "layers": chosen.layers, "figures": figures, "aims": AIMS}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from smolt.runs import checkpoints
 
-TIMES = ("seconds", "tokens_per_second", "shares", "peak_memory")
+TIMES = ("seconds", "tokens_per_second", "shares", "peak_memory", "memory")  # the last: the estimate, of this process
 
 
 def traces(out: Path) -> dict[str, Any]:

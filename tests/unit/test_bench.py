@@ -59,9 +59,10 @@ def test_what_the_machine_says_of_itself() -> None:
     assert processor()
 
 
+@pytest.mark.slow
 def test_growth_measures_what_it_says() -> None:
     """On one layer: ratios of positive seconds, and a share between 0 and 1."""
-    figures = growth.run(["--layers", "1", "--threads", "1"])["figures"]
+    figures = growth.run(["--layers", "1", "--vocabulary", "64", "--threads", "1"])["figures"]
     assert set(growth.AIMS) < set(figures)
     assert all(value > 0 for value in figures.values())
     assert figures["tiny_share_outside_operators"] < 1
