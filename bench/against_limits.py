@@ -6,15 +6,14 @@ each product counts twice, forward and backward.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.against_trl import cores, tell
-from bench.measuring import ChildFailed, in_child, machine, serve
+from bench.against_trl import cores
+from bench.measuring import ChildFailed, in_child, machine, serve, show, tell
 
 NAME = "against_limits"
 MODULE = f"bench.{NAME}"
@@ -157,15 +156,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 def main(given: Sequence[str]) -> int:
     """Run from `python -m bench`."""
-    try:
-        result = run(given)
-    except ChildFailed as failed:
-        tell(f"{NAME}: {failed}")
-        return 1
-    tell(table(result))
-    if "--json" in given:
-        print(json.dumps(result))
-    return 0
+    return show(NAME, run, table, given)
 
 
 if __name__ == "__main__":

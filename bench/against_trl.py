@@ -6,7 +6,6 @@ compute the same loss in fp32. TRL is measured at several micro-batches with gra
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.measuring import ChildFailed, in_child, installed, machine, peak_memory, serve
+from bench.measuring import ChildFailed, in_child, installed, machine, peak_memory, serve, show, tell
 
 NAME = "against_trl"
 MODULE = f"bench.{NAME}"
@@ -118,10 +117,6 @@ class Measured:
             "peak_memory": self.peak,
             "answer_length": self.length,
         }
-
-
-def tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def measure(task: str, setting: str, settings: Mapping[str, Any], python: str = sys.executable) -> Measured | None:
@@ -276,17 +271,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 def main(given: Sequence[str]) -> int:
     """Run from `python -m bench`."""
-    try:
-        result = run(given)
-    except ChildFailed as failed:
-        tell(f"{NAME}: {failed}")
-        return 1
-    if result is None:
-        return 0
-    tell(table(result))
-    if "--json" in given:
-        print(json.dumps(result))
-    return 0
+    return show(NAME, run, table, given)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ Python, and whatever else stands between two operators.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.against_limits import best
-from bench.against_trl import cores, tell
-from bench.measuring import ChildFailed, in_child, machine, serve
+from bench.against_trl import cores
+from bench.measuring import in_child, machine, serve, show
 
 NAME = "growth"
 MODULE = f"bench.{NAME}"
@@ -103,18 +102,17 @@ def run(given: Sequence[str]) -> dict[str, Any]:
     return {"bench": NAME, "machine": described, "layers": chosen.layers, "figures": figures, "aims": AIMS}
 
 
+def table(result: Mapping[str, Any]) -> str:
+    """The figures for people, those with an aim beside it."""
+    return "\n".join(
+        f"{name:<32}{value:>8.3f}" + (f"   aim at most {AIMS[name]:g}" if name in AIMS else "")
+        for name, value in result["figures"].items()
+    )
+
+
 def main(given: Sequence[str]) -> int:
     """Run from `python -m bench`."""
-    try:
-        result = run(given)
-    except ChildFailed as failed:
-        tell(f"{NAME}: {failed}")
-        return 1
-    for name, value in result["figures"].items():
-        tell(f"{name:<32}{value:>8.3f}" + (f"   aim at most {AIMS[name]:g}" if name in AIMS else ""))
-    if "--json" in given:
-        print(json.dumps(result))
-    return 0
+    return show(NAME, run, table, given)
 
 
 if __name__ == "__main__":

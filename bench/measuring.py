@@ -10,7 +10,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,6 +59,29 @@ def in_child(
             raise ChildFailed(f"{task}: {reason}")
         result: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
         return result
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(
+    name: str,
+    run: Callable[[Sequence[str]], dict[str, Any] | None],
+    table: Callable[[Mapping[str, Any]], str],
+    given: Sequence[str],
+) -> int:
+    """Run a benchmark and show what it found, as a table for people and with --json as one object; its exit code."""
+    try:
+        result = run(given)
+    except ChildFailed as failed:
+        tell(f"{name}: {failed}")
+        return 1
+    if result is not None:
+        tell(table(result))
+        if "--json" in given:
+            print(json.dumps(result))
+    return 0
 
 
 def serve(tasks: Mapping[str, Task]) -> None:

@@ -16,14 +16,19 @@ from transformers import PreTrainedModel
 from smolt.attention import Layout, packed_attention
 
 
+def normed_and_scale(states: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Root mean square norm in the states' dtype, and what it multiplied each state with, fp32 [.., 1]."""
+    scale = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = scale.square_().div_(states.shape[-1]).add_(eps).rsqrt_()
+    return torch.mul(states, scale, out=torch.empty_like(states)).mul_(weight.to(states.dtype)), scale
+
+
 class _Norm(torch.autograd.Function):
     """(states [N, h], weight [h], eps) -> weight * states / sqrt(mean(states^2) + eps), fp32 inside."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scale = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = scale.square_().div_(states.shape[-1]).add_(eps).rsqrt_()
-        normed = torch.mul(states, scale, out=torch.empty_like(states)).mul_(weight.to(states.dtype))
+        normed, scale = normed_and_scale(states, weight, eps)
         ctx.save_for_backward(states, weight, scale)
         return normed
 

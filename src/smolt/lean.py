@@ -18,6 +18,7 @@ from torch.nn.functional import linear, rms_norm, silu
 from transformers import PreTrainedModel
 
 from smolt.decoding import Cache
+from smolt.fused import normed_and_scale
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROWS = 64  # answers that oneDNN should reckon with when it chooses an order
@@ -191,9 +192,7 @@ def _normed(norm: Any, states: Tensor) -> Tensor:
         return normed
     if states.dtype == torch.float32:
         return rms_norm(states, weight.shape, weight, norm.variance_epsilon)
-    length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = length.square_().div_(states.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
-    return torch.mul(states, scale, out=torch.empty_like(states)).mul_(weight)
+    return normed_and_scale(states, weight, norm.variance_epsilon)[0]
 
 
 def _halves_swapped(vectors: Tensor) -> Tensor:

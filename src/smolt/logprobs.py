@@ -29,8 +29,7 @@ class _ChosenLogprobs(torch.autograd.Function):
         for rows in _chunks(len(states), len(head)):
             logits = _logits(states[rows], head, temperature)
             distribution = torch.softmax(logits, dim=-1)
-            # The largest probability is at least 1 / V, so its logarithm is exact where the target's may not be.
-            normalizer[rows] = logits.amax(dim=-1) - distribution.amax(dim=-1).log_()
+            normalizer[rows] = log_normalizer(logits, distribution)
             logprobs[rows] = logits.gather(1, targets[rows, None])[:, 0] - normalizer[rows]
             entropy[rows] = normalizer[rows] - logits.mul_(distribution).sum(dim=-1)
             if slopes is not None:
@@ -63,6 +62,14 @@ class _ChosenLogprobs(torch.autograd.Function):
             if grad_head is not None:
                 grad_head += grad.T @ states[rows]
         return grad_states, None if grad_head is None else grad_head.to(head.dtype), None, None
+
+
+def log_normalizer(logits: Tensor, distribution: Tensor) -> Tensor:
+    """The logarithm of the sum of exponentials, [rows], from [rows, V] logits and their softmax.
+
+    The largest probability is at least 1 / V, so its logarithm is exact where another token's may not be.
+    """
+    return logits.amax(dim=-1) - distribution.amax(dim=-1).log_()
 
 
 def _logits(states: Tensor, head: Tensor, temperature: float) -> Tensor:

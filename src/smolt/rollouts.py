@@ -24,7 +24,7 @@ from smolt.training import Dev
 
 GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
 # Mean |ratio - 1| allowed before the first step of a rollout: in half precision another cut of the same answers rounds
-# otherwise, while dropout or another temperature moves it by several percent.
+# otherwise.
 FIRST_RATIO = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 

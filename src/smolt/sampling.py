@@ -18,6 +18,7 @@ from smolt.attention import lay_out
 from smolt.decoding import Cache
 from smolt.groups import Groups
 from smolt.lean import LeanDecoder
+from smolt.logprobs import log_normalizer
 from smolt.models import Policy
 
 PREFILL_TOKENS = 4096
@@ -155,8 +156,7 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, drawing: Drawing) -> tuple[Ten
     if drawing.temperature not in (0, 1):
         logits = logits / drawing.temperature
     chances = torch.softmax(logits, dim=-1)
-    # The largest probability is at least 1 / V, so its logarithm is exact where the drawn token's may not be.
-    normalizer = logits.amax(dim=-1) - chances.amax(dim=-1).log_()
+    normalizer = log_normalizer(logits, chances)
     if drawing.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:

@@ -297,7 +297,7 @@ class Training:
             "training_seconds": self._clock.updates,
             "time": self._clock.record(),
             "peak_memory": peak_memory(plan.learner),
-            **{name: self._run.manifest[name] for name in ("memory",) if name in self._run.manifest},
+            **({"memory": self._run.manifest["memory"]} if "memory" in self._run.manifest else {}),
             "facts": plan.facts,
             "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},
             **figures,

@@ -102,8 +102,7 @@ def _best(stretches: Sequence[Stretch]) -> Stretch:
 
 def _place(stretch: Stretch) -> str:
     root = "" if stretch.kl is None else f" (sqrt KL {number(_root(stretch.kl))})"
-    updates = f"update {stretch.first}" if stretch.first == stretch.last else f"updates {_updates(stretch)}"
-    return f"in {updates}{root}"
+    return f"in update{'s' * (stretch.first != stretch.last)} {_updates(stretch)}{root}"
 
 
 def _updates(stretch: Stretch) -> str:
