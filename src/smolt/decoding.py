@@ -4,15 +4,18 @@ A context's keys and values stand here once, whatever the number of its answers:
 Each answer's own ones stand in its slot, behind a copy of its context's where these are few: small products cost as
 much as larger ones. All slots write the same column in a step, the columns go round, and how many
 steps ago a column was written says whether an answer has it: nothing is concatenated, and a slot that changes hands
-need not be cleared.
+need not be cleared. Products take a tensor whole, its unwritten columns hidden by the bias, since in half precision a
+part of one would be copied first; so there are few columns at the beginning, and more when they are needed.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 COPIED = 2000  # slots times context tokens up to which a copy for each slot is cheaper than products of their own
+COLUMNS = 32  # fewest that the slots grow by
 
 
 class Cache:
@@ -30,26 +33,34 @@ class Cache:
         self, like: Sequence[tuple[Tensor, Tensor]], contexts: int, slots: int, longest: int, steps: int
     ) -> None:
         _, heads, d = like[0][0].shape
-        dtype, device = like[0][0].dtype, like[0][0].device
-        # Keys stand as [d, tokens]: a product with transposed small matrices takes twice as long on a CPU.
-        self.shared_keys = torch.zeros(len(like), contexts, heads, d, longest, dtype=dtype, device=device)
-        self.shared_values = torch.zeros(len(like), contexts, heads, longest, d, dtype=dtype, device=device)
         self.steps, self.copied = steps, longest if slots * longest <= COPIED else 0
-        columns = self.copied + steps
-        self.own_keys = torch.zeros(len(like), slots, heads, d, columns, dtype=dtype, device=device)
-        self.own_values = torch.zeros(len(like), slots, heads, columns, d, dtype=dtype, device=device)
         self.context_lengths: list[int] = []
         self.places: list[int] = []  # context row of each slot
         self.born: list[int] = []  # step in which a slot was given away
         self.clock = 0
+        # Keys stand as [d, tokens]: a product with transposed small matrices takes twice as long on a CPU.
+        zeros, layers = like[0][0].new_zeros, range(len(like))
+        self.shared_keys = [zeros(contexts, heads, d, longest) for _ in layers]
+        self.shared_values = [zeros(contexts, heads, longest, d) for _ in layers]
+        self.own_keys = [zeros(slots, heads, d, self.copied) for _ in layers]
+        self.own_values = [zeros(slots, heads, self.copied, d) for _ in layers]
+        self._columns = 0
         self._arranged = False
+
+    def _grow(self) -> None:
+        """More columns, a quarter of what there is; layer by layer, so that no two copies of all stand at a time."""
+        more = min(max(COLUMNS, self._columns // 4), self.steps - self._columns)
+        self._columns += more
+        for held, end in ((self.own_keys, (0, more)), (self.own_values, (0, 0, 0, more))):
+            for layer, tensor in enumerate(held):
+                held[layer] = pad(tensor, end)
 
     def add_context(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> int:
         """Take a context in; its row."""
         row, length = len(self.context_lengths), len(pairs[0][0])
         for layer, (keys, values) in enumerate(pairs):
-            self.shared_keys[layer, row, :, :, :length] = keys.permute(1, 2, 0)
-            self.shared_values[layer, row, :, :length] = values.transpose(0, 1)
+            self.shared_keys[layer][row, :, :, :length] = keys.permute(1, 2, 0)
+            self.shared_values[layer][row, :, :length] = values.transpose(0, 1)
         self.context_lengths.append(length)
         return row
 
@@ -57,8 +68,10 @@ class Cache:
         """Give the next free slots to answers to the contexts in these rows."""
         if self.copied and places:
             slots, rows = slice(len(self.places), len(self.places) + len(places)), list(places)
-            self.own_keys[:, slots, ..., : self.copied] = self.shared_keys[:, rows]
-            self.own_values[:, slots, :, : self.copied] = self.shared_values[:, rows]
+            for own, shared in zip(self.own_keys, self.shared_keys, strict=True):
+                own[slots, ..., : self.copied] = shared[rows]
+            for own, shared in zip(self.own_values, self.shared_values, strict=True):
+                own[slots, :, : self.copied] = shared[rows]
         self.places += places
         self.born += [self.clock] * len(places)
         self._arranged = False
@@ -67,9 +80,9 @@ class Cache:
         """Take finished answers out; who moved, as (from, to)."""
         moves = _moves(len(self.places), slots)
         if moves:
-            source, target = (torch.tensor(side, device=self.own_keys.device) for side in zip(*moves, strict=True))
-            for held in (self.own_keys, self.own_values):
-                held[:, target] = held[:, source]
+            source, target = (torch.tensor(side, device=self.own_keys[0].device) for side in zip(*moves, strict=True))
+            for held in (*self.own_keys, *self.own_values):
+                held[target] = held[source]
         self.places, self.born = (_moved(held, moves, len(slots)) for held in (self.places, self.born))
         self._arranged = False
         return moves
@@ -78,8 +91,8 @@ class Cache:
         """Take contexts out whose answers are all done; who moved, as (from, to)."""
         moves = _moves(len(self.context_lengths), rows)
         for source, target in moves:
-            for held in (self.shared_keys, self.shared_values):
-                held[:, target] = held[:, source]
+            for held in (*self.shared_keys, *self.shared_values):
+                held[target] = held[source]
         self.context_lengths = _moved(self.context_lengths, moves, len(rows))
         place = dict(moves)
         self.places = [place.get(row, row) for row in self.places]
@@ -96,14 +109,14 @@ class Cache:
         """Before the layers of a step: which keys each slot sees."""
         if not self._arranged:
             self._arrange()
-        device, steps = self.own_keys.device, self.steps
-        self._column = self.clock % steps
-        self._columns = min(self.clock + 1, steps)
-        age = (self._column - torch.arange(self._columns, device=device)) % steps
-        written = self.clock - self._born
-        own = torch.where(age[None] <= written[:, None], 0.0, self._blocked)
-        self._bias: dict[int | None, Tensor] = {None: torch.cat([self._context_bias, own], dim=1)[:, None, None]}
-        self._age, self._written = age, written
+        self._column = self.clock % self.steps
+        if self._column >= self._columns:
+            self._grow()
+        self._age = (self._column - torch.arange(self._columns, device=self._born.device)) % self.steps
+        self._written = self.clock - self._born
+        own = torch.zeros(len(self.places), self._columns, dtype=self._context_bias.dtype, device=self._born.device)
+        own.masked_fill_(self._age[None] > self._written[:, None], self._blocked)
+        self._bias: dict[int | None, Tensor] = {None: self._by_row(torch.cat([self._context_bias, own], dim=1))}
 
     def end_step(self) -> None:
         """After the layers of a step."""
@@ -111,8 +124,8 @@ class Cache:
 
     def _arrange(self) -> None:
         """Where each slot's queries stand in the products with its context: [contexts, key heads, most answers]."""
-        device, dtype = self.own_keys.device, self.own_keys.dtype
-        count, contexts, heads = len(self.places), len(self.context_lengths), self.own_keys.shape[2]
+        device, dtype = self.own_keys[0].device, self.own_keys[0].dtype
+        count, contexts, heads = len(self.places), len(self.context_lengths), self.own_keys[0].shape[1]
         seen, numbers = [0] * contexts, []
         for place in self.places:
             numbers.append(seen[place])
@@ -125,19 +138,24 @@ class Cache:
         forth[back.flatten()] = torch.arange(count * heads)
         self._back, self._forth = back.flatten().to(device), forth.to(device)
         self._blocked = torch.finfo(dtype).min
-        self._longest = self.copied or max(self.context_lengths)
+        needed, longest = max(self.context_lengths), self.shared_keys[0].shape[3]
+        self._longest = needed if not self.copied and 2 * needed <= longest else longest
         lengths = torch.tensor(self.context_lengths)[places].to(device)
         beyond = torch.arange(self._longest, device=device)[None] >= lengths[:, None]
         self._context_bias = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, self._blocked)
         self._lengths, self._born = lengths, torch.tensor(self.born, device=device)
         self._arranged = True
 
+    def _by_row(self, bias: Tensor) -> Tensor:
+        """Of each slot, [slots, keys], for each of its key heads, [slots * key heads, 1, keys]."""
+        return bias.repeat_interleave(self.own_keys[0].shape[1], dim=0)[:, None]
+
     def _windowed(self, window: int) -> Tensor:
         """The bias of a layer that sees only so many keys back."""
         position = self._lengths + self._written
         far = torch.arange(self._longest, device=position.device)[None] <= position[:, None] - window
         old = (self._age >= window)[None].expand(len(position), -1)
-        return self._bias[None].masked_fill(torch.cat([far, old], dim=1)[:, None, None], self._blocked)
+        return self._bias[None].masked_fill(self._by_row(torch.cat([far, old], dim=1)), self._blocked)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
@@ -157,37 +175,38 @@ class Cache:
         Returns:
             [slots, heads * d].
         """
-        count, heads, d = query.shape
-        kinds, column = self.own_keys.shape[2], self.copied + self._column
-        keys = self.own_keys[layer, :count, ..., : self.copied + self._columns]
-        values = self.own_values[layer, :count, :, : self.copied + self._columns]
-        keys[..., column] = key
-        values[:, :, column] = value
+        (count, heads, d), kinds = query.shape, self.own_keys[0].shape[1]
+        keys, values = self.own_keys[layer][:count], self.own_values[layer][:count]
+        keys[..., self.copied + self._column] = key
+        values[:, :, self.copied + self._column] = value
+        keys, values = keys.view(count * kinds, d, -1), values.view(count * kinds, -1, d)
         if window not in self._bias and window is not None:
             self._bias[window] = self._windowed(window)
-        asked = (query * (d**-0.5 if scaling is None else scaling)).view(count, kinds, -1, d).to(keys.dtype)
-        scores = asked @ keys
-        if not self.copied:
-            scores = torch.cat([self._over_contexts(asked, self.shared_keys[layer, ..., : self._longest]), scores], -1)
-        weights = torch.softmax(scores.add_(self._bias[window]), dim=-1, dtype=torch.float32).to(values.dtype)
+        bias, scaling = self._bias[window], d**-0.5 if scaling is None else scaling
+        asked = query.reshape(count * kinds, -1, d).to(keys.dtype)
         if self.copied:
-            outputs = weights @ values
+            weights = torch.baddbmm(bias, asked, keys, alpha=scaling).softmax(dim=-1)
+            outputs = torch.bmm(weights, values)
         else:
+            asked = asked * scaling
+            scores = torch.cat(
+                [self._over_contexts(asked, self.shared_keys[layer][..., : self._longest]), asked @ keys], -1
+            )
+            weights = scores.add_(bias).softmax(dim=-1)
             outputs = self._over_contexts(
-                weights[..., : self._longest], self.shared_values[layer, :, :, : self._longest]
+                weights[..., : self._longest], self.shared_values[layer][:, :, : self._longest]
             )
             outputs += weights[..., self._longest :] @ values
         return outputs.view(count, heads * d).to(query.dtype)
 
     def _over_contexts(self, rows: Tensor, matrices: Tensor) -> Tensor:
-        """Each slot's rows [slots, key heads, group, x] times its context's matrix, of [contexts, key heads, x, y]."""
-        matrices = matrices[: len(self.context_lengths)]
+        """Each slot's rows [slots * key heads, group, x] times its context's matrix, of [contexts, key heads, x, y]."""
+        matrices = matrices[: len(self.context_lengths)].flatten(0, 1)
         if self._alone:
             return rows @ matrices
-        count, kinds, group, x = rows.shape
-        gathered = rows.reshape(count * kinds, group, x).index_select(0, self._forth)
-        product = gathered.view(len(matrices), kinds, self._most * group, x) @ matrices
-        return product.view(-1, group, product.shape[-1]).index_select(0, self._back).view(count, kinds, group, -1)
+        group = rows.shape[1]
+        gathered = rows.index_select(0, self._forth).view(len(matrices), self._most * group, -1)
+        return (gathered @ matrices).view(-1, group, matrices.shape[2]).index_select(0, self._back)
 
 
 def _moves(count: int, gone: Sequence[int]) -> list[tuple[int, int]]:

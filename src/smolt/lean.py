@@ -30,15 +30,14 @@ class Affine:
     """y = x W' + b, and the low-rank term that is not merged.
 
     Attributes:
-        weight: [out, in], or in the order in which oneDNN reads it.
-        bias: [out] or None.
-        down, up: [rank, in] and [out, rank], scaled; None without one.
+        weight: [out, in], or in the order in which oneDNN reads it; a term's first matrix [rank, in] stands below it.
+        bias: [out] or None; zero for the rows of a term.
+        up: [rank, out], a term's second matrix, scaled; None without one.
         ordered: whether the weight is in oneDNN's order.
     """
 
     weight: Tensor
     bias: Tensor | None
-    down: Tensor | None = None
     up: Tensor | None = None
     ordered: bool = False
 
@@ -48,9 +47,10 @@ class Affine:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, "none", [], "")
         else:
             product = linear(states, self.weight, self.bias)
-        if self.down is None or self.up is None:
+        if self.up is None:
             return product
-        return product.addmm_(linear(states, self.down), self.up.T)
+        out = self.up.shape[1]
+        return product[:, :out].addmm_(product[:, out:], self.up)
 
 
 def ordered(affine: Affine) -> Affine:
@@ -131,7 +131,7 @@ class LeanDecoder:
                     ],
                     dim=1,
                 )
-            rotary = rotary * cosine + _halves_swapped(rotary) * sine
+            rotary = (rotary * cosine).addcmul_(rotary.roll(self.d // 2, dims=-1), sine)
             attended = cache.attend(
                 number,
                 rotary[:, : self.heads],
@@ -195,11 +195,6 @@ def _normed(norm: Any, states: Tensor) -> Tensor:
     return normed_and_scale(states, weight, norm.variance_epsilon)[0]
 
 
-def _halves_swapped(vectors: Tensor) -> Tensor:
-    half = vectors.shape[-1] // 2
-    return torch.cat([vectors[..., half:], vectors[..., :half]], dim=-1)
-
-
 def _layer(part: Any, adapter: str | None, dtype: torch.dtype) -> Layer:
     attention, mlp = part.self_attn, part.mlp
     return Layer(
@@ -232,14 +227,16 @@ def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) 
     if all(term is None for term in terms):
         return ordered(Affine(weight.to(dtype), bias))
     down = torch.cat([term[0] for term in terms if term is not None])
-    up = torch.zeros(len(weight), len(down), device=weight.device)
+    up = torch.zeros(len(down), len(weight), device=weight.device)
     row = column = 0
     for module, term in zip(plain, terms, strict=True):
         if term is not None:
-            up[row : row + len(module.weight), column : column + len(term[0])] = term[1]
-            column += len(term[0])
-        row += len(module.weight)
-    return ordered(Affine(weight.to(dtype), bias, down.to(dtype), up.to(dtype)))
+            up[row : row + len(term[0]), column : column + len(module.weight)] = term[1].T
+            row += len(term[0])
+        column += len(module.weight)
+    if bias is not None:
+        bias = torch.cat([bias, bias.new_zeros(len(down))])
+    return ordered(Affine(torch.cat([weight.to(dtype), down.to(dtype)]), bias, up.to(dtype)))
 
 
 def _plain(module: nn.Module) -> nn.Linear:

@@ -10,6 +10,7 @@ from torch import Tensor
 from smolt.groups import Groups, from_answers
 from smolt.models import Policy
 from smolt.sampling import Drawing, draw_tokens, sample, stream_tokens
+from smolt.trunk import in_float32
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
@@ -76,6 +77,16 @@ def test_slots_and_contexts_change_hands(n: int, batch: int, models: Models) -> 
     contexts = [*CONTEXTS, [60], list(range(70, 79)), [80, 81]]
     groups = sample(policy, contexts, n, replace(DRAWING, batch=batch), COUNTER)
     assert groups.owners == tuple(owner for owner in range(7) for _ in range(n))
+    assert apart(groups.columns["sampled"], recomputed(policy, groups)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_columns_are_added_as_answers_get_longer(architecture: str, models: Models) -> None:
+    """9 answers of up to 60 tokens in 4 slots, 32 columns at first, 59 at last, then round again: to 1e-5."""
+    policy = tiny_models.open_full(models(architecture))
+    drawing = replace(DRAWING, max_tokens=60, stop_ids=frozenset({0, 1}))
+    groups = sample(policy, [CONTEXTS[0], [5], [9, 8]], 3, drawing, COUNTER)
+    assert int(groups.lengths.max()) == 60 and int(groups.lengths.sum()) > 4 * 60
     assert apart(groups.columns["sampled"], recomputed(policy, groups)) <= TOLERANCE
 
 
@@ -242,6 +253,27 @@ def test_the_adapter_is_at_work_while_sampling(architecture: str, models: Models
     groups = sample(policy, CONTEXTS, 3, DRAWING, COUNTER)
     assert apart(groups.columns["sampled"], recomputed(policy, groups)) <= TOLERANCE
     assert apart(groups.columns["sampled"], recomputed(Policy(policy.trunk, None), groups)) > 0.1
+
+
+@pytest.mark.parametrize("architecture", LEAN)
+def test_a_low_rank_term_in_half_precision(architecture: str, models: Models) -> None:
+    """bf16, adapters on every layer, biases in Qwen2: nearer to what training recomputes than bf16's own rounding.
+
+    The rounding is what the same forward in fp32, over the same stored weights, differs by.
+    """
+    policy = tiny_models.open_adapted(models(architecture), dtype="bf16")
+    tiny_models.shake(policy)
+    groups = sample(policy, CONTEXTS, 8, DRAWING, COUNTER)
+    trained = recomputed(policy, groups)
+    assert apart(groups.columns["sampled"], recomputed(Policy(policy.trunk, None), groups)) > 0.1
+    policy.trunk.precision = replace(policy.trunk.precision, dtype=torch.float32)
+    with in_float32(policy.trunk.network):
+        exact = recomputed(policy, groups)
+    assert mean_apart(groups, groups.columns["sampled"], trained) <= mean_apart(groups, exact, trained)
+
+
+def mean_apart(groups: Groups, first: Tensor, second: Tensor) -> float:
+    return float((first - second)[groups.mask].abs().mean())
 
 
 def test_a_rollout_after_another_roles_forward_uses_its_own_adapter(models: Models) -> None:
