@@ -83,6 +83,14 @@ for _name, _guard in (("connect", _guarded_connect), ("connect_ex", _guarded_con
 setattr(socket, "getaddrinfo", _guarded_getaddrinfo)  # noqa: B010  (an assignment to a typed function is a mypy error)
 
 
+@pytest.fixture(params=[False, True], ids=["kept", "recomputed"])
+def kept_or_recomputed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Once as always, once with every layer computed again in the backward pass (gradient checkpointing)."""
+    if request.param:
+        monkeypatch.setattr("smolt.trunk.Trunk.recomputed", "told to by a test")
+    return bool(request.param)
+
+
 @pytest.fixture(autouse=True)
 def no_network() -> Iterator[None]:
     """Fail the test during which a library tried to leave the machine and hid the refusal."""

@@ -260,6 +260,7 @@ def packed_attention(
         return layout.attend(layer, q, k, v, scaling, sliding_window).view(len(q), 1, *q.shape[1:]), None
     if layout.kept is not None:
         layout.kept[cast(int, module.layer_idx)] = (key[0].transpose(0, 1), value[0].transpose(0, 1))
+    query, key = query.to(value.dtype), key.to(value.dtype)  # trained in half precision, norms of heads leave fp32
     gathered = query[0].transpose(0, 1).index_select(0, layout.query_index)
     keys = key[0].transpose(0, 1).index_select(0, layout.key_index)
     values = value[0].transpose(0, 1).index_select(0, layout.key_index)

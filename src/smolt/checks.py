@@ -23,11 +23,16 @@ def forward_facts(trunk: Trunk) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "forward": "packed" if trunk.packed else "padded",
         "decoding": "lean" if trunk.lean else "modules",
+        "checkpointing": bool(trunk.recomputed),
         "device": precision.device.type,
         "dtype": str(precision.dtype).removeprefix("torch."),
         "parameters": sum(parameter.numel() for parameter in trunk.network.parameters()),
     }
-    notes = {"forward_note": trunk.why, "decoding_note": trunk.why_not_lean}
+    notes = {
+        "forward_note": trunk.why,
+        "decoding_note": trunk.why_not_lean,
+        "checkpointing_note": trunk.recomputed,
+    }
     return facts | {name: note for name, note in notes.items() if note}
 
 

@@ -54,7 +54,6 @@ class Network:
         linears: of one block.
         norms: numbers a token that go into the norms of one block, which keep them.
         scaled: numbers a token that norms of several operations multiply with a weight, and keep where it is trained.
-        wide_queries: whether trained in half precision queries and keys still come to attention in fp32.
         gates: numbers a token that the feed-forward part of one block keeps besides the inputs of its linear layers.
         dropped: numbers a token of intermediate results of its activation function.
         parameters: of the whole network.
@@ -73,7 +72,6 @@ class Network:
     linears: tuple[Linear, ...]
     norms: int
     scaled: int
-    wide_queries: bool
     gates: int
     dropped: int
     parameters: int
@@ -102,11 +100,13 @@ class Way:
         half: whether it computes in bf16 or fp16.
         rank: of its adapters; 0 trains all weights.
         targets: names of the adapted layers; None adapts every one.
+        recomputed: whether each layer is computed again in the backward pass.
     """
 
     half: bool
     rank: int
     targets: frozenset[str] | None = None
+    recomputed: bool = False
 
     @property
     def number(self) -> int:
@@ -195,17 +195,11 @@ def _inputs(network: Network, way: Way) -> Iterator[Linear]:
         seen.add(group)
 
 
-def asking(network: Network, way: Way) -> int:
-    """Bytes of a number of the queries and keys that come to packed attention."""
-    return FLOAT if network.wide_queries and not way.rank else way.number
-
-
 def attention(network: Network, way: Way, batch: Batch) -> int:
     """Bytes that the attention of one block keeps."""
     if network.packed:
         both = network.queries * batch.tokens + network.keys * batch.keys  # queries and keys, outputs and values
-        asked = asking(network, way)
-        return both * (asked + way.number) + asked * network.heads * batch.scores
+        return way.number * (2 * both + network.heads * batch.scores)
     score = way.number + (FLOAT if way.half and not way.rank else 0)  # autocast's softmax is fp32, and cast after it
     return way.number * 3 * network.queries * batch.tokens + score * network.heads * batch.scores
 
@@ -214,15 +208,20 @@ def activations(network: Network, way: Way, batch: Batch) -> int:
     """Bytes that a micro-batch holds as its backward pass begins, the C library's share included."""
     kept = kept_for_backward(network, way, batch)
     dropped = network.dropped + sum(linear.outputs for linear in network.linears if way.adapts(linear))
-    holes = DROPPED_HEAP * network.layers * dropped * way.number * batch.tokens
+    holes = DROPPED_HEAP * (1 if way.recomputed else network.layers) * dropped * way.number * batch.tokens
     return int(HEAP * kept + holes + min(SLACK, kept / 2)) + casts(network, way)
 
 
 def kept_for_backward(network: Network, way: Way, batch: Batch) -> int:
-    """Bytes of what all blocks keep, of the gradients of one of them, and of the hidden states at the ends."""
+    """Bytes of what all blocks keep, of the gradients of one of them, and of the hidden states at the ends.
+
+    Recomputed, the blocks keep their inputs, and one at a time all of its own.
+    """
     block = layer_token(network, way) * batch.tokens + attention(network, way, batch)
     scores = 0 if network.packed else 2 * FLOAT * network.heads * batch.scores  # of one block, before its softmax
-    return (network.layers + 1) * block + scores + network.width * way.state * (batch.tokens + 2 * batch.predicted)
+    inputs = network.layers * network.width * way.state * batch.tokens
+    blocks = inputs + 2 * block if way.recomputed else (network.layers + 1) * block
+    return blocks + scores + network.width * way.state * (batch.tokens + 2 * batch.predicted)
 
 
 def casts(network: Network, way: Way) -> int:

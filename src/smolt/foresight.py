@@ -12,20 +12,27 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from smolt import counters
-from smolt.config import DPORecipe, GRPORecipe, PPORecipe
+from smolt.config import GRPORecipe, PPORecipe
 from smolt.directories import locate
 from smolt.errors import UserError
-from smolt.footprint import Estimate, Network, Rollout, Way, Work, stored
-from smolt.groups import Groups, from_answers
+from smolt.footprint import Estimate, Way, stored
+from smolt.groups import Groups
 from smolt.memory import GIB, free_memory, release, resident
-from smolt.preparation import Ground, demonstration_items, open_ground, preference_items, question_list, settled
+from smolt.preparation import (
+    Ground,
+    demonstration_items,
+    longest_context,
+    open_ground,
+    preference_items,
+    question_list,
+    settled,
+)
+from smolt.prospect import LOOKED_AT, Choice, Prospect
 from smolt.records import Question
-from smolt.shapes import empty_network, largest, shape_of, token_limit, way_of
-from smolt.streams import Rows, updates_of
+from smolt.shapes import empty_network, shape_of, way_of
 from smolt.trunk import Precision
 
 MARGIN = 0.2  # of the estimate
-LOOKED_AT = 64  # updates whose lengths are looked at
 HALVINGS = 6  # of what is advised to be smaller
 SHORTEST = 16  # tokens, the shortest answer that is advised
 RANK = 16  # of the adapters that are advised
@@ -40,11 +47,13 @@ class Outlook:
         estimate: by part.
         free: bytes that may still be taken, None where they are not known.
         advice: changes of the recipe that would make it fit.
+        recomputed: why layers are recomputed, empty where they are not.
     """
 
     estimate: Estimate
     free: int | None
     advice: str = ""
+    recomputed: str = ""
 
     @property
     def when(self) -> str:
@@ -98,100 +107,13 @@ def gib(value: float) -> str:
     return f"{value / GIB:.2f} GiB" if value >= GIB / 8 else f"{value / 2**20:.1f} MiB"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What a recipe says and may be advised to say otherwise.
-
-    Attributes:
-        memory: budget.memory, GiB.
-        way: precision and adapters.
-        longest, slots: sampling.max_tokens and sampling.batch, 0 offline.
-    """
-
-    memory: float
-    way: Way
-    longest: int = 0
-    slots: int = 0
-
-
-@dataclass(frozen=True)
-class Prospect:
-    """A recipe with its network and its data, so far as memory depends on them.
-
-    Attributes:
-        recipe: of a stage that trains.
-        network: without weights.
-        shape: the network's.
-        items: of an offline stage, one a record.
-        contexts: of a rollout stage, the tokens of each question's context in the order in which they are asked.
-        raters: bytes of reward models.
-        process: bytes held now.
-    """
-
-    recipe: Any
-    network: PreTrainedModel
-    shape: Network
-    items: Sequence[Groups]
-    contexts: Sequence[int]
-    raters: int
-    process: int
-
-    def estimate(self, choice: Choice) -> Estimate:
-        """What is held with a choice."""
-        limit = token_limit(self.network, choice.way.half, choice.memory)
-        first, later = largest(self._updates(choice.longest), limit, self.shape, choice.way)
-        rollout = None
-        if self.contexts:
-            asked = self.recipe.prompts
-            slots = min(choice.slots, asked * _answers(self.recipe))
-            rollout = Rollout(slots, asked, max(self.contexts), choice.longest)
-        full = not choice.way.rank
-        copies, roles = (_copies(self.recipe) if full else 0), (2 if isinstance(self.recipe, PPORecipe) else 1)
-        head = self.recipe.stage != "reward"
-        return Work(
-            self.shape, choice.way, first, later, rollout, copies, roles, self.raters, self.process, head
-        ).estimate()
-
-    def _updates(self, longest: int) -> Iterator[Groups]:
-        if not self.contexts:
-            recipe = self.recipe
-            total = updates_of(recipe.budget, len(self.items), recipe.batch)
-            rows = Rows(list(self.items), recipe.batch, total, recipe.seed)
-            for number in range(min(total, LOOKED_AT, -(-len(self.items) // recipe.batch))):
-                yield rows.next(number).minibatches[0]
-            return
-        asked, answers = self._minibatch()
-        for start in range(0, len(self.contexts), self.recipe.prompts):
-            contexts = sorted(self.contexts[start : start + self.recipe.prompts])[-asked:]
-            yield from_answers([[0] * size for size in contexts], [[[0] * longest] * answers] * len(contexts))
-
-    def _minibatch(self) -> tuple[int, int]:
-        """Contexts of an optimizer step, and answers to each: GRPO deals whole groups, PPO single answers."""
-        recipe = self.recipe
-        if isinstance(recipe, GRPORecipe):
-            return -(-recipe.prompts // recipe.inner.minibatches), recipe.group
-        answers = -(-recipe.prompts * recipe.samples // recipe.inner.minibatches)
-        asked = min(recipe.prompts, answers)
-        return asked, -(-answers // asked)
-
-
-def _answers(recipe: PPORecipe | GRPORecipe) -> int:
-    return recipe.group if isinstance(recipe, GRPORecipe) else recipe.samples
-
-
-def _copies(recipe: Any) -> int:
-    """Networks beside the trained one when all weights are trained: a reference, a critic."""
-    if isinstance(recipe, PPORecipe):
-        return 2
-    return int(isinstance(recipe, DPORecipe) or (isinstance(recipe, GRPORecipe) and recipe.kl.beta > 0))
-
-
 def look_ahead(
     recipe: Any,
     precision: Precision,
     network: PreTrainedModel,
     items: Sequence[Groups] = (),
     contexts: Sequence[int] = (),
+    longest: int = 0,
 ) -> Outlook | None:
     """The memory that a training will need; None on a card, or where the network is of an unknown kind.
 
@@ -201,6 +123,7 @@ def look_ahead(
         network: without weights.
         items: an offline stage's records.
         contexts: tokens of each question's context, in the order in which they are asked.
+        longest: tokens of the longest context.
     """
     shape = shape_of(network) if precision.device.type == "cpu" else None
     if shape is None:
@@ -208,10 +131,11 @@ def look_ahead(
     release()  # of an earlier stage in this process
     way = way_of(precision, getattr(recipe, "lora", None))
     sampling = getattr(recipe, "sampling", None)
-    choice = Choice(recipe.budget.memory, way, *((sampling.max_tokens, sampling.batch) if sampling else ()))
+    most, slots = (sampling.max_tokens, sampling.batch) if sampling else (0, 0)
+    choice = Choice(recipe.budget.memory, way, most, slots, recipe.budget.checkpointing)
     raters = sum(_rater(path, way.half) for path in _raters(recipe)) if sampling else 0
-    prospect = Prospect(recipe, network, shape, items, contexts, raters, resident())
-    found = Outlook(prospect.estimate(choice), free_memory())
+    prospect = Prospect(recipe, network, shape, items, contexts, longest, raters, resident())
+    found = Outlook(prospect.estimate(choice), free_memory(), recomputed=prospect.reason(choice))
     if not found.hopeless or found.free is None:
         return found
     return replace(found, advice=advice(prospect, choice, found.free))
@@ -227,10 +151,13 @@ def look_at_rows(recipe: Any, ground: Ground, items: Sequence[Groups]) -> Outloo
     return heeded(recipe, look_ahead(recipe, ground.precision, network, items=items))
 
 
-def look_at_questions(recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question]) -> Outlook | None:
-    """Of a stage that samples; errors as of `look_at_rows`."""
+def look_at_questions(
+    recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question], longest: int
+) -> Outlook | None:
+    """Of a stage that samples, whose longest context has so many tokens; errors as of `look_at_rows`."""
     contexts = context_lengths(recipe, ground, questions)
-    return heeded(recipe, look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts))
+    network = empty_network(ground.located)
+    return heeded(recipe, look_ahead(recipe, ground.precision, network, contexts=contexts, longest=longest))
 
 
 def foresee(recipe: Any) -> Outlook | None:
@@ -247,8 +174,8 @@ def foresee(recipe: Any) -> Outlook | None:
         found = kinds[recipe.stage](recipe.data, ground.renderer, ground.window).items
         return look_ahead(recipe, ground.precision, empty_network(ground.located, recipe.stage == "reward"), found)
     questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
-    contexts = context_lengths(recipe, ground, questions)
-    return look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts)
+    contexts, longest = context_lengths(recipe, ground, questions), longest_context(questions, ground.renderer)
+    return look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts, longest=longest)
 
 
 def context_lengths(recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question]) -> list[int]:
@@ -306,6 +233,13 @@ def changes(choice: Choice) -> list[Change]:
             lambda new: f"budget.memory={new.memory:.3g}",
         )
     ]
+    if choice.checkpointing != "always":
+        found.append(
+            Change(
+                lambda old: [replace(old, checkpointing="always")],
+                lambda new: f"budget.checkpointing={new.checkpointing}",
+            )
+        )
     if not choice.way.half:
         found.append(
             Change(lambda old: [replace(old, way=replace(old.way, half=True))], lambda new: "model.dtype=bf16")

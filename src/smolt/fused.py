@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from smolt.attention import Layout, packed_attention
+from smolt.checkpointing import call
 
 
 def normed_and_scale(states: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -78,17 +79,28 @@ norm = cast(Callable[[Tensor, Tensor, float], Tensor], _Norm.apply)
 rotation = cast(Callable[[Tensor, Tensor, Tensor], Tensor], _Rotation.apply)
 
 
-def packed_states(network: PreTrainedModel, layout: Layout) -> Tensor:
-    """Final hidden states of a packed row, [N, h]; for the families of `smolt.lean`, under the caller's autocast."""
+def packed_states(network: PreTrainedModel, layout: Layout, around: Callable[..., Any] = call) -> Tensor:
+    """Final hidden states of a packed row, [N, h]; for the families of `smolt.lean`, under the caller's autocast.
+
+    Args:
+        network: the network.
+        layout: the row.
+        around: what each layer goes through, called with a function and its arguments.
+    """
     backbone: Any = network.base_model
     states: Tensor = backbone.embed_tokens(layout.ids[0])
     cosine, sine = backbone.rotary_emb(states, layout.positions)
     half = cosine.shape[-1] // 2
     cosine, sine = cosine[0][:, None, :half].contiguous(), sine[0][:, None, :half].contiguous()
     for layer in backbone.layers:
-        states = states + _attended(layer.self_attn, _normed(layer.input_layernorm, states), layout, cosine, sine)
-        states = states + layer.mlp(_normed(layer.post_attention_layernorm, states))
+        states = around(_layer, states, layer, layout, cosine, sine)
     return _normed(backbone.norm, states)
+
+
+def _layer(states: Tensor, layer: Any, layout: Layout, cosine: Tensor, sine: Tensor) -> Tensor:
+    states = states + _attended(layer.self_attn, _normed(layer.input_layernorm, states), layout, cosine, sine)
+    after: Tensor = states + layer.mlp(_normed(layer.post_attention_layernorm, states))
+    return after
 
 
 def _normed(module: Any, states: Tensor) -> Tensor:

@@ -136,11 +136,42 @@ class PaddedTokens(int):
         return rows * width * (1 + self.square * width)
 
 
+def pad(groups: Groups) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """(ids, positions, mask), each [B, S] padded at the right; flat indices of predicting and of last positions."""
+    rows = [
+        torch.cat([groups.contexts[owner], answer]) for owner, answer in zip(groups.owners, groups.answers, strict=True)
+    ]
+    width = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    predicting, last = [], []
+    for number, (row, answer) in enumerate(zip(rows, groups.answers, strict=True)):
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+        end = number * width + len(row)
+        predicting.append(torch.arange(end - len(answer) - 1, end - 1))
+        last.append(end - 1)
+    positions = torch.arange(width)[None].expand_as(ids)
+    return (ids, positions, mask), torch.cat(predicting), torch.tensor(last)
+
+
+def largest_atom(groups: Groups, tokens: int) -> float:
+    """Tokens that the largest atom weighs where it travels alone, counted as `cut_rows` counts against this limit."""
+    if isinstance(tokens, PaddedTokens):
+        return max(tokens.cost(len(atom), longest_row(groups, atom)) for atom in atoms(groups))
+    return max((groups if len(atom) == len(groups) else groups.select(atom)).tokens for atom in atoms(groups))
+
+
+def longest_row(groups: Groups, rows: Sequence[int]) -> int:
+    """Tokens of the longest of these answers with its context."""
+    return max(len(groups.contexts[groups.owners[row]]) + len(groups.answers[row]) for row in rows)
+
+
 def _padded_rows(groups: Groups, limit: PaddedTokens) -> Iterator[list[int]]:
     rows: list[int] = []
     width = 0
     for atom in sorted(atoms(groups), key=lambda atom: groups.owners[atom[0]]):
-        longest = max(len(groups.contexts[groups.owners[row]]) + len(groups.answers[row]) for row in atom)
+        longest = longest_row(groups, atom)
         if rows and limit.cost(len(rows) + len(atom), max(width, longest)) > limit:
             yield rows
             rows, width = [], 0

@@ -28,10 +28,11 @@ from smolt.directories import Located, locate, read_json
 from smolt.errors import SelfCheckError, UserError
 from smolt.groups import Groups
 from smolt.models import Policy, Scorer
+from smolt.probing import probe
 from smolt.rendering import Renderer, load_renderer
 from smolt.runs import StorageError, files
 from smolt.saving import HEAD, is_reward_model, load_policy, load_scorer, save_policy, save_scorer, weights_hash
-from smolt.trunk import AGREEMENT, DTYPES, Precision, Trunk, probe
+from smolt.trunk import AGREEMENT, DTYPES, Precision, Trunk
 
 PROOF = "smolt_merge.json"
 """File of a merged directory: what it was made from, how well it agrees, and the hash of its weights."""

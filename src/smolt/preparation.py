@@ -167,6 +167,16 @@ def question_list(
     return fitting, len(lengths), digest
 
 
+def longest_context(questions: Sequence[Question], renderer: Renderer) -> int:
+    """Tokens of the longest context of any question."""
+    return max(len(renderer.context(question.context)) for question in questions)
+
+
+def longest_answer(context: int, answer: int) -> Groups:
+    """A context and an answer of so many tokens, which ones does not matter."""
+    return from_answers([[0] * context], [[[0] * answer]])
+
+
 def records_of(data: Any, kind: Any) -> tuple[list[Any], str, str]:
     """Records of a data block, or those in memory; the hash of the data; and what names them in messages."""
     if isinstance(data, Data):

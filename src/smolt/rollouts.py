@@ -15,7 +15,7 @@ from smolt.foresight import Outlook, look_at_questions
 from smolt.judges.cache import VERDICTS
 from smolt.learned import mixed_reward
 from smolt.models import Policy, open_policy
-from smolt.preparation import Ground, open_ground, question_list
+from smolt.preparation import Ground, longest_answer, longest_context, open_ground, question_list
 from smolt.records import Question, Turn
 from smolt.rewards import python_reward
 from smolt.sampling import Drawing, sample
@@ -68,7 +68,8 @@ def open_rollouts(
     ground = open_ground(model or recipe.model)
     source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
     asked, dropped, digest = question_list(source, ground.renderer, ground.window, recipe.sampling.max_tokens)
-    outlook = look_at_questions(recipe, ground, asked)
+    longest = longest_context(asked, ground.renderer)
+    outlook = look_at_questions(recipe, ground, asked, longest)
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
 
     verdicts = None if out is None else out / VERDICTS
@@ -84,7 +85,7 @@ def open_rollouts(
         reward=rater,
         conditions=conditions,
         drawing=conditions.drawing(sampling.temperature, sampling.batch),
-        micro_tokens=policy.trunk.micro_tokens(recipe.budget.memory),
+        micro_tokens=policy.trunk.settle(recipe.budget, [longest_answer(longest, sampling.max_tokens)]),
         outlook=outlook,
     )
 

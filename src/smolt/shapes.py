@@ -10,11 +10,12 @@ from transformers.pytorch_utils import Conv1D
 
 from smolt import lean
 from smolt.attention import SHORT
+from smolt.checkpointing import Room, layers_of
 from smolt.config import LoRA
 from smolt.directories import Located, read_by_library
-from smolt.footprint import FLOAT, Batch, Linear, Network, Way, asking, kept_for_backward
+from smolt.footprint import Batch, Linear, Network, Way, kept_for_backward
 from smolt.groups import Groups, PaddedTokens, cut_rows
-from smolt.trunk import Precision, Trunk, hush
+from smolt.trunk import Precision, hush
 
 COMPOSED = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2}
 """Activation functions of several operations, and how many of these keep their numbers; the others are one."""
@@ -46,9 +47,10 @@ def is_packed(network: PreTrainedModel) -> bool:
 def shape_of(network: PreTrainedModel) -> Network | None:
     """The shape of a network; None where it is not made of like transformer blocks."""
     config: Any = network.config
-    block = _block(network, int(config.num_hidden_layers))
-    if block is None:
+    blocks = layers_of(network)
+    if blocks is None:
         return None
+    block = blocks[0]
     width, heads = int(config.hidden_size), int(config.num_attention_heads)
     head = int(getattr(config, "head_dim", None) or width // heads)
     packed = is_packed(network)
@@ -65,7 +67,6 @@ def shape_of(network: PreTrainedModel) -> Network | None:
         linears=linears,
         norms=sum(norms.values()),
         scaled=_scaled(block, norms, is_lean),
-        wide_queries=any(name in norms for name in HEADS) or (not is_lean and hasattr(config, "rope_parameters")),
         gates=_gates(config, linears),
         dropped=_mlp(config) if _composed(config) > 1 else 0,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -74,13 +75,6 @@ def shape_of(network: PreTrainedModel) -> Network | None:
         packed=packed,
         lean=is_lean,
     )
-
-
-def _block(network: PreTrainedModel, layers: int) -> nn.Module | None:
-    for module in network.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == layers:
-            return module[0]
-    return None
 
 
 def _linears(block: nn.Module) -> Iterator[Linear]:
@@ -133,16 +127,14 @@ def way_of(precision: Precision, lora: LoRA | None) -> Way:
     return Way(half, lora.rank, None if isinstance(lora.targets, str) else frozenset(lora.targets))
 
 
-def token_limit(network: PreTrainedModel, half: bool, memory: float) -> int:
-    """Tokens of a micro-batch, as the loaded network will say."""
-    trunk = Trunk(network, Precision(torch.device("cpu"), torch.bfloat16 if half else torch.float32), "")
-    trunk.packed = is_packed(network)
-    return trunk.micro_tokens(memory)
+def room_of(network: PreTrainedModel, way: Way) -> Room:
+    """What decides the tokens of a micro-batch, as the loaded network will say."""
+    return Room.of(network, way.number, is_packed(network))
 
 
 def largest(updates: Iterable[Groups], limit: int, shape: Network, way: Way) -> tuple[Batch, Batch | None]:
     """Of the micro-batches that updates are cut into, the first and the later one that hold most."""
-    first, later, short = [], list[Batch](), short_keys(shape, way)
+    first, later, short = [], list[Batch](), short_keys(way)
     for groups in updates:
         parts = [sizes(groups.select(rows), limit, short) for rows in cut_rows(groups, limit)]
         first.append(parts[0])
@@ -154,9 +146,9 @@ def largest(updates: Iterable[Groups], limit: int, shape: Network, way: Way) -> 
     return max(first, key=held), max(later, key=held, default=None)
 
 
-def short_keys(shape: Network, way: Way) -> int:
+def short_keys(way: Way) -> int:
     """Keys up to which attention keeps its weights."""
-    return SHORT.get(torch.float32 if asking(shape, way) == FLOAT else torch.bfloat16, 0)
+    return SHORT.get(torch.bfloat16 if way.half else torch.float32, 0)
 
 
 def sizes(groups: Groups, limit: int, short: int) -> Batch:

@@ -135,8 +135,9 @@ class Training:
     @property
     def remarks(self) -> list[str]:
         """What a person should know before the first update."""
-        outlook = self._plan.outlook
-        return [*(f"warning: {warning}" for warning in self.warnings), *([outlook.sentence] if outlook else [])]
+        outlook, recomputed = self._plan.outlook, self._plan.facts.get("checkpointing_note")
+        memory = [*([outlook.sentence] if outlook else []), *([f"memory: {recomputed}"] if recomputed else [])]
+        return [*(f"warning: {warning}" for warning in self.warnings), *memory]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -392,5 +393,6 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "dtype": next(
             (name for name, dtype in DTYPES.items() if str(dtype) == f"torch.{plan.facts.get('dtype')}"), None
         ),
+        "checkpointing": plan.facts.get("checkpointing"),
         **({} if plan.outlook is None else {"memory": plan.outlook.record()}),
     }

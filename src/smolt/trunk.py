@@ -6,7 +6,7 @@ training uses: packed where the architecture allows, padded with the same number
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from smolt import attention
-from smolt.config import LoRA
+from smolt.checkpointing import Call, Room, again, call, each_layer
+from smolt.config import Budget, LoRA
 from smolt.decoding import Cache
 from smolt.directories import Located, read_by_library
 from smolt.errors import UserError
 from smolt.fused import packed_states
-from smolt.groups import Groups, PaddedTokens, from_answers
+from smolt.groups import Groups, pad
 from smolt.lean import LeanDecoder
+from smolt.probing import in_float32, probe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 AGREEMENT = 1e-4  # largest difference of log-probabilities, fp32, between our forward and the model's own
@@ -73,7 +75,11 @@ class Trunk:
         own_head: whether log-probabilities come from our chunked head (else from the network's own logits).
         lean: whether packed forward and decoding step go straight over the layers (else through the network's modules).
         why, why_not_lean: the reason when they are False, for the record.
+        recomputed: why layers are computed again in the backward pass, empty where they are not.
+        used: the adapter in use, and whether gradients were wanted when it was switched on.
     """
+
+    recomputed = ""
 
     def __init__(self, network: PreTrainedModel, precision: Precision, base: str) -> None:
         self.network = network.eval()
@@ -84,6 +90,7 @@ class Trunk:
         self.own_head = False
         self.lean = False
         self.why = self.why_not_lean = ""
+        self.used: tuple[str | None, bool] = (None, False)
         self.trained: set[str] = set()
         self.dropouts: list[nn.Module] = []
 
@@ -176,6 +183,7 @@ class Trunk:
             self.peft.base_model.enable_adapter_layers()
             self.peft.base_model.set_adapter(adapter)
         self._restore_gradients()
+        self.used = adapter, torch.is_grad_enabled()
         for dropout in self.dropouts:
             dropout.train(torch.is_grad_enabled())
 
@@ -196,15 +204,28 @@ class Trunk:
         """The parameters of one adapter by name."""
         return {key: value for key, value in self.network.named_parameters() if f".{adapter}." in key}
 
+    @property
+    def room(self) -> Room:
+        """What decides how many tokens fit into a memory."""
+        return Room.of(self.network, 4 if self.precision.dtype == torch.float32 else 2, self.packed)
+
     def micro_tokens(self, memory: float) -> int:
         """Packed tokens whose activations fit in `memory` GiB, by the network's shape: the same on every run."""
-        config = self.network.config
-        mlp = getattr(config, "intermediate_size", None) or 4 * self.width  # GPT-2 leaves it None
-        size = 4 if self.precision.dtype == torch.float32 else 2
-        per_token = config.num_hidden_layers * (24 * self.width + 6 * mlp) * size
-        tokens = PaddedTokens(max(256, int(memory * 2**30 / per_token)))
-        tokens.square = 3 * config.num_attention_heads / (24 * self.width + 6 * mlp)  # scores, shares, their dropout
-        return int(tokens) if self.packed else tokens
+        return self.room.tokens(memory, bool(self.recomputed))
+
+    def settle(self, budget: Budget, items: Iterable[Groups]) -> int:
+        """Decide whether layers are recomputed; the tokens of a micro-batch then.
+
+        Args:
+            budget: the recipe's.
+            items: all rows that will be learned from, or the longest that may be.
+
+        Raises:
+            UserError: budget.checkpointing asks for what this network cannot do.
+        """
+        room = self.room
+        self.recomputed = room.reason(budget, room.largest(items) if budget.checkpointing == "auto" else 0)
+        return self.micro_tokens(budget.memory)
 
     def states(self, groups: Groups, with_last: bool = False) -> tuple[Tensor, Tensor]:
         """Final hidden states that predict each answer token, and those AT each last answer token.
@@ -224,9 +245,10 @@ class Trunk:
 
     def run(self, layout: "attention.Layout") -> Tensor:
         """The packed forward: hidden states [N, h]."""
-        with self.precision.autocast():
-            if self.lean:
-                return packed_states(self.network, layout)
+        if self.lean:
+            with self.precision.autocast():
+                return packed_states(self.network, layout, self._around)
+        with self._computing():
             output = self.backbone(input_ids=layout.ids, position_ids=layout.positions, layout=layout, use_cache=False)
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
@@ -253,16 +275,27 @@ class Trunk:
         """The network's own logits that predict each answer token, [M, V]: for heads that ours does not equal."""
         padded, predicting, _ = pad(groups)
         ids, positions, mask = (tensor.to(self.precision.device) for tensor in padded)
-        with self.precision.autocast():
+        with self._computing():
             logits = self.network(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
         chosen: Tensor = logits.flatten(0, 1).index_select(0, predicting.to(ids.device))
         return chosen
 
     def _backbone_padded(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        with self.precision.autocast():
+        with self._computing():
             output = self.backbone(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    @property
+    def _around(self) -> Call:
+        """What each layer of a forward goes through."""
+        return again(lambda: self.used) if self.recomputed and torch.is_grad_enabled() else call
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """The precision, and what layers go through, of a forward through the network's modules."""
+        with self.precision.autocast(), each_layer(self.network, self._around):
+            yield
 
     def choose_forward(self) -> None:
         """Use the packed forward and our head where, on 16 answer tokens, they equal the network's own.
@@ -317,49 +350,6 @@ class Trunk:
         self.lean = difference <= AGREEMENT
         if not self.lean:
             self.why_not_lean = f"its states differ by {difference:.1e}"
-
-
-@contextlib.contextmanager
-def in_float32(network: nn.Module) -> Iterator[None]:
-    """The same module computing in fp32 for a moment; its stored weights come back bit for bit."""
-    dtypes = {name: parameter.dtype for name, parameter in network.named_parameters()}
-    if all(dtype == torch.float32 for dtype in dtypes.values()):
-        yield
-        return
-    kept = {name: parameter.data for name, parameter in network.named_parameters()}
-    for parameter in network.parameters():
-        parameter.data = parameter.data.float()
-    try:
-        yield
-    finally:
-        for name, parameter in network.named_parameters():
-            parameter.data = kept[name]
-
-
-def probe(vocabulary: int) -> Groups:
-    """Two contexts of unequal length with three answers, 16 answer tokens, for comparing forwards."""
-    draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, vocabulary, (40,), generator=draw).tolist()
-    return from_answers([ids[:5], ids[5:14]], [[ids[14:22], ids[22:23]], [ids[23:30]]])
-
-
-def pad(groups: Groups) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
-    """(ids, positions, mask), each [B, S] padded at the right; flat indices of predicting and of last positions."""
-    rows = [
-        torch.cat([groups.contexts[owner], answer]) for owner, answer in zip(groups.owners, groups.answers, strict=True)
-    ]
-    width = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    predicting, last = [], []
-    for number, (row, answer) in enumerate(zip(rows, groups.answers, strict=True)):
-        ids[number, : len(row)] = row
-        mask[number, : len(row)] = 1
-        end = number * width + len(row)
-        predicting.append(torch.arange(end - len(answer) - 1, end - 1))
-        last.append(end - 1)
-    positions = torch.arange(width)[None].expand_as(ids)
-    return (ids, positions, mask), torch.cat(predicting), torch.tensor(last)
 
 
 def hush() -> None:

@@ -26,6 +26,8 @@ from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
 
+pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
+
 TOLERANCE = 1e-6
 WHOLE = 10**9
 GIVEN: dict[str, Any] = {"model": "(in memory)", "data": "(in memory)"}

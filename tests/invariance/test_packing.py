@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smolt.groups import Groups, cut, from_answers, join
+from smolt.groups import Groups, cut, from_answers, join, pad
 from smolt.models import Policy, Scorer, score_head
 from smolt.preparation import preference_items
 from smolt.records import Preference, Turn
 from smolt.rendering import Renderer
-from smolt.trunk import pad
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
 from tests.unit import tokenizers_on_the_spot
+
+pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
 
 TOLERANCE = 1e-5
 STOP = tiny_models.STOP

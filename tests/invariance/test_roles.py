@@ -21,6 +21,7 @@ from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
 
+BOTH_WAYS = pytest.mark.usefixtures("kept_or_recomputed")
 LORA = LoRA(rank=4, alpha=8.0)
 GROUPS = from_answers([[3, 4, 5], [6, 7]], [[[8, 9, 0], [10]], [[11, 12, 13, 14]]])
 
@@ -77,6 +78,7 @@ def continued(models: Models, folder: Path) -> Policy:
 # --- gradients (traps 29 and 31) --------------------------------------------------------------------------------------
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neo"])
 def test_a_critic_after_the_policy_leaves_both_gradients(architecture: str, models: Models) -> None:
     """Policy backward, critic forward and backward: each gradient is bit-equal to the one it gets alone (trap 29)."""
@@ -107,6 +109,16 @@ def test_one_backward_after_both_forwards_loses_nothing(models: Models) -> None:
     assert gradients(critic).keys() == critic.parameters().keys()
 
 
+def test_recomputed_layers_refuse_another_adapter(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One backward pass after both forwards would compute the policy's layers again with the critic's adapter."""
+    monkeypatch.setattr("smolt.trunk.Trunk.recomputed", "told to by a test")
+    policy, critic = actor_and_critic(models("llama"))
+    both = policy(GROUPS)[0].sum() + critic.values(GROUPS).sum()
+    with pytest.raises(RuntimeError, match="must come before another role's forward"):
+        both.backward()
+
+
+@BOTH_WAYS
 def test_every_role_goes_backward_before_the_next_goes_forward(models: Models) -> None:
     """`accumulate` sends a role's loss backward before it asks for the next one: seen from inside the loss."""
     policy, critic = actor_and_critic(models("llama"))
@@ -124,6 +136,7 @@ def test_every_role_goes_backward_before_the_next_goes_forward(models: Models) -
     assert gradients(critic).keys() == critic.parameters().keys()
 
 
+@BOTH_WAYS
 def test_a_step_of_the_critic_alone_leaves_the_policy(models: Models) -> None:
     """In a warm-up update only the critic's adapter and head move; the policy's bits stay."""
     policy, critic = actor_and_critic(models("llama"))
@@ -141,6 +154,7 @@ def test_a_step_of_the_critic_alone_leaves_the_policy(models: Models) -> None:
     assert not gradients(policy)
 
 
+@BOTH_WAYS
 def test_the_trunk_gets_no_gradient_under_an_adapter(models: Models) -> None:
     """Only the two adapters and the head are trained; every other weight has no gradient."""
     policy, critic = actor_and_critic(models("llama"))
@@ -182,6 +196,7 @@ def test_a_continued_adapter_starts_as_its_reference(models: Models, tmp_path: P
     same_policy(policy, reference, GROUPS)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("kind", ["fresh adapter", "continued adapter", "all weights"])
 def test_training_the_policy_leaves_its_reference(kind: str, models: Models, tmp_path: Path) -> None:
     """After 3 steps the reference is bit-equal to the policy of step 0, and the policy is not."""
@@ -198,6 +213,7 @@ def test_training_the_policy_leaves_its_reference(kind: str, models: Models, tmp
         same_policy(policy, reference, GROUPS)
 
 
+@BOTH_WAYS
 def test_the_reference_is_not_trained(models: Models, tmp_path: Path) -> None:
     """A backward pass after the reference's forward gives its copy no gradient, and the policy all of its own."""
     policy = continued(models, tmp_path)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from smolt.groups import Groups, from_answers
 from smolt.models import Policy
+from smolt.probing import in_float32
 from smolt.sampling import Drawing, draw_tokens, sample, stream_tokens
-from smolt.trunk import in_float32
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart

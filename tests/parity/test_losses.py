@@ -16,6 +16,8 @@ from tests.parity import tiny
 from tests.parity.capture import DPO_CASES, GRPO_CASES, REWARD_CASES, golden
 from tests.parity.conftest import Roles
 
+pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
+
 TOLERANCE = 1e-5
 
 

@@ -36,7 +36,7 @@ from smolt.imitation import sft_loss
 from smolt.logprobs import CHUNK_ENTRIES
 from smolt.models import open_policy
 from smolt.sampling import PREFILL_TOKENS
-from smolt.shapes import empty_network, shape_of, short_keys, sizes, token_limit, way_of
+from smolt.shapes import empty_network, room_of, shape_of, short_keys, sizes, way_of
 from smolt.trunk import choose_precision
 from tests.tiny_models import PACKED, save
 
@@ -59,7 +59,6 @@ TINY = Network(
     linears=LINEARS,
     norms=12,
     scaled=5,
-    wide_queries=False,
     gates=30,
     dropped=0,
     parameters=1000,
@@ -102,9 +101,6 @@ def test_attention_by_hand() -> None:
     """Queries and outputs of 100 tokens, keys and values of 150, the weights of 3 heads."""
     assert attention(TINY, ADAPTED_HALF, BATCH) == 2 * (2 * 6 * 100 + 2 * 2 * 150 + 3 * 700)
     assert attention(TINY, ADAPTED, BATCH) == 4 * (2 * 6 * 100 + 2 * 2 * 150 + 3 * 700)
-    wide = replace(TINY, wide_queries=True)
-    assert attention(wide, FULL_HALF, BATCH) == (4 + 2) * (6 * 100 + 2 * 150) + 4 * 3 * 700
-    assert attention(wide, ADAPTED_HALF, BATCH) == attention(TINY, ADAPTED_HALF, BATCH)
     padded = replace(TINY, packed=False)
     assert attention(padded, FULL, BATCH) == 4 * (3 * 6 * 100 + 3 * 700)
     assert attention(padded, FULL_HALF, BATCH) == 2 * 3 * 6 * 100 + (2 + 4) * 3 * 700
@@ -251,10 +247,10 @@ def test_autograd_keeps_what_was_derived(architecture: str, dtype: str, lora: Lo
     assert network is not None
     assert network.packed == policy.trunk.packed
     assert network.lean == policy.trunk.lean
-    assert token_limit(empty_network(located), way.half, 0.5) == policy.trunk.micro_tokens(0.5)
+    assert room_of(empty_network(located), way) == policy.trunk.room
     assert trained(network, way) == sum(parameter.numel() for parameter in policy.parameters().values())
     groups, kept = pairs(), Kept(policy.trunk.network)
-    batch = sizes(groups, policy.trunk.micro_tokens(4.0), short_keys(network, way))
+    batch = sizes(groups, policy.trunk.micro_tokens(4.0), short_keys(way))
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         held = list(sft_loss(policy)(groups))
     assert held

@@ -49,7 +49,7 @@ def dpo(
     outlook = look_at_rows(checked, ground, train.items)
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
     reference = policy.as_reference()
-    micro_tokens = policy.trunk.micro_tokens(checked.budget.memory)
+    micro_tokens = policy.trunk.settle(checked.budget, train.items)
     total = updates_of(checked.budget, len(train.items), checked.batch)
     rows = Rows(train.items, checked.batch, total, checked.seed)
     return Training(

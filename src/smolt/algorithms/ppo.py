@@ -131,6 +131,7 @@ def open_critic(recipe: PPORecipe, policy: Policy) -> Scorer:
             scorer.trunk.train_adapter(scorer.adapter)
         if scorer.trunk.width != trunk.width:
             raise UserError(f"critic.start: the reward model {path} is not of the policy's shape")
+        scorer.trunk.recomputed = trunk.recomputed
         return scorer
     head = score_head(trunk.width, None, trunk.precision.device)
     if policy.adapter is None:

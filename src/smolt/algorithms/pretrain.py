@@ -44,6 +44,7 @@ def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = F
         empty = LlamaForCausalLM(llama_config(recipe.shape, renderer))
     outlook = heeded(recipe, look_ahead(recipe, precision, empty, items=items))
     policy = Policy(make_trunk(recipe.shape, renderer, precision, recipe.seed), None)
+    micro_tokens = policy.trunk.settle(recipe.budget, items)
     total = updates_of(recipe.budget, len(items), recipe.batch)
     return Training(
         Plan(
@@ -53,7 +54,7 @@ def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = F
             stream=Rows(items, recipe.batch, total, recipe.seed),
             loss=sft_loss(policy),
             learner=Learner({"policy": Role(policy.parameters())}, recipe.optim, total),
-            micro_tokens=policy.trunk.micro_tokens(recipe.budget.memory),
+            micro_tokens=micro_tokens,
             save=lambda directory: save_policy(policy, renderer, directory),
             result=policy,
             dev=dev_text(policy, renderer, recipe),

@@ -60,7 +60,7 @@ def reward_model(
     outlook = look_at_rows(checked, ground, learned)
     scorer = open_scorer(ground.located, ground.precision, checked.lora, checked.seed)
     total = updates_of(checked.budget, len(learned), checked.batch)
-    micro_tokens = scorer.trunk.micro_tokens(checked.budget.memory)
+    micro_tokens = scorer.trunk.settle(checked.budget, learned)
     examination = Examination(scorer, ground, learned, held_out, checked, micro_tokens)
 
     def save(directory: Path) -> None:

@@ -47,6 +47,7 @@ def sft(
     train = demonstration_items(demonstrations or checked.data, ground.renderer, ground.window)
     outlook = look_at_rows(checked, ground, train.items)
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
+    micro_tokens = policy.trunk.settle(checked.budget, train.items)
     total = updates_of(checked.budget, len(train.items), checked.batch)
     learner = Learner({"policy": Role(policy.parameters())}, checked.optim, total)
     loss = sft_loss(policy)
@@ -58,7 +59,7 @@ def sft(
             stream=Rows(train.items, checked.batch, total, checked.seed),
             loss=loss,
             learner=learner,
-            micro_tokens=policy.trunk.micro_tokens(checked.budget.memory),
+            micro_tokens=micro_tokens,
             save=lambda directory: save_policy(policy, ground.renderer, directory),
             result=policy,
             checks=[lambda: answer_tokens_only(train.items, ground.renderer)],

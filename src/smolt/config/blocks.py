@@ -180,6 +180,11 @@ class Budget(Block):
     memory: Float = Field(
         default=4.0, gt=0, description="GiB for activations; decides the micro-batch, never the result"
     )
+    checkpointing: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="compute each layer again in the backward pass instead of keeping its inside: slower, and never "
+        "another result; auto: where the longest rows alone do not fit into `memory` otherwise",
+    )
     refuse: Bool = Field(
         default=True, description="refuse a training that by its estimate cannot fit into the free memory"
     )
