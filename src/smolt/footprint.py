@@ -185,12 +185,13 @@ def layer_token(network: Network, way: Way) -> int:
 
 def _inputs(network: Network, way: Way) -> Iterator[Linear]:
     """The layers whose inputs are kept: one that several share once, unless each casts it for itself."""
+    casting = way.half and not (way.rank and network.lean)
     seen: set[tuple[str, ...]] = set()
     for linear in network.linears:
         if not way.learns(linear):
             continue
         group = next((names for names in TOGETHER if linear.name in names), (linear.name,))
-        if way.half or group not in seen:
+        if casting or group not in seen:
             yield linear
         seen.add(group)
 
@@ -207,7 +208,9 @@ def attention(network: Network, way: Way, batch: Batch) -> int:
 def activations(network: Network, way: Way, batch: Batch) -> int:
     """Bytes that a micro-batch holds as its backward pass begins, the C library's share included."""
     kept = kept_for_backward(network, way, batch)
-    dropped = network.dropped + sum(linear.outputs for linear in network.linears if way.adapts(linear))
+    dropped = network.dropped
+    if not network.lean:  # whose adapters add to the outputs in place
+        dropped += sum(linear.outputs for linear in network.linears if way.adapts(linear))
     holes = DROPPED_HEAP * (1 if way.recomputed else network.layers) * dropped * way.number * batch.tokens
     return int(HEAP * kept + holes + min(SLACK, kept / 2)) + casts(network, way)
 

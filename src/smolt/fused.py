@@ -1,8 +1,8 @@
 """The packed forward of a known family with fewer passes over memory: norm and rotation as one step each.
 
 On a small model a training pass spends more time reading and writing states than multiplying them. The linear layers
-are the network's own modules, adapters and dropout included; between them stand two functions that compute what the
-modules compute, in fewer passes forward and with a closed form backward.
+are the network's own modules or, with an adapter, `smolt.lowrank`; between them stand two functions that compute what
+the modules compute, in fewer passes forward and with a closed form backward.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import silu
 from transformers import PreTrainedModel
 
 from smolt.attention import Layout, packed_attention
 from smolt.checkpointing import call
+from smolt.lowrank import project
 
 
 def normed_and_scale(states: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -99,8 +101,11 @@ def packed_states(network: PreTrainedModel, layout: Layout, around: Callable[...
 
 def _layer(states: Tensor, layer: Any, layout: Layout, cosine: Tensor, sine: Tensor) -> Tensor:
     states = states + _attended(layer.self_attn, _normed(layer.input_layernorm, states), layout, cosine, sine)
-    after: Tensor = states + layer.mlp(_normed(layer.post_attention_layernorm, states))
-    return after
+    return states + _fed_forward(layer.mlp, _normed(layer.post_attention_layernorm, states))
+
+
+def _fed_forward(mlp: Any, states: Tensor) -> Tensor:
+    return project(mlp.down_proj, silu(project(mlp.gate_proj, states)) * project(mlp.up_proj, states))
 
 
 def _normed(module: Any, states: Tensor) -> Tensor:
@@ -112,8 +117,8 @@ def _normed(module: Any, states: Tensor) -> Tensor:
 
 def _attended(attention: Any, states: Tensor, layout: Layout, cosine: Tensor, sine: Tensor) -> Tensor:
     shape = (len(states), -1, attention.head_dim)
-    query, key = attention.q_proj(states).view(shape), attention.k_proj(states).view(shape)
-    value = attention.v_proj(states).view(shape)
+    query, key = project(attention.q_proj, states).view(shape), project(attention.k_proj, states).view(shape)
+    value = project(attention.v_proj, states).view(shape)
     if hasattr(attention, "q_norm"):
         query, key = _normed(attention.q_norm, query), _normed(attention.k_norm, key)
     attended, _ = packed_attention(
@@ -126,5 +131,4 @@ def _attended(attention: Any, states: Tensor, layout: Layout, cosine: Tensor, si
         layout=layout,
         sliding_window=getattr(attention, "sliding_window", None),
     )
-    mixed: Tensor = attention.o_proj(attended.reshape(len(states), -1))
-    return mixed
+    return project(attention.o_proj, attended.reshape(len(states), -1))

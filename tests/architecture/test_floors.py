@@ -37,6 +37,7 @@ FLOORS: dict[str, int] = {
     "checkpointing": 2,
     "probing": 2,
     "fused": 2,
+    "lowrank": 2,
     "attention": 2,
     "models": 2,
     "trunk": 2,

@@ -88,13 +88,22 @@ def test_parameters_and_weights_by_hand() -> None:
     [
         (FULL, 4 * (12 + 30 + 6 + 6 + 6 + 10)),  # one input for q, k, v and one for gate, up
         (ADAPTED, 4 * (12 + 30 + 6 + 6 + 6 + 10)),
-        (ADAPTED_HALF, 2 * (12 + 30 + 3 * 6 + 6 + 2 * 6 + 10)),  # each casts its input for itself
-        (FULL_HALF, 4 * 12 + 2 * (5 + 30 + 3 * 6 + 6 + 2 * 6 + 10)),  # hidden states in fp32
-        (NARROW, 2 * (12 + 30 + 2 * 6)),  # a frozen layer keeps no input
+        (ADAPTED_HALF, 2 * (12 + 30 + 6 + 6 + 6 + 10)),
+        (
+            FULL_HALF,
+            4 * 12 + 2 * (5 + 30 + 3 * 6 + 6 + 2 * 6 + 10),
+        ),  # hidden states in fp32, which each casts for itself
+        (NARROW, 2 * (12 + 30 + 6)),  # a frozen layer keeps no input
     ],
 )
 def test_what_a_layer_keeps_for_a_token_by_hand(way: Way, expected: int) -> None:
     assert layer_token(TINY, way) == expected
+
+
+def test_through_peft_each_adapted_layer_keeps_its_input_in_half_precision() -> None:
+    """Where its module casts it: three of 6 for q, k, v, two of 6 for gate, up; norms come in fp32."""
+    modules = replace(TINY, lean=False)
+    assert layer_token(modules, ADAPTED_HALF) == 4 * 12 + 2 * (30 + 3 * 6 + 6 + 2 * 6 + 10)
 
 
 def test_attention_by_hand() -> None:
@@ -174,11 +183,14 @@ def test_gradients_and_activations_meet_from_the_second_micro_batch_on() -> None
 
 
 def test_what_the_c_library_holds_by_hand() -> None:
-    """1.2 bytes for one that is kept, 0.8 for each of an adapted layer's outputs, and half as much again at most."""
+    """1.2 bytes for one that is kept, 0.8 for each output that peft adds to another, and half as much again at most."""
     kept = 3 * (100 * layer_token(TINY, ADAPTED) + attention(TINY, ADAPTED, BATCH)) + 6 * 4 * (100 + 2 * 40)
     assert kept_for_backward(TINY, ADAPTED, BATCH) == kept
     outputs = 6 + 2 + 2 + 6 + 10 + 10 + 6
-    assert activations(TINY, ADAPTED, BATCH) == int(1.2 * kept + 0.8 * 2 * outputs * 4 * 100 + kept / 2)
+    assert activations(TINY, ADAPTED, BATCH) == int(1.2 * kept + kept / 2)
+    modules = replace(TINY, lean=False, scaled=0)
+    assert kept_for_backward(modules, ADAPTED, BATCH) == kept
+    assert activations(modules, ADAPTED, BATCH) == int(1.2 * kept + 0.8 * 2 * outputs * 4 * 100 + kept / 2)
     large = replace(BATCH, tokens=10**7)
     kept = kept_for_backward(TINY, FULL_HALF, large)
     assert activations(TINY, FULL_HALF, large) == int(1.2 * kept + 160 * 2**20) + 2 * 552
