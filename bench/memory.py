@@ -27,9 +27,14 @@ ROLLOUT: dict[str, Any] = {"prompts": 4, "sampling": {"max_tokens": 64}}
 GROUPS = ROLLOUT | {"group": 8}
 CRITIC = ROLLOUT | {"samples": 4, "inner": {"epochs": 2, "minibatches": 1}}
 UPDATES = 3
+LONG = "long.jsonl"
+LONG_ROWS, LONG_TOKENS = 6, 3000
+PASSAGES: dict[str, Any] = {"batch": 2, "data": LONG}
+"""Answers of 3,000 tokens, two an update."""
+AGAIN = {"budget.checkpointing": "always", "budget.memory": 1}
 
 Setting = tuple[str, str, str, dict[str, Any]]
-"""Stage, model, dtype, recipe fields; without `lora` all weights are trained."""
+"""Stage, model, dtype, recipe fields; without `lora` all weights are trained. An ending of -again recomputes layers."""
 
 SETTINGS: dict[str, Setting] = {
     "sft-lora": ("sft", "smollm2", "bf16", ANSWERS | {"lora": WIDE}),
@@ -49,6 +54,12 @@ SETTINGS: dict[str, Setting] = {
     "gptneo-sft-lora": ("sft", "gpt-neo", "bf16", ANSWERS | {"lora": WIDE}),
     "gptneo-dpo-full": ("dpo", "gpt-neo", "fp32", PAIRS),
     "gptneo-grpo-lora": ("grpo", "gpt-neo", "fp32", GROUPS | {"lora": WIDE}),
+    "sft-long": ("sft", "smollm2", "bf16", PASSAGES | {"lora": WIDE}),
+    "sft-long-again": ("sft", "smollm2", "bf16", PASSAGES | {"lora": WIDE, "budget.memory": 1}),
+    "sft-full-again": ("sft", "smollm2", "bf16", ANSWERS | AGAIN),
+    "dpo-fp32-again": ("dpo", "smollm2", "fp32", PAIRS | AGAIN | {"lora": WIDE}),
+    "ppo-full-again": ("ppo", "smollm2", "bf16", CRITIC | AGAIN),
+    "gptneo-sft-again": ("sft", "gpt-neo", "bf16", ANSWERS | AGAIN | {"lora": WIDE}),
     "stories-sft": ("sft", "stories260k", "fp32", ANSWERS | {"data": MATHS | {"too_long": "drop"}}),
     "stories-grpo": ("grpo", "stories260k", "fp32", GROUPS | {"prompts": 32}),
 }
@@ -71,6 +82,10 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     hh_pairs.prepare({"folder": str(folder), "updates": UPDATES, "pairs": 8, "layers": settings["layers"]})
     (folder / "model").rename(folder / "smollm2")
     renderer = load_renderer(locate(str(folder / "smollm2")).tokenizer)
+    text = renderer.tokenizer.encode((hh_pairs.TEXTS / "wiki_demo.txt").read_text(encoding="utf-8"))
+    pieces = [text[start * LONG_TOKENS : (start + 1) * LONG_TOKENS] for start in range(LONG_ROWS)]
+    rows = [{"prompt": "Go on.", "completion": renderer.decode(piece)} for piece in pieces]
+    (folder / LONG).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     ids = {name: getattr(renderer.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     torch.manual_seed(0)
     networks: dict[str, PreTrainedModel] = {
@@ -88,7 +103,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(settings: dict[str, Any]) -> dict[str, Any]:
-    """A training to its end: its estimate by part, and the peaks after update 2 and in all."""
+    """A training to its end: its estimate by part, the peaks after update 2 and in all, seconds of the last update."""
     from smolt.algorithms import STAGES
     from smolt.config import make_recipe
 
@@ -97,6 +112,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     path = SHARED / "models" / model if model == "stories260k" else folder / model
     given: dict[str, Any] = {"model": {"path": str(path), "device": "cpu", "dtype": dtype}, **fields}
     given["model"]["threads"] = settings["threads"]
+    if given.get("data") == LONG:
+        given["data"] = str(folder / LONG)
     out = Path(settings["out"])
     if stage in ("ppo", "grpo"):
         rows = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
@@ -107,11 +124,13 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         given["checks.forecast"] = False
     recipe = make_recipe(stage, **given, **{"budget.updates": UPDATES})
     training = STAGES[stage](recipe, out=out / "run")
-    loaded, second = peak_memory(), 0
+    loaded, second, seconds = peak_memory(), 0, 0.0
     for metrics in training:
         second = peak_memory() if metrics["step"] == 2 else second
+        seconds = metrics["training_seconds"]
     manifest = json.loads((out / "run" / "manifest.json").read_text(encoding="utf-8"))
-    return {**manifest["memory"], "loaded": loaded, "second": second, "peak": peak_memory()}
+    peaks = {"loaded": loaded, "second": second, "peak": peak_memory()}
+    return {**manifest["memory"], **peaks, "checkpointing": manifest["checkpointing"], "seconds": seconds}
 
 
 # --- in the parent ----------------------------------------------------------------------------------------------------
@@ -135,7 +154,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 
 def run(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Every setting, in a process of its own."""
-    if not (folder / "gpt-neo" / "config.json").is_file():
+    if not (folder / "gpt-neo" / "config.json").is_file() or not (folder / LONG).is_file():
         in_child(MODULE, "prepare", {"folder": str(folder), "layers": chosen.layers}, chosen.threads)
     rows = {}
     print(HEADER, file=sys.stderr)
@@ -151,13 +170,13 @@ def run(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"bench": NAME, "machine": machine(chosen.threads), "rows": rows}
 
 
-HEADER = f"{'setting':<18}{'at':<10}{'estimate':>9}{'measured':>9}{'ratio':>7}  (GiB)"
+HEADER = f"{'setting':<18}{'at':<10}{'estimate':>9}{'measured':>9}{'ratio':>7}{'seconds':>9}  (GiB; of an update)"
 
 
 def line(name: str, row: Mapping[str, Any]) -> str:
     """One row for people: the peak's estimate and measurement, in GiB, and their ratio."""
     estimate, measured = row["estimate"]["peak"], row["peak"]
-    figures = f"{estimate / 2**30:>9.2f}{measured / 2**30:>9.2f}{estimate / measured:>7.2f}"
+    figures = f"{estimate / 2**30:>9.2f}{measured / 2**30:>9.2f}{estimate / measured:>7.2f}{row['seconds']:>9.1f}"
     return f"{name:<18}{row['estimate']['when']:<10}{figures}"
 
 

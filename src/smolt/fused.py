@@ -87,7 +87,7 @@ def packed_states(network: PreTrainedModel, layout: Layout, around: Callable[...
     Args:
         network: the network.
         layout: the row.
-        around: what each layer goes through, called with a function and its arguments.
+        around: what each layer goes through, called with the layer, a function and its arguments.
     """
     backbone: Any = network.base_model
     states: Tensor = backbone.embed_tokens(layout.ids[0])
@@ -95,7 +95,7 @@ def packed_states(network: PreTrainedModel, layout: Layout, around: Callable[...
     half = cosine.shape[-1] // 2
     cosine, sine = cosine[0][:, None, :half].contiguous(), sine[0][:, None, :half].contiguous()
     for layer in backbone.layers:
-        states = around(_layer, states, layer, layout, cosine, sine)
+        states = around(layer, _layer, states, layer, layout, cosine, sine)
     return _normed(backbone.norm, states)
 
 

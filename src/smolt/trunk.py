@@ -289,7 +289,7 @@ class Trunk:
     @property
     def _around(self) -> Call:
         """What each layer of a forward goes through."""
-        return again(lambda: self.used) if self.recomputed and torch.is_grad_enabled() else call
+        return again(lambda: self.used, self.network) if self.recomputed and torch.is_grad_enabled() else call
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:

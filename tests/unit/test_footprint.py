@@ -196,6 +196,15 @@ def test_what_the_c_library_holds_by_hand() -> None:
     assert activations(TINY, FULL_HALF, large) == int(1.2 * kept + 160 * 2**20) + 2 * 552
 
 
+def test_recomputed_layers_by_hand() -> None:
+    """Two inputs of 6 numbers a token, one block with its gradients, and the states at the ends."""
+    way = replace(ADAPTED, recomputed=True)
+    block = 100 * layer_token(TINY, ADAPTED) + attention(TINY, ADAPTED, BATCH)
+    assert kept_for_backward(TINY, way, BATCH) == 2 * 6 * 4 * 100 + 2 * block + 6 * 4 * (100 + 2 * 40)
+    deep = replace(TINY, layers=12)
+    assert kept_for_backward(deep, way, BATCH) - kept_for_backward(TINY, way, BATCH) == 10 * 6 * 4 * 100
+
+
 counts = st.integers(1, 10**4)
 
 

@@ -155,6 +155,7 @@ def outlook(free: int, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Outloo
 
 CHANGES: dict[str, dict[str, Any]] = {
     "budget.memory=0.0625": {"budget.memory": 0.0625},
+    "budget.checkpointing=always": {"budget.checkpointing": "always"},
     "model.dtype=bf16": {"dtype": "bf16"},
     "a lora block (rank 16)": {"lora": {"rank": 16}},
 }
@@ -180,6 +181,18 @@ def test_changes_that_help_only_together_are_said_together(monkeypatch: pytest.M
     assert outlook(needed, monkeypatch).advice == f"It would fit with {both} together ({gib(needed)})"
     short = outlook(needed - 2**20, monkeypatch).advice
     assert short == f"Even with {both} it needs {gib(needed)}, 1.0 MiB too much: take a smaller model"
+
+
+def test_a_smaller_memory_recomputes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 303 tokens fit into 0.0625 GiB and not into 0.03, nor in bf16 into 0.01; never is never."""
+    for given, recomputed in (
+        ({"budget.memory": 0.0625}, False),
+        ({"budget.memory": 0.03}, True),
+        ({"budget.memory": 0.03, "dtype": "bf16"}, False),
+        ({"budget.memory": 0.01, "dtype": "bf16"}, True),
+        ({"budget.memory": 0.01, "budget.checkpointing": "never"}, False),
+    ):
+        assert bool(outlook(2**40, monkeypatch, **given).recomputed) is recomputed
 
 
 def test_a_recipe_that_can_be_changed_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
