@@ -156,8 +156,8 @@ def _check_memory(recipe: Any) -> Iterator[dict[str, Any]]:
     except UserError:  # the model's or the data's own check says it
         return
     if outlook is not None:
-        sentences = [outlook.sentence.removeprefix("memory: "), outlook.recomputed, outlook.advice]
-        found = ". ".join(sentence for sentence in sentences if sentence)
+        estimated = "; ".join(part for part in (outlook.sentence.removeprefix("memory: "), outlook.recomputed) if part)
+        found = ". ".join(sentence for sentence in (estimated, outlook.advice) if sentence)
         yield {
             "what": f"memory of {recipe.name}",
             "ok": not (outlook.hopeless and recipe.budget.refuse),
