@@ -28,7 +28,6 @@ TINY = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 384, "num_hi
 def growth(settings: dict[str, Any]) -> dict[str, Any]:
     """Seconds of forward and backward for n and 2n answers: of a context each, and of one context for all."""
     policy = _policy(settings, {"num_hidden_layers": settings["layers"], "vocab_size": settings["vocabulary"]})
-
     vocabulary = settings["vocabulary"]
 
     def work(contexts: int, answers: int) -> Callable[[], None]:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from smolt.decoding import Cache
 from smolt.fused import normed_and_scale
+from smolt.lowrank import is_plain
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROWS = 64  # answers that oneDNN should reckon with when it chooses an order
@@ -250,7 +251,7 @@ def _term(module: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor] | Non
     """(A [rank, in], scaled B [out, rank]) of an adapter on a layer, fp32; None without one."""
     if not isinstance(module, LoraLinear) or adapter is None or adapter not in module.lora_A:
         return None
-    if adapter in module.lora_variant or module.lora_bias.get(adapter) or module.merged:
+    if not is_plain(module, adapter):
         raise NotImplementedError("no lean step with this kind of adapter")
     down: Any = module.lora_A[adapter]
     up: Any = module.lora_B[adapter]

@@ -70,12 +70,11 @@ def _term(module: nn.Module, states: Tensor) -> tuple[nn.Linear, str | None] | N
         return None
     if not names:
         return base, None
-    name = names[0]
-    dropout: Any = module.lora_dropout[name]
-    if name in module.lora_variant or module.lora_bias.get(name) or (dropout.training and not _is_identity(dropout)):
-        return None
-    return base, name
+    dropout = module.lora_dropout[names[0]]
+    dropping = dropout.training and not isinstance(dropout, nn.Identity)
+    return None if dropping or not is_plain(module, names[0]) else (base, names[0])
 
 
-def _is_identity(dropout: nn.Module) -> bool:
-    return isinstance(dropout, nn.Identity) or getattr(dropout, "p", 1.0) == 0.0
+def is_plain(module: LoraLinear, adapter: str) -> bool:
+    """Whether this adapter is nothing but a low-rank product that stands beside the weight."""
+    return not (module.merged or adapter in module.lora_variant or module.lora_bias.get(adapter))
