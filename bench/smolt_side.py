@@ -49,7 +49,7 @@ class InOrder:
             groups = reference_column(self.reference, self.micro_tokens, groups)
         return Update([groups])
 
-    def veto(self, step: int, metrics: Metrics) -> str | None:
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
         return None
 
     def observe(self, metrics: Metrics) -> str | None:

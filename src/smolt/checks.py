@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from smolt.errors import SelfCheckError
 from smolt.groups import Groups
@@ -14,7 +13,6 @@ from smolt.trunk import Trunk
 
 LOOKED_AT = 64
 SAME_POLICY = 1e-6
-MISMATCH = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.25}
 
 
 def forward_facts(trunk: Trunk) -> dict[str, Any]:
@@ -83,18 +81,3 @@ def same_policy(policy: Policy, reference: Policy, groups: Groups) -> None:
             f"KL(policy, reference) at step 0 is not 0: log-probabilities differ by {difference:.1e} "
             "(another adapter, a different precision, or dropout that is on)"
         )
-
-
-def sampler_agrees(sampled: Tensor, recomputed: Tensor, mask: Tensor, dtype: torch.dtype) -> float:
-    """Largest difference between the sampler's log-probabilities and the training forward's.
-
-    Raises:
-        SelfCheckError: above 1e-4 in fp32 (0.25 in half precision).
-    """
-    difference = float((sampled - recomputed).abs().masked_fill(~mask, 0.0).max())
-    if not difference <= MISMATCH[dtype]:
-        raise SelfCheckError(
-            f"sampled and recomputed log-probabilities differ by {difference:.1e} (allowed {MISMATCH[dtype]:g}): "
-            "template, temperature, padding, dropout or dtype differ between sampler and training"
-        )
-    return difference

@@ -39,12 +39,14 @@ class Loss:
         count: what the sum of totals is divided by, summed over the optimizer step.
         metrics: name -> (sum, count), divided the same way for the record.
         role: whose parameters it trains.
+        spread: name -> values whose distribution over the optimizer step is wanted, [any number].
     """
 
     total: Tensor
     count: float
     metrics: Parts = field(default_factory=dict)
     role: str = "policy"
+    spread: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 LossFunction = Callable[[Groups], Iterator[Loss]]
@@ -70,8 +72,8 @@ class Stream(Protocol):
     def next(self, number: int) -> Update:
         """The update after `number` updates are done: a function of its arguments, the weights and the state."""
 
-    def veto(self, step: int, metrics: Metrics) -> str | None:
-        """After the backward pass of optimizer step `step` of an update: why it must not be taken, or None."""
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
+        """After the backward pass of optimizer step `step` of an update, over `batch`: why it must not be taken."""
 
     def observe(self, metrics: Metrics) -> str | None:
         """After an update: adapt what adapts; a reason ends the run."""
@@ -254,12 +256,20 @@ class Learner:
         self.scale.restore(state["scale"])
 
 
+def distribution(name: str, values: Tensor) -> Metrics:
+    """Mean, 99 % and 99.9 % quantile and maximum of some values, at least one: `name`, `name_99`, `name_999`, ..."""
+    high, higher = torch.quantile(values.float(), torch.tensor([0.99, 0.999], device=values.device)).tolist()
+    mean, most = float(values.mean()), float(values.max())
+    return {name: mean, f"{name}_99": high, f"{name}_999": higher, f"{name}_max": most}
+
+
 class _Tally:
-    """Sums and counts of metrics over micro-batches."""
+    """Sums and counts of metrics over micro-batches, and values whose distribution is wanted."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.counts: dict[str, float] = {}
+        self.spread: dict[str, list[Tensor]] = {}
 
     def add(self, parts: Parts) -> None:
         for name, (total, count) in parts.items():
@@ -267,8 +277,19 @@ class _Tally:
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0.0) + count
 
+    def gather(self, spread: Mapping[str, Tensor]) -> None:
+        for name, values in spread.items():
+            self.spread.setdefault(name, []).append(values.detach())
+
+    def merge(self, other: "_Tally") -> None:
+        self.add({name: (total, other.counts[name]) for name, total in other.sums.items()})
+        self.gather({name: torch.cat(values) for name, values in other.spread.items()})
+
     def means(self) -> Metrics:
-        return {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
+        found: Metrics = {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
+        for name, values in self.spread.items():
+            found |= distribution(name, torch.cat(values))
+        return found
 
 
 def accumulate(
@@ -281,6 +302,7 @@ def accumulate(
             counts[part.role] = counts.get(part.role, 0.0) + part.count
             name = "loss" if part.role == "policy" else f"{part.role}_loss"
             tally.add({name: (part.total, part.count), **part.metrics})
+            tally.gather(part.spread)
             if part.count:
                 (part.total if scale == 1 else part.total * scale).backward()
     return tally, counts
@@ -313,8 +335,9 @@ def fit(
             parts, counts = accumulate(minibatch, loss, micro_tokens, learner.scale.value)
             means, norms = parts.means(), learner.divide(counts)
             problem = learner.problem(means, norms, number)
-            reason = problem or stream.veto(index, means)
-            tally.add({name: (total, parts.counts[name]) for name, total in parts.sums.items() if not problem})
+            reason = problem or stream.veto(index, minibatch, means)
+            if not problem:
+                tally.merge(parts)
             if reason:
                 learner.forget()
                 events.append(f"step {index + 1} of {len(update.minibatches)} skipped: {reason}")

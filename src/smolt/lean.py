@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from smolt.decoding import Cache
 from smolt.fused import normed_and_scale
+from smolt.logprobs import exact_logits
 from smolt.lowrank import is_plain
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -52,6 +53,14 @@ class Affine:
             return product
         out = self.up.shape[1]
         return product[:, :out].addmm_(product[:, out:], self.up)
+
+    def exact(self, states: Tensor) -> Tensor:
+        """The same in fp32, without a term: see `smolt.logprobs.exact_logits`."""
+        if not self.ordered:
+            return exact_logits(states, self.weight)
+        rounded = self(states)
+        rest = torch.ops.mkldnn._linear_pointwise.binary(states, rounded, self.weight, self.bias, "sub")
+        return rounded.float().add_(rest)
 
 
 def ordered(affine: Affine) -> Affine:
@@ -148,8 +157,8 @@ class LeanDecoder:
         return _normed(self.norm, states)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Final states [slots, h] -> fp32 logits [slots, V], computed in the states' precision as training does."""
-        return self.head(states).float()
+        """Final states [slots, h] -> fp32 logits [slots, V], as training computes them."""
+        return self.head.exact(states)
 
     def states(
         self, contexts: Sequence[Sequence[tuple[Tensor, Tensor]]], owners: Sequence[int], answers: Sequence[Tensor]

@@ -214,6 +214,20 @@ def surrogate_loss(
     return clipped_policy_loss(logprobs, old, advantages, low, high)
 
 
+def truncated_weights(old: Tensor, sampled: Tensor, cap: float) -> Tensor:
+    """min(pi_train / pi_sampler, cap) of each token, detached, [B, T]: truncated importance sampling.
+
+    It corrects for tokens having been drawn by a sampler whose probabilities are not the training forward's
+    (https://fengyao.notion.site/off-policy-rl; truncation: Ionides 2008); 1 where the two agree.
+
+    Args:
+        old: the training forward's log-probabilities before the first step, [B, T].
+        sampled: the sampler's, [B, T].
+        cap: >= 1, the largest weight.
+    """
+    return torch.exp(old - sampled).clamp(max=cap).detach()
+
+
 def reduce_tokens(
     terms: Tensor, mask: Tensor, reduction: Reduction, longest: int, keep: Tensor
 ) -> tuple[Tensor, float]:

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from smolt.conditions import Conditions, conditions_of
-from smolt.config import GRPORecipe, Model, PPORecipe
-from smolt.errors import SelfCheckError
-from smolt.fitting import Metrics
+from smolt.config import Correction, GRPORecipe, Model, PPORecipe
 from smolt.foresight import Outlook, look_at_questions
+from smolt.groups import Groups, widen, without_gradient
 from smolt.judges.cache import VERDICTS
 from smolt.learned import mixed_reward
 from smolt.models import Policy, open_policy
+from smolt.numerics import masked_sum, truncated_weights
 from smolt.preparation import Ground, longest_answer, longest_context, open_ground, question_list
 from smolt.records import Question, Turn
 from smolt.rewards import python_reward
@@ -23,9 +24,6 @@ from smolt.streams import Reward, as_answers, mean
 from smolt.training import Dev
 
 GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
-# Mean |ratio - 1| allowed before the first step of a rollout: in half precision another cut of the same answers rounds
-# otherwise.
-FIRST_RATIO = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 
 @dataclass(frozen=True)
@@ -127,22 +125,40 @@ def dev_rewards(rolling: Rolling, recipe: PPORecipe | GRPORecipe) -> Dev | None:
     return Dev(measure, "reward", "max")
 
 
-def check_first_ratio(step: int, metrics: Metrics, dtype: torch.dtype) -> None:
-    """Before the first optimizer step of a rollout the ratio is 1 and the clip does not act.
+def old_logprobs(policy: Policy, groups: Groups, first: Sequence[Sequence[int]], recipe: Any, tokens: int) -> Tensor:
+    """The policy's log-probabilities before the first step, [B, T], computed as the first steps will.
+
+    In half precision another cut of the same answers rounds otherwise, and the first ratio is not 1.
 
     Args:
-        step: index of the optimizer step within the rollout.
-        metrics: of the step, with `ratio_error`, the mean of |ratio - 1|.
-        dtype: what the forward computes in.
-
-    Raises:
-        SelfCheckError: it is not.
+        policy: who answered.
+        groups: its answers.
+        first: rows of each minibatch of the first inner epoch; together all rows.
+        recipe: the stage's, for the temperature.
+        tokens: packed tokens of one forward.
     """
-    if step == 0 and metrics.get("ratio_error", 0.0) > FIRST_RATIO[dtype]:
-        raise SelfCheckError(
-            f"the ratio before the first step of a rollout is off 1 by {metrics['ratio_error']:.1e} on average: "
-            "dropout is on, or old and new log-probabilities come from different forwards"
-        )
+    column = torch.zeros(groups.mask.shape)
+    for rows in first:
+        part = without_gradient(groups.select(rows), tokens, lambda cut: policy(cut, recipe.sampling.temperature)[0])
+        column[torch.tensor(rows)] = widen(part, column.shape[1])
+    return column
+
+
+def weighs(correction: Correction, dtype: torch.dtype) -> bool:
+    """Whether tokens get importance weights: `auto` gives them in half precision."""
+    return correction.weights == "always" or (correction.weights == "auto" and dtype != torch.float32)
+
+
+def corrected(
+    terms: Tensor, old: Tensor, sampled: Tensor, mask: Tensor, correction: Correction
+) -> tuple[Tensor, dict[str, tuple[Tensor, float]]]:
+    """A policy loss per token times its truncated importance weight, [B, T], and what the weights were, as metrics."""
+    weights = truncated_weights(old, sampled, correction.cap)
+    tokens = float(mask.sum())
+    return terms * weights, {
+        "importance_weight": (masked_sum(weights, mask), tokens),
+        "importance_truncated": (masked_sum((weights >= correction.cap).float(), mask), tokens),
+    }
 
 
 def over_budget(apart: float | None, budget: float | None) -> str | None:

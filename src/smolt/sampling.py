@@ -18,7 +18,7 @@ from smolt.attention import lay_out
 from smolt.decoding import Cache
 from smolt.groups import Groups
 from smolt.lean import LeanDecoder
-from smolt.logprobs import log_normalizer
+from smolt.logprobs import exact_logits, log_normalizer
 from smolt.models import Policy
 
 PREFILL_TOKENS = 4096
@@ -228,9 +228,8 @@ def _prefill(policy: Policy, contexts: list[Tensor]) -> tuple[list[list[tuple[Te
 
 
 def head_logits(policy: Policy, states: Tensor) -> Tensor:
-    """fp32 logits of some states, [rows, h] -> [rows, V], computed in the states' precision as training does."""
-    head = policy.trunk.head
-    return (states @ head.T.to(states.dtype)).float()
+    """fp32 logits of some states, [rows, h] -> [rows, V], as training computes them."""
+    return exact_logits(states, policy.trunk.head.to(states.dtype))
 
 
 class _Slots:

@@ -24,11 +24,6 @@ from smolt.sampling import Drawing, sample
 Reward = Callable[[Sequence[Question], Sequence[Answer]], list[Score]]
 
 
-def never(step: int, metrics: Metrics) -> str | None:
-    """A veto that never is one."""
-    return None
-
-
 def contented(metrics: Metrics) -> str | None:
     """An observer that adapts nothing."""
     return None
@@ -73,7 +68,7 @@ class Rows:
 
     _shuffled: tuple[int, list[int]] = field(default=(-1, []), repr=False)
 
-    def veto(self, step: int, metrics: Metrics) -> str | None:
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
         """Every step is taken."""
         return None
 
@@ -127,7 +122,7 @@ class Rollouts:
     total: int
     seed: int
     prepare: Callable[[Groups, torch.Tensor, int], Update]
-    veto: Callable[[int, Metrics], str | None] = never
+    veto: Callable[[int, Groups, Metrics], str | None]
     observe: Callable[[Metrics], str | None] = contented
     adaptive: dict[str, Any] = field(default_factory=dict)
 

@@ -297,6 +297,16 @@ class Trunk:
         with self.precision.autocast(), each_layer(self.network, self._around):
             yield
 
+    @contextlib.contextmanager
+    def in_full_precision(self) -> Iterator[None]:
+        """Compute in fp32 for a moment; stored weights come back bit for bit."""
+        stored, self.precision = self.precision, Precision(self.precision.device, torch.float32)
+        try:
+            with in_float32(self.network):
+                yield
+        finally:
+            self.precision = stored
+
     def choose_forward(self) -> None:
         """Use the packed forward and our head where, on 16 answer tokens, they equal the network's own.
 
@@ -304,8 +314,7 @@ class Trunk:
         head does not, keeps the padded forward with the same numbers; `why` says so.
         """
         groups = probe(self.network.config.vocab_size)
-        stored, self.precision = self.precision, Precision(self.precision.device, torch.float32)
-        with torch.no_grad(), in_float32(self.network):
+        with torch.no_grad(), self.in_full_precision():
             states, last = self.states(groups, with_last=True)
             if self.network.get_output_embeddings() is not None:
                 own = torch.log_softmax(states @ self.head.T, dim=-1)
@@ -314,7 +323,6 @@ class Trunk:
                 self.why = "" if self.own_head else f"padded, with its own head: ours differs by {difference:.1e}"
             if self.own_head or self.network.get_output_embeddings() is None:
                 self._try_packed(groups, torch.cat([states, last]))
-        self.precision = stored
 
     def _try_packed(self, groups: Groups, truth: Tensor) -> None:
         implementation = self.network.config._attn_implementation

@@ -40,6 +40,7 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
             "data": "questions.jsonl",
             "reward": {"name": "length", "options": {"target": 3}},
             "kl": {"stop": 1e-9, "budget": 1e-9},
+            "correction": {"weights": "always"},
             "critic": {"warmup": 0},
             "optim": {"lr": 1e-2},
             "budget": {"updates": 6},
@@ -51,6 +52,7 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
             "data": "questions.jsonl",
             "dev": "questions.jsonl",
             "reward": {"name": "length", "options": {"target": 3}},
+            "correction": {"weights": "always"},
             "budget": TWO,
         }
     ],

@@ -33,7 +33,7 @@ class Fixed:
         self.asked.append(number)
         return Update(self.minibatches, {"known": number}, roles=self.roles)
 
-    def veto(self, step: int, metrics: Metrics) -> str | None:
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
         self.judged.append((step, metrics))
         return self.vetoes(step, metrics)
 

@@ -121,7 +121,7 @@ class Referenced:
             self.rows.items[place] = groups.select([2 * number, 2 * number + 1])
         self.known |= set(places)
 
-    def veto(self, step: int, metrics: Metrics) -> str | None:
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
         """Every step is taken."""
         return None
 

@@ -5,7 +5,6 @@ with `kl.beta: 0`. Groups without signal are dropped and counted: they leave bot
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,30 @@ import torch
 from torch import Tensor
 
 from smolt import counters
-from smolt.checks import forward_facts, same_policy, sampler_agrees, stop_reachable
+from smolt.checks import forward_facts, same_policy, stop_reachable
 from smolt.config import GRPORecipe
 from smolt.fitting import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
 from smolt.forecast import forecast
 from smolt.groups import Groups, from_answers, without_gradient
+from smolt.mismatch import check_first_ratio, check_mismatch, mismatch
 from smolt.models import Policy
 from smolt.numerics import answer_sums, group_advantages, kl, masked_sum, reduce_tokens, surrogate_loss
 from smolt.pace import seconds_of
 from smolt.preparation import in_memory, recipe_for, settled
 from smolt.records import Question
-from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
+from smolt.rollouts import (
+    GIVEN,
+    Rolling,
+    corrected,
+    dev_rewards,
+    old_logprobs,
+    open_rollouts,
+    over_budget,
+    split_reward,
+    weighs,
+)
 from smolt.saving import save_policy
-from smolt.streams import Rollouts, never
+from smolt.streams import Rollouts
 from smolt.training import Plan, Training
 
 
@@ -68,7 +78,7 @@ def grpo(
         total=total,
         seed=checked.seed,
         prepare=preparation,
-        veto=partial(check_first_ratio, dtype=ground.precision.dtype) if preparation.several else never,
+        veto=preparation.veto,
         observe=lambda metrics: over_budget(metrics.get("kl"), checked.kl.budget),
     )
     probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])
@@ -122,18 +132,33 @@ class Preparation:
         kept = groups.with_columns(advantages=advantages).select(rows)
         if self.reference is not None:
             kept = kept.with_columns(reference=self._logprobs(self.reference, kept, temperature))
+        steps = self._steps(kept, number)
         if self.several:
-            old = self._logprobs(self.rolling.policy, kept, temperature)
-            dtype = self.rolling.ground.precision.dtype
-            metrics["mismatch"] = sampler_agrees(kept.columns["sampled"], old, kept.mask, dtype)
+            policy, first = self.rolling.policy, steps[: len(steps) // recipe.inner.epochs]
+            old = old_logprobs(policy, kept, first, recipe, self.rolling.micro_tokens)
+            metrics |= mismatch(kept.columns["sampled"], old, kept.mask)
+            check_mismatch(policy, kept, metrics, temperature)
             kept = kept.with_columns(old=old)
-        return Update(self._steps(kept, number), metrics)
+        return Update([kept.select(rows) for rows in steps], metrics)
+
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
+        """No step is refused; the first one is checked: the sampler's log-probabilities, or the old ones, are its own.
+
+        Raises:
+            SelfCheckError: they are not.
+        """
+        policy = self.rolling.policy
+        if self.several:
+            check_first_ratio(step, metrics, policy.trunk.precision.dtype)
+        else:
+            check_mismatch(policy, batch, metrics, self.recipe.sampling.temperature)
+        return None
 
     def _logprobs(self, policy: Policy, groups: Groups, temperature: float) -> Tensor:
         return without_gradient(groups, self.rolling.micro_tokens, lambda part: policy(part, temperature)[0])
 
-    def _steps(self, kept: Groups, number: int) -> list[Groups]:
-        """Each inner epoch deals whole groups into minibatches, in an order of its own."""
+    def _steps(self, kept: Groups, number: int) -> list[list[int]]:
+        """The rows of each step: an inner epoch deals whole groups into minibatches, in an order of its own."""
         inner, steps = self.recipe.inner, []
         contexts = len(kept.contexts)
         size = -(-contexts // inner.minibatches)
@@ -141,7 +166,7 @@ class Preparation:
             order = counters.permutation(contexts, self.recipe.seed, number, epoch) if self.several else range(contexts)
             for start in range(0, contexts, size):
                 chosen = set(list(order)[start : start + size])
-                steps.append(kept.select([row for row, owner in enumerate(kept.owners) if owner in chosen]))
+                steps.append([row for row, owner in enumerate(kept.owners) if owner in chosen])
         return steps
 
 
@@ -159,6 +184,7 @@ def signal_metrics(rewards: Tensor, owners: Tensor, keep: Tensor) -> Metrics:
 
 def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction:
     """Surrogate plus KL over a micro-batch. With one step a rollout the old policy is this one, and the ratio is 1."""
+    weighted = weighs(recipe.correction, policy.trunk.precision.dtype)
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, entropy = policy(batch, recipe.sampling.temperature)
@@ -175,9 +201,13 @@ def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction
             "clip_fraction": (masked_sum(clipped.float(), mask), tokens),
             "ratio_error": (masked_sum((torch.exp(logprobs.detach() - old) - 1).abs(), mask), tokens),
         }
+        spread: dict[str, Tensor] = {}
+        if weighted:
+            terms, weights = corrected(terms, old, columns["sampled"], mask, recipe.correction)
+            metrics |= weights
         if not several:
-            worst = sampler_agrees(columns["sampled"], logprobs.detach(), mask, policy.trunk.precision.dtype)
-            metrics["mismatch"] = (worst, 1.0)
+            spread["mismatch"] = (columns["sampled"] - old).abs()[mask]
+            metrics["mismatch_kl"] = (masked_sum(kl(columns["sampled"], old, "k3"), mask), tokens)
         if "reference" in columns:
             apart = logprobs.detach() - columns["reference"]
             metrics["kl"] = (answer_sums(apart, mask).sum(), answers)
@@ -185,6 +215,6 @@ def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction
             terms = terms + recipe.kl.beta * kl(logprobs, columns["reference"], recipe.kl.estimator)
         everyone = torch.ones(len(batch), dtype=torch.bool, device=device)
         total, count = reduce_tokens(terms, mask, recipe.reduction, recipe.sampling.max_tokens, everyone)
-        yield Loss(total, count, metrics)
+        yield Loss(total, count, metrics, spread=spread)
 
     return loss

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from smolt import counters
-from smolt.checks import forward_facts, same_policy, sampler_agrees, stop_reachable
+from smolt.checks import forward_facts, same_policy, stop_reachable
 from smolt.config import PPORecipe
 from smolt.errors import UserError
 from smolt.fitting import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
 from smolt.forecast import forecast
 from smolt.groups import Groups, from_answers, without_gradient
+from smolt.mismatch import check_first_ratio, check_mismatch, mismatch
 from smolt.models import CRITIC, Policy, Scorer, copy_trunk, score_head
 from smolt.numerics import (
     adapted_coefficient,
@@ -35,7 +36,17 @@ from smolt.numerics import (
 from smolt.pace import seconds_of
 from smolt.preparation import in_memory, recipe_for, settled
 from smolt.records import Question
-from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
+from smolt.rollouts import (
+    GIVEN,
+    Rolling,
+    corrected,
+    dev_rewards,
+    old_logprobs,
+    open_rollouts,
+    over_budget,
+    split_reward,
+    weighs,
+)
 from smolt.saving import load_scorer, save_policy
 from smolt.streams import Rollouts
 from smolt.training import Plan, Training
@@ -157,7 +168,7 @@ class Leash:
     def __post_init__(self) -> None:
         self.state: dict[str, Any] = {"coefficient": self.coefficient}
 
-    def veto(self, step: int, metrics: Metrics) -> str | None:
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
         """The inner epochs end when KL(old, new) per token exceeds 1.5 x kl.stop; that step is not taken."""
         check_first_ratio(step, metrics, self.dtype)
         stop = self.recipe.kl.stop
@@ -191,26 +202,27 @@ class Preparation:
         if not valid:
             raise UserError("reward: every answer of this update was abstained from; see samples.jsonl")
         groups = groups.with_columns(score=self._penalised(rewards, groups)).select(valid)
-        temperature, tokens = self.recipe.sampling.temperature, self.rolling.micro_tokens
-        old = without_gradient(groups, tokens, lambda part: self.rolling.policy(part, temperature)[0])
+        policy, temperature, tokens = self.rolling.policy, self.recipe.sampling.temperature, self.rolling.micro_tokens
+        steps = self._steps(groups, number)
+        old = old_logprobs(policy, groups, steps[: len(steps) // self.recipe.inner.epochs], self.recipe, tokens)
+        apart = mismatch(groups.columns["sampled"], old, groups.mask)
+        check_mismatch(policy, groups, apart, temperature)
         reference = without_gradient(groups, tokens, lambda part: self.reference(part, temperature)[0])
         values = without_gradient(groups, tokens, self.critic.values)
         mask, coefficient = groups.mask, float(self.leash.state["coefficient"])
-        mismatch = sampler_agrees(groups.columns["sampled"], old, mask, self.rolling.ground.precision.dtype)
         per_token = token_rewards(groups.columns["score"], old, reference, mask, coefficient)
         advantages, returns = gae(per_token, values, mask, self.recipe.gae.gamma, self.recipe.gae.lam)
         groups = groups.with_columns(old=old, values=values, returns=returns, advantages=whiten(advantages, mask))
-        apart = answer_sums(old - reference, mask)
         metrics: Metrics = {
-            "kl": float(apart.mean()),
+            "kl": float(answer_sums(old - reference, mask).mean()),
             "kl_k3": float(masked_sum(kl(old, reference, "k3"), mask) / mask.sum()),
             "kl_coefficient": coefficient,
             "score": float(groups.columns["score"].mean()),
-            "mismatch": mismatch,
+            **apart,
             "explained_variance": explained_variance(values[mask], returns[mask]),
         }
         roles = frozenset({"critic"}) if number < self.recipe.critic.warmup else None
-        return Update(self._steps(groups, number), metrics, roles=roles)
+        return Update([groups.select(rows) for rows in steps], metrics, roles=roles)
 
     def _penalised(self, rewards: Tensor, groups: Groups) -> Tensor:
         """The reward after the missing-stop penalty, [B]."""
@@ -220,12 +232,13 @@ class Preparation:
         cut = rewards - rule.value if rule.mode == "subtract" else torch.full_like(rewards, -rule.value)
         return torch.where(groups.stopped | rewards.isnan(), rewards, cut)
 
-    def _steps(self, groups: Groups, number: int) -> list[Groups]:
-        inner, steps = self.recipe.inner, []
+    def _steps(self, groups: Groups, number: int) -> list[list[int]]:
+        """The rows of each step; those of the first inner epoch are all rows."""
+        inner, steps = self.recipe.inner, list[list[int]]()
         size = -(-len(groups) // inner.minibatches)
         for epoch in range(inner.epochs):
             order = counters.permutation(len(groups), self.recipe.seed, number, epoch)
-            steps += [groups.select(order[start : start + size]) for start in range(0, len(groups), size)]
+            steps += [order[start : start + size] for start in range(0, len(groups), size)]
         return steps
 
 
@@ -237,6 +250,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 
 def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
     """The actor's loss, sent backward, then the critic's: their adapters share a trunk."""
+    weighted = weighs(recipe.correction, policy.trunk.precision.dtype)
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, entropy = policy(batch, recipe.sampling.temperature)
@@ -245,10 +259,14 @@ def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
         tokens = float(mask.sum())
         terms, clipped = clipped_policy_loss(logprobs, columns["old"], columns["advantages"], recipe.clip, recipe.clip)
         moved = kl(columns["old"], logprobs.detach(), "k3")
+        weights: dict[str, tuple[Tensor, float]] = {}
+        if weighted:
+            terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe.correction)
         yield Loss(
             masked_sum(terms, mask),
             tokens,
             {
+                **weights,
                 "entropy": (masked_sum(entropy.detach(), mask), tokens),
                 "clip_fraction": (masked_sum(clipped.float(), mask), tokens),
                 "approx_kl": (masked_sum(moved, mask), tokens),

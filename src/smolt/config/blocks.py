@@ -262,6 +262,17 @@ class Sampling(Block):
     batch: Int = Field(default=64, ge=1, description="answers decoded side by side")
 
 
+class Correction(Block):
+    """Truncated importance weights for tokens whose sampler and training forward differ (rollout mismatch)."""
+
+    weights: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="weigh each token by its probability in training over that in sampling; auto: in "
+        "half precision, where the two are rounded differently",
+    )
+    cap: Float = Field(default=2.0, ge=1, description="largest weight")
+
+
 class EvaluationSampling(Block):
     """How answers are drawn for evaluation."""
 

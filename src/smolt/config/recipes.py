@@ -11,6 +11,7 @@ from smolt.config.blocks import (
     Bool,
     Budget,
     Checks,
+    Correction,
     Data,
     Float,
     Int,
@@ -250,6 +251,7 @@ class PPORecipe(Block):
     save: Save = Field(default=Save(), description="checkpoints")
     checks: Checks = Field(default=Checks(), description="before the first update")
     sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    correction: Correction = Field(default=Correction(), description="where sampler and training differ")
     prompts: Int = Field(default=32, ge=1, description="questions per update")
     samples: Int = Field(default=1, ge=1, description="answers per question")
     inner: Annotated[Inner, stage_defaults(epochs=4, minibatches=4)] = Field(
@@ -324,6 +326,7 @@ class GRPORecipe(Block):
     save: Save = Field(default=Save(), description="checkpoints")
     checks: Checks = Field(default=Checks(), description="before the first update")
     sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    correction: Correction = Field(default=Correction(), description="where sampler and training differ")
     prompts: Int = Field(default=16, ge=1, description="questions per update")
     group: Int = Field(default=8, description="answers per question, at least 2")
     advantage: Advantage = Field(default=Advantage(), description="rewards to advantages")

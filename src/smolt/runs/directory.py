@@ -60,7 +60,8 @@ class Run:
             samples: the file of the rows that `sample` takes.
 
         Raises:
-            UserError: the run there was started with something else, or what the directory holds is not a run.
+            UserError: the run there was started with something else and has something to lose (a row, a checkpoint,
+                a result), or what the directory holds is not a run.
             DirectoryInUse: another process is working in it.
             StorageError: the disk is full or failing.
         """
@@ -78,6 +79,9 @@ class Run:
                 run = cls(directory, lock, current, [], True, samples)
             else:
                 stored = identity.read_manifest(directory)
+                if not _began(directory, samples) and identity.differences_of(stored, current):
+                    _write_json(directory / MANIFEST, current)  # it failed before its first update: nothing is lost
+                    stored = current
                 identity.refuse_other(directory, stored, current)
                 changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
                 warnings = [f"{line}: the numbers may differ in their last digits" for line in changed]
@@ -259,6 +263,16 @@ def _refuse_foreign(directory: Path) -> None:
         raise UserError(
             f"{directory}: holds {min(foreign)!r} and is no smolt run; nothing was written: choose another --out"
         )
+
+
+def _began(directory: Path, samples: str) -> bool:
+    """Whether the run has anything to lose: a row, a checkpoint or a result."""
+    rows = [directory / name for name in (METRICS, samples)]
+    return (
+        (directory / RESULT).exists()
+        or checkpoints.exist(directory / CHECKPOINTS)
+        or any(path.exists() and path.stat().st_size > 0 for path in rows)
+    )
 
 
 def _is_ours(directory: Path) -> bool:

@@ -50,7 +50,7 @@ def refuse_other(directory: Path, stored: dict[str, Any], current: dict[str, Any
     Raises:
         UserError: they differ; the message names every field with both values.
     """
-    found = [line for key in IDENTITY for line in differences(stored.get(key, ABSENT), current[key], key)]
+    found = differences_of(stored, current)
     if not found:
         return
     more = [f"... and {len(found) - SHOWN_DIFFERENCES} more"] if len(found) > SHOWN_DIFFERENCES else []
@@ -59,6 +59,11 @@ def refuse_other(directory: Path, stored: dict[str, Any], current: dict[str, Any
         f"{directory / MANIFEST}: this run was started with something else:{lines}\n"
         "Put it back to continue, choose another --out, or start over with --fresh (sets the old directory aside)."
     )
+
+
+def differences_of(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """One line for every leaf in which the identities of two manifests differ."""
+    return [line for key in IDENTITY for line in differences(stored.get(key, ABSENT), current[key], key)]
 
 
 def differences(stored: Any, current: Any, field: str) -> list[str]:
