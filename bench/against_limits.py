@@ -56,9 +56,9 @@ def smolt(settings: dict[str, Any]) -> dict[str, Any]:
     from bench.hh_pairs import read_rows
     from smolt.config import LoRA
     from smolt.directories import locate
+    from smolt.machine import choose_precision
     from smolt.models import open_policy
     from smolt.sampling import Drawing, sample
-    from smolt.trunk import choose_precision
 
     precision = choose_precision("cpu", "bf16", settings["threads"])
     policy = open_policy(locate(settings["folder"] + "/model"), precision, LoRA(**LORA), 0)

@@ -76,8 +76,8 @@ def _policy(settings: Mapping[str, Any], shape: Mapping[str, int]) -> Any:
 
     from bench.hh_pairs import SMOLLM2_135M
     from smolt.directories import locate
+    from smolt.machine import choose_precision
     from smolt.models import open_policy
-    from smolt.trunk import choose_precision
 
     torch.manual_seed(0)
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2} if shape.get("hidden_size") else {}

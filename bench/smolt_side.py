@@ -22,9 +22,9 @@ from smolt.directories import locate
 from smolt.fitting import Learner, LossFunction, Metrics, Role, Update, accumulate, fit
 from smolt.groups import Groups, from_answers
 from smolt.imitation import sft_loss
+from smolt.machine import choose_precision
 from smolt.models import Policy, open_policy
 from smolt.saving import open_scorer
-from smolt.trunk import choose_precision
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Parts:
 
 
 def as_groups(rows: list[dict[str, list[int]]]) -> Groups:
-    """Pairs with the columns of `smolt.preparation.preference_items`."""
+    """Pairs with the columns of `smolt.items.preference_items`."""
     answers = [[row["chosen_ids"], row["rejected_ids"]] for row in rows]
     return from_answers([row["prompt_ids"] for row in rows], answers).with_columns(
         side=torch.tensor([0, 1] * len(rows)),

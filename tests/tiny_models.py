@@ -19,8 +19,9 @@ from transformers import (
 
 from smolt.config import LoRA
 from smolt.directories import locate
+from smolt.machine import choose_precision
 from smolt.models import Policy, Scorer, open_policy, score_head
-from smolt.trunk import choose_precision, load_trunk
+from smolt.trunk import load_trunk
 
 VOCABULARY = 97
 STOP = 0

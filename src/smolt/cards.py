@@ -5,29 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MANIFEST, RESULT = "manifest.json", "result.json"
 MACHINE = {
     *("step", "seconds", "tokens", "tokens_per_second", "sampling_seconds", "scoring_seconds", "peak_memory"),
     *("optimizer_steps", "gradient_norm", "learning_rate"),
 }
 """What a result says about the machine and the loop, not about the model."""
-
-
-def run_of(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Manifest and result of the run that `path` is, or whose model it is; empty ones where there is none."""
-    for folder in (path, path.parent if path.name == "model" else path):
-        if (folder / MANIFEST).is_file():
-            return _object(folder / MANIFEST), _object(folder / RESULT)
-    return {}, {}
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where the file is absent or damaged (a card is no reason to refuse a merge)."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def shown_place(place: str) -> str:

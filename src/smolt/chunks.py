@@ -5,12 +5,9 @@ records are computed together, so that the same chunk gives the same bits alone,
 the same kind. A shard is some whole chunks.
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from smolt.errors import UserError
 from smolt.runs import Run
 
 Progress = Callable[[int, int], None]
@@ -18,44 +15,6 @@ Progress = Callable[[int, int], None]
 
 Work = Callable[[range], list[dict[str, Any]]]
 """The rows of the records at some places, in order."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of `count` parts; `index` counts from 1."""
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-    def places(self, total: int, chunk: int) -> range:
-        """The records of this part: whole chunks, as evenly as they go.
-
-        Raises:
-            UserError: there are fewer chunks than parts, so that this one would be empty.
-        """
-        chunks = -(-total // chunk)
-        if chunks < self.count:
-            raise UserError(
-                f"shard: {self}: {total} records are {chunks} chunks of {chunk}, and a shard is whole chunks; ask for "
-                f"at most {chunks} shards, or make chunks smaller with a smaller batch"
-            )
-        start, stop = (place * chunks // self.count for place in (self.index - 1, self.index))
-        return range(start * chunk, min(stop * chunk, total))
-
-
-def parse_shard(text: str) -> Shard:
-    """`2/4` is the second of four.
-
-    Raises:
-        UserError: it is no such thing.
-    """
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"shard: {text!r} is not of the form 2/4, the second of four")
-    return Shard(int(found[1]), int(found[2]))
 
 
 def in_chunks(run: Run, places: range, chunk: int, open_work: Callable[[], Work], progress: Progress | None) -> None:

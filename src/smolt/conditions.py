@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from smolt.cards import run_of
 from smolt.rendering import Renderer
 from smolt.rewards import EXTRACTOR
+from smolt.runs.identity import run_of
 from smolt.sampling import Drawing
 
 

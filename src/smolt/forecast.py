@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from smolt import counters
+from smolt.answers import as_answers
 from smolt.config import GRPORecipe, PPORecipe
 from smolt.errors import SelfCheckError
 from smolt.panels import Panel, panel_name
@@ -15,7 +16,6 @@ from smolt.rewards import Finding, lint_reward
 from smolt.rewards.xray import XRay, advice, reward_panel, xray
 from smolt.rollouts import Rolling
 from smolt.sampling import sample
-from smolt.streams import as_answers
 
 QUESTIONS = 8
 SAMPLES = 16  # answers a question, so that a group of 16 can be forecast

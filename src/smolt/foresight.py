@@ -17,20 +17,14 @@ from smolt.directories import locate
 from smolt.errors import UserError
 from smolt.footprint import Estimate, Way, stored
 from smolt.groups import Groups
+from smolt.items import demonstration_items, preference_items, question_list
+from smolt.machine import Precision
 from smolt.memory import GIB, free_memory, release, resident
-from smolt.preparation import (
-    Ground,
-    demonstration_items,
-    longest_context,
-    open_ground,
-    preference_items,
-    question_list,
-    settled,
-)
+from smolt.preparation import Ground, open_ground
 from smolt.prospect import LOOKED_AT, Choice, Prospect
 from smolt.records import Question
 from smolt.shapes import empty_network, shape_of, way_of
-from smolt.trunk import Precision
+from smolt.stage_input import longest_context, settled
 
 MARGIN = 0.2  # of the estimate
 HALVINGS = 6  # of what is advised to be smaller

@@ -225,3 +225,13 @@ def without_gradient(groups: Groups, tokens: int, compute: Callable[[Groups], Te
     if column is None:
         raise ValueError("no answers")
     return column
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of `values` over real tokens, [B, T] -> scalar; padding adds exactly zero even where it is not finite."""
+    return values.masked_fill(~mask, 0.0).sum()
+
+
+def answer_sums(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum over the tokens of each answer, [B, T] -> [B]."""
+    return values.masked_fill(~mask, 0.0).sum(dim=1)

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from smolt.fitting import Loss, LossFunction
-from smolt.groups import Groups
+from smolt.groups import Groups, masked_sum
 from smolt.models import Policy
-from smolt.numerics import masked_sum
 
 
 def sft_loss(policy: Policy) -> LossFunction:

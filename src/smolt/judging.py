@@ -13,13 +13,13 @@ from smolt.judges.cache import VERDICTS
 from smolt.judges.card import figures, panel
 from smolt.judges.probes import try_tricks
 from smolt.learned import learned_reward
+from smolt.machine import choose_precision
 from smolt.panels import Panel, write_panels
 from smolt.records import load, write_preferences, write_rows
 from smolt.records.rows import read
 from smolt.report.markdown import panel_section
 from smolt.report.plots import Pictures
 from smolt.runs import Run, atomic_write
-from smolt.trunk import choose_precision
 
 PREFERENCES = "preferences.jsonl"
 CARD = "judge-card"

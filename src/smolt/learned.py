@@ -11,29 +11,17 @@ from smolt.config import RewardMix, RewardPart
 from smolt.directories import locate
 from smolt.errors import UserError
 from smolt.groups import from_answers, without_gradient
-from smolt.judges import judge_reward
+from smolt.judges.build import judge_reward
+from smolt.machine import Precision
 from smolt.preparation import window_of
 from smolt.records import Answer, Question, Score
 from smolt.rendering import load_renderer
-from smolt.rewards import build_reward
+from smolt.rewards.build import build_reward
+from smolt.rewards.rules import Reward
 from smolt.saving import load_scorer
-from smolt.streams import Reward
-from smolt.trunk import Precision
 
 MEMORY = 2.0  # GiB for one forward of scoring
 Combine = Literal["mean", "min", "uncertainty"]
-
-
-def mixed_reward(mix: RewardMix, precision: Precision, verdicts: Path | None = None) -> Reward:
-    """The reward a recipe asks for, its reward models loaded at `precision`; `verdicts` keeps an endpoint's grades."""
-
-    def made(part: RewardPart) -> Reward:
-        return ensemble_reward(part, precision) if part.name == "ensemble" else learned_reward(part, precision)
-
-    def judged(part: RewardPart) -> Reward:
-        return judge_reward(part, precision, verdicts)
-
-    return build_reward(mix.parts, model_reward=made, judge_reward=judged, cap=mix.cap)
 
 
 def learned_reward(part: RewardPart, precision: Precision) -> Reward:
@@ -144,3 +132,15 @@ def read_members(part: RewardPart) -> Members:
     if "penalty" in part.options and combine != "uncertainty":
         raise UserError("reward ensemble: options.penalty: is for combine: uncertainty; remove it")
     return Members(tuple(str(path) for path in paths), combine, float(penalty), bool(refused))
+
+
+def mixed_reward(mix: RewardMix, precision: Precision, verdicts: Path | None = None) -> Reward:
+    """The reward a recipe asks for, its reward models loaded at `precision`; `verdicts` keeps an endpoint's grades."""
+
+    def made(part: RewardPart) -> Reward:
+        return ensemble_reward(part, precision) if part.name == "ensemble" else learned_reward(part, precision)
+
+    def judged(part: RewardPart) -> Reward:
+        return judge_reward(part, precision, verdicts)
+
+    return build_reward(mix.parts, model_reward=made, judge_reward=judged, cap=mix.cap)

@@ -1,17 +1,55 @@
-"""What this processor does fastest: fp32 or bf16, and on how many threads, measured in about two seconds.
+"""Where and how precisely to compute; on a processor also what it does fastest, measured in about two seconds.
 
 Two threads can be slower than one on a small model, and bf16 slower than fp32 where the processor has no instructions
 for it; neither can be known from a name. A block of linear layers of the model's own width is run with each choice.
 """
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 
-from smolt.trunk import DTYPES
+from smolt.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where and how precisely to compute; settled before update 1 and written to the manifest."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in `dtype`; parameters stay as they are stored."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            yield
+
+
+def choose_precision(device: str, dtype: str, threads: int | None = None) -> Precision:
+    """Settle `auto`: cuda, then mps, then cpu; bf16 on a cuda card that has it, else fp32.
+
+    Raises:
+        UserError: the device is not there, or fp16 on the CPU.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    chosen = next(name for name in ("cuda", "mps", "cpu") if present[name]) if device == "auto" else device
+    if not present[chosen]:
+        raise UserError(f"model.device: {chosen} is not available on this machine; write auto or cpu")
+    if dtype == "auto":
+        dtype = "bf16" if chosen == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if chosen == "cpu" and dtype == "fp16":
+        raise UserError("model.dtype: fp16 is not for the CPU; write fp32 or bf16")
+    return Precision(torch.device(chosen), DTYPES[dtype])
+
 
 Rates = Mapping[tuple[str, int], float]
 """(dtype, threads) -> GFLOP/s of the block."""

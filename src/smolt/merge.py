@@ -23,16 +23,18 @@ from transformers import (
     PreTrainedModel,
 )
 
-from smolt.cards import model_card, run_of
+from smolt.cards import model_card
 from smolt.directories import Located, locate, read_json
 from smolt.errors import SelfCheckError, UserError
 from smolt.groups import Groups
+from smolt.machine import DTYPES, Precision
 from smolt.models import Policy, Scorer
 from smolt.probing import probe
 from smolt.rendering import Renderer, load_renderer
 from smolt.runs import StorageError, files
+from smolt.runs.identity import run_of
 from smolt.saving import HEAD, is_reward_model, load_policy, load_scorer, save_policy, save_scorer, weights_hash
-from smolt.trunk import AGREEMENT, DTYPES, Precision, Trunk
+from smolt.trunk import AGREEMENT, Trunk
 
 PROOF = "smolt_merge.json"
 """File of a merged directory: what it was made from, how well it agrees, and the hash of its weights."""

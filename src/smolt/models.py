@@ -13,7 +13,8 @@ from smolt.directories import Located
 from smolt.errors import UserError
 from smolt.groups import Groups
 from smolt.logprobs import chosen_logprobs
-from smolt.trunk import Precision, Trunk, load_trunk
+from smolt.machine import Precision
+from smolt.trunk import Trunk, load_trunk
 
 POLICY, REFERENCE, CRITIC, REWARD = "policy", "reference", "critic", "reward"
 

@@ -10,21 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from smolt.groups import answer_sums, masked_sum
+
 Baseline = Literal["mean", "leave_one_out"]
 Scale = Literal["none", "group", "batch"]
 Reduction = Literal["token", "answer", "constant"]
 Surrogate = Literal["clip", "sequence", "cispo"]
 Estimator = Literal["k1", "k2", "k3", "k3_weighted"]
-
-
-def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of `values` over real tokens, [B, T] -> scalar; padding adds exactly zero even where it is not finite."""
-    return values.masked_fill(~mask, 0.0).sum()
-
-
-def answer_sums(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum over the tokens of each answer, [B, T] -> [B]."""
-    return values.masked_fill(~mask, 0.0).sum(dim=1)
 
 
 def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:

@@ -9,11 +9,12 @@ from smolt.answers import draw_answers
 from smolt.conditions import conditions_of
 from smolt.config import Judging, PairsRecipe, RewardMix
 from smolt.errors import UserError
+from smolt.items import question_list
 from smolt.judges import Cache, Pair, open_judge
 from smolt.judges.cache import VERDICTS
 from smolt.judging import label
 from smolt.learned import learned_reward, mixed_reward
-from smolt.preparation import Ground, open_ground, question_list
+from smolt.preparation import Ground, open_ground
 from smolt.records import Answer, Preference, Question, Score, write_preferences
 from smolt.saving import load_policy
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from smolt.config import DPORecipe, GRPORecipe, PPORecipe
 from smolt.footprint import Estimate, Network, Rollout, Way, Work
 from smolt.groups import Groups, from_answers
-from smolt.preparation import longest_answer
 from smolt.shapes import largest, room_of
+from smolt.stage_input import longest_answer
 from smolt.streams import Rows, updates_of
 
 LOOKED_AT = 64  # updates whose lengths are looked at

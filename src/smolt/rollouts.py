@@ -7,19 +7,23 @@ from typing import Any
 
 import torch
 
+from smolt.answers import as_answers, mean
 from smolt.conditions import Conditions, conditions_of
 from smolt.config import GRPORecipe, Model, PPORecipe
 from smolt.errors import SelfCheckError
 from smolt.fitting import Metrics
 from smolt.foresight import Outlook, look_at_questions
+from smolt.items import question_list
 from smolt.judges.cache import VERDICTS
 from smolt.learned import mixed_reward
 from smolt.models import Policy, open_policy
-from smolt.preparation import Ground, longest_answer, longest_context, open_ground, question_list
-from smolt.records import Question, Turn
+from smolt.preparation import Ground, open_ground
+from smolt.records import Question
+from smolt.records.nouns import as_question
 from smolt.rewards import python_reward
+from smolt.rewards.rules import Reward
 from smolt.sampling import Drawing, sample
-from smolt.streams import Reward, as_answers, mean
+from smolt.stage_input import longest_answer, longest_context
 from smolt.training import Dev
 
 GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
@@ -95,11 +99,6 @@ def split_reward(reward: Any) -> tuple[Callable[..., Any] | None, dict[str, Any]
     if reward is None or callable(reward):
         return reward, {}
     return None, {"reward": reward}
-
-
-def as_question(question: Question | str) -> Question:
-    """A text as a question of one user turn."""
-    return Question((Turn("user", question),)) if isinstance(question, str) else question
 
 
 def dev_rewards(rolling: Rolling, recipe: PPORecipe | GRPORecipe) -> Dev | None:

@@ -14,9 +14,10 @@ from transformers import AutoConfig
 from smolt.config import LoRA
 from smolt.directories import Located, locate, read_by_library, read_json
 from smolt.errors import UserError
+from smolt.machine import Precision
 from smolt.models import REWARD, Policy, Scorer, attach, score_head
 from smolt.rendering import Renderer
-from smolt.trunk import Precision, Trunk, load_trunk
+from smolt.trunk import Trunk, load_trunk
 
 NOTE = "smolt_reward.json"  # what transformers' format has no place for
 HEAD = "base_model.model.score.weight"

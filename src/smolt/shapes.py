@@ -10,12 +10,14 @@ from transformers.pytorch_utils import Conv1D
 
 from smolt import lean
 from smolt.attention import SHORT
-from smolt.checkpointing import Room, layers_of
+from smolt.checkpointing import layers_of
 from smolt.config import LoRA
 from smolt.directories import Located, read_by_library
 from smolt.footprint import Batch, Linear, Network, Way, kept_for_backward
 from smolt.groups import Groups, PaddedTokens, cut_rows
-from smolt.trunk import Precision, hush
+from smolt.machine import Precision
+from smolt.token_budget import Room
+from smolt.trunk import hush
 
 COMPOSED = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2}
 """Activation functions of several operations, and how many of these keep their numbers; the others are one."""

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 
 from smolt import counters
+from smolt.answers import as_answers, mean, sample_row
 from smolt.config import Budget
 from smolt.fitting import ENDLESS, Metrics, Update
 from smolt.groups import Groups, join
 from smolt.models import Policy
-from smolt.records import Answer, Question, Score
+from smolt.records import Question, Score
 from smolt.rendering import Renderer
+from smolt.rewards.rules import Reward
 from smolt.sampling import Drawing, sample
-
-Reward = Callable[[Sequence[Question], Sequence[Answer]], list[Score]]
 
 
 def never(step: int, metrics: Metrics) -> str | None:
@@ -175,33 +175,9 @@ class Rollouts:
         self.adaptive.update(state)
 
 
-def as_answers(groups: Groups, renderer: Renderer) -> list[Answer]:
-    """The text of each answer, its length in tokens and whether it stopped by itself."""
-    return [
-        Answer(renderer.decode(tokens.tolist()), len(tokens), stopped)
-        for tokens, stopped in zip(groups.answers, groups.stopped.tolist(), strict=True)
-    ]
-
-
 def as_rewards(scores: Sequence[Score]) -> torch.Tensor:
     """Scores as fp32 [B]; NaN where the rater abstained."""
     return torch.tensor([math.nan if score.value is None else score.value for score in scores], dtype=torch.float32)
-
-
-def sample_row(question: Question, answer: Answer, score: Score, logprob: torch.Tensor) -> dict[str, Any]:
-    """One generated answer for the record."""
-    return {
-        "id": question.id,
-        "question": question.context[-1].content if question.context else "",
-        "kind": question.kind,
-        "text": answer.text,
-        "tokens": answer.tokens,
-        "stop": "stop" if answer.stopped else "length",
-        "logprob": float(logprob),
-        "reward": score.value,
-        "components": score.components,
-        **({"abstained": score.reason} if score.value is None else {}),
-    }
 
 
 def score_metrics(scores: Sequence[Score], groups: Groups) -> Metrics:
@@ -215,9 +191,3 @@ def score_metrics(scores: Sequence[Score], groups: Groups) -> Metrics:
     for name in sorted({name for score in scores for name in score.components}):
         metrics[f"reward/{name}"] = mean([score.components.get(name) for score in scores])
     return metrics
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Mean of what is there, None of nothing."""
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None

@@ -25,12 +25,12 @@ from smolt.config import (
 from smolt.errors import UserError
 from smolt.fitting import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
 from smolt.foresight import Outlook
+from smolt.machine import DTYPES
 from smolt.memory import most_resident
 from smolt.origins import other_inputs, package_versions
 from smolt.pace import Clock, now
 from smolt.runs import Interrupts, Run, files
 from smolt.scaling import LossScale
-from smolt.trunk import DTYPES
 
 TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
 

@@ -7,7 +7,6 @@ training uses: packed where the architecture allows, padded with the same number
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from smolt import attention
-from smolt.checkpointing import Call, Room, again, call, each_layer
+from smolt.checkpointing import Call, again, call, each_layer
 from smolt.config import Budget, LoRA
 from smolt.decoding import Cache
 from smolt.directories import Located, read_by_library
@@ -26,43 +25,11 @@ from smolt.errors import UserError
 from smolt.fused import packed_states
 from smolt.groups import Groups, pad
 from smolt.lean import LeanDecoder
+from smolt.machine import Precision
 from smolt.probing import in_float32, probe
+from smolt.token_budget import Room
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 AGREEMENT = 1e-4  # largest difference of log-probabilities, fp32, between our forward and the model's own
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Where and how precisely to compute; settled before update 1 and written to the manifest."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-    @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Compute in `dtype`; parameters stay as they are stored."""
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            yield
-
-
-def choose_precision(device: str, dtype: str, threads: int | None = None) -> Precision:
-    """Settle `auto`: cuda, then mps, then cpu; bf16 on a cuda card that has it, else fp32.
-
-    Raises:
-        UserError: the device is not there, or fp16 on the CPU.
-    """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    chosen = next(name for name in ("cuda", "mps", "cpu") if present[name]) if device == "auto" else device
-    if not present[chosen]:
-        raise UserError(f"model.device: {chosen} is not available on this machine; write auto or cpu")
-    if dtype == "auto":
-        dtype = "bf16" if chosen == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if chosen == "cpu" and dtype == "fp16":
-        raise UserError("model.dtype: fp16 is not for the CPU; write fp32 or bf16")
-    return Precision(torch.device(chosen), DTYPES[dtype])
 
 
 class Trunk:

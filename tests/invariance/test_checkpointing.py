@@ -12,9 +12,9 @@ from smolt.directories import locate
 from smolt.footprint import attention, layer_token
 from smolt.groups import Groups
 from smolt.imitation import sft_loss
+from smolt.machine import choose_precision
 from smolt.models import Policy, open_policy
 from smolt.shapes import empty_network, shape_of, short_keys, sizes, way_of
-from smolt.trunk import choose_precision
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.invariance.test_micro_batches import CASES, answers_to

@@ -9,9 +9,9 @@ import smolt
 from smolt.config import LoRA
 from smolt.directories import locate
 from smolt.groups import from_answers
+from smolt.machine import choose_precision
 from smolt.models import Policy, open_policy
 from smolt.sampling import Drawing, sample
-from smolt.trunk import choose_precision
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny import tiny_model

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smolt.groups import Groups, cut, from_answers, join, pad
+from smolt.items import preference_items
 from smolt.models import Policy, Scorer, score_head
-from smolt.preparation import preference_items
 from smolt.records import Preference, Turn
 from smolt.rendering import Renderer
 from tests import tiny_models

@@ -14,9 +14,9 @@ from smolt.directories import locate
 from smolt.errors import SelfCheckError, UserError
 from smolt.fitting import Learner, Loss, Role, accumulate
 from smolt.groups import Groups, from_answers
+from smolt.machine import choose_precision
 from smolt.models import CRITIC, REFERENCE, Policy, Scorer, open_policy, score_head
 from smolt.saving import save_adapter
-from smolt.trunk import choose_precision
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart

@@ -12,8 +12,8 @@ from smolt.config import RewardPart, make_recipe
 from smolt.errors import UserError
 from smolt.judges import connection as connections
 from smolt.judges import judge_reward
+from smolt.machine import choose_precision
 from smolt.records import Answer, Question, Turn
-from smolt.trunk import choose_precision
 from tests.judges.server import Script, serving
 from tests.reliability.scenes import write_inputs
 

@@ -15,7 +15,7 @@ from smolt.errors import UserError
 from smolt.judges import Cache, Judgement, judge_pairs, open_judge
 from smolt.judges import connection as connections
 from smolt.judges.connection import asked_pause
-from smolt.trunk import choose_precision
+from smolt.machine import choose_precision
 from tests.judges import stubs
 from tests.judges.server import Handler, Script, serving
 

@@ -56,7 +56,7 @@ def test_a_second_start_asks_nothing_again(folder: Path, monkeypatch: pytest.Mon
     make_pairs(recipe(judge={"rule": "shorter", "probes": 3}), out)
     before = (out / "preferences.jsonl").read_bytes()
     (out / "preferences.jsonl").unlink()
-    monkeypatch.setattr("smolt.judges.build.by_length", lambda preference: refuse)
+    monkeypatch.setattr("smolt.judges.opening.by_length", lambda preference: refuse)
     make_pairs(recipe(judge={"rule": "shorter", "probes": 3}), out)
     assert (out / "preferences.jsonl").read_bytes() == before
 

@@ -10,13 +10,15 @@ from transformers import AutoModelForCausalLM
 from smolt.config import RewardPart
 from smolt.errors import UserError
 from smolt.judges import judge_reward, load_rubric
-from smolt.judges.asking import Asker, comparing, expectation
+from smolt.judges.asking import Asker, expectation
 from smolt.judges.local import open_local
+from smolt.judges.nouns import Showing
+from smolt.judges.opening import comparing
 from smolt.judges.prompts import GRADES, pairwise_prompt, pointwise_prompt
-from smolt.judges.verdicts import Opinion, Showing
+from smolt.judges.verdicts import Opinion
+from smolt.machine import choose_precision
 from smolt.records import Answer, Question, Turn
 from smolt.rendering import Renderer, load_renderer
-from smolt.trunk import choose_precision
 from tests.tiny import CONTROLS, tiny_model
 
 PRECISION = choose_precision("cpu", "fp32")

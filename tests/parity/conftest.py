@@ -9,8 +9,9 @@ import torch
 
 from smolt.directories import locate
 from smolt.groups import Groups
+from smolt.machine import choose_precision
 from smolt.models import Policy, Scorer
-from smolt.trunk import Trunk, choose_precision, load_trunk
+from smolt.trunk import Trunk, load_trunk
 from tests.parity import tiny
 
 

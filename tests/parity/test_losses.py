@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smolt import numerics
-from smolt.groups import Groups, from_answers
+from smolt.groups import Groups, answer_sums, from_answers, masked_sum
 from tests.parity import tiny
 from tests.parity.capture import DPO_CASES, GRPO_CASES, REWARD_CASES, golden
 from tests.parity.conftest import Roles
@@ -46,7 +46,7 @@ def test_sft_equals_transformers(roles: Roles) -> None:
     for row, expected in zip(logprobs.tolist(), case["logprobs"], strict=True):
         assert row[: len(expected)] == pytest.approx(expected, abs=TOLERANCE)
         assert not any(row[len(expected) :])
-    assert_equal(case, -numerics.masked_sum(logprobs, groups.mask) / groups.mask.sum(), policy.trunk.network)
+    assert_equal(case, -masked_sum(logprobs, groups.mask) / groups.mask.sum(), policy.trunk.network)
 
 
 @pytest.mark.parametrize("name", REWARD_CASES)
@@ -67,7 +67,7 @@ def test_dpo_equals_trl(name: str, roles: Roles) -> None:
     """Sigmoid at beta 0.1 and 0.5, label smoothing 0.2, and IPO (averages per token), against a moved reference."""
     case = golden("dpo")["cases"][name]
     settings, policy, groups = case["settings"], roles.policy(), pairs()
-    ratios = numerics.answer_sums(policy(groups)[0] - roles.logprobs("reference", groups), groups.mask)
+    ratios = answer_sums(policy(groups)[0] - roles.logprobs("reference", groups), groups.mask)
     if settings["loss_type"] == ["ipo"]:
         ratios = ratios / groups.lengths
     lead, weight = ratios[0::2] - ratios[1::2], torch.ones(3)

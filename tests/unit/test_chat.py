@@ -17,14 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolt.chat import Conversation, Incremental, Terminal, inert
+from smolt.chat import Terminal, inert
 from smolt.config import ChatSampling
+from smolt.conversation import Conversation, Incremental
 from smolt.errors import UserError
+from smolt.machine import choose_precision
 from smolt.records import Turn
 from smolt.rendering import load_renderer
 from smolt.sampling import Drawing, sample, stream_tokens
 from smolt.saving import load_policy
-from smolt.trunk import choose_precision
 from tests.tiny import WINDOW, tiny_model
 
 
@@ -312,15 +313,15 @@ def on_a_terminal(command: list[str]) -> Iterator[Screen]:
 
 ENDLESS = """
 import sys, time
-from smolt import chat
+from smolt import chat, conversation
 from smolt.config import ChatSampling, Model
-once = chat.stream_tokens
+once = conversation.stream_tokens
 def endless(*arguments):
     while True:
         for token in once(*arguments):
             time.sleep(0.01)
             yield token
-chat.stream_tokens = endless
+conversation.stream_tokens = endless
 chat.chat(Model(path=sys.argv[1], device="cpu"), ChatSampling(max_tokens=100))
 """
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from smolt.checkpointing import Room
 from smolt.config import Budget
 from smolt.directories import locate
 from smolt.errors import UserError
 from smolt.groups import Groups, PaddedTokens, from_answers, largest_atom
+from smolt.machine import choose_precision
 from smolt.models import open_policy
 from smolt.shapes import empty_network, room_of, way_of
-from smolt.trunk import choose_precision
+from smolt.token_budget import Room
 from tests import tiny_models
 from tests.reliability.scenes import SCENES, open_scene, write_inputs
 from tests.reliability.traces import traces

@@ -244,7 +244,7 @@ def test_sample_merge_and_chat_hand_over_checked_blocks(
         noted(*blocks, **named)
         return {"status": "complete", "n": 6}
 
-    answers = module("smolt.answers", write_answers=worked)
+    answers = module("smolt.answer_file", write_answers=worked)
     for made in (answers, module("smolt.merge", merge=worked), module("smolt.chat", chat=noted)):
         monkeypatch.setitem(sys.modules, made.__name__, made)
     done = smolt("sample", "m", "d.jsonl", "--out", "o", "--samples", "2", "--limit", "3")

@@ -10,10 +10,10 @@ import torch
 
 from smolt.directories import locate
 from smolt.errors import UserError
+from smolt.machine import Precision
 from smolt.preparation import window_of
 from smolt.rendering import load_renderer
 from smolt.saving import is_reward_model, load_policy
-from smolt.trunk import Precision
 from tests import tiny
 from tests.tiny_models import save
 

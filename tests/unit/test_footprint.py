@@ -34,10 +34,10 @@ from smolt.footprint import (
 from smolt.groups import Groups, from_answers
 from smolt.imitation import sft_loss
 from smolt.logprobs import CHUNK_ENTRIES
+from smolt.machine import choose_precision
 from smolt.models import open_policy
 from smolt.sampling import PREFILL_TOKENS
 from smolt.shapes import empty_network, room_of, shape_of, short_keys, sizes, way_of
-from smolt.trunk import choose_precision
 from tests.tiny_models import PACKED, save
 
 LINEARS = (

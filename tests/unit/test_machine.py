@@ -12,7 +12,7 @@ from smolt import machine
 from smolt.cli.doctor import machine as examined
 from smolt.config import Machine, Model
 from smolt.machine import Rates, available, choose, measure, settle, thread_counts
-from smolt.preparation import settled
+from smolt.stage_input import settled
 from smolt.training import Training
 from tests.reliability.scenes import open_scene, write_inputs
 from tests.reliability.traces import traces

@@ -18,8 +18,8 @@ from smolt.errors import UserError
 from smolt.footprint import Estimate
 from smolt.foresight import Outlook, gib, look_ahead
 from smolt.groups import from_answers
+from smolt.machine import choose_precision
 from smolt.memory import free_memory, most_resident, release, resident
-from smolt.trunk import choose_precision
 from tests.reliability.scenes import SCENES, open_scene, write_inputs
 
 MEMINFO = "MemTotal:       24000000 kB\nMemFree:         1000 kB\nMemAvailable:    3000 kB\n"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smolt import numerics
+from smolt.groups import answer_sums, masked_sum
 
 NAN = float("nan")
 LOG2 = math.log(2)
@@ -29,14 +30,14 @@ def test_padding_contributes_exactly_zero() -> None:
     """1 + 2 on the first answer, 4 on the second; NaN and infinity stand on padding: total 7, answers 3 and 4."""
     values = torch.tensor([[1.0, 2.0, NAN], [4.0, float("inf"), NAN]])
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    assert numerics.masked_sum(values, mask).item() == 7.0
-    assert numerics.answer_sums(values, mask).tolist() == [3.0, 4.0]
+    assert masked_sum(values, mask).item() == 7.0
+    assert answer_sums(values, mask).tolist() == [3.0, 4.0]
 
 
 def test_padding_gets_no_gradient() -> None:
     """d(sum)/d(value) is 1 on real tokens and exactly 0 on padding, where the value is NaN."""
     values = torch.tensor([[1.0, NAN]], requires_grad=True)
-    numerics.masked_sum(values, torch.tensor([[True, False]])).backward()
+    masked_sum(values, torch.tensor([[True, False]])).backward()
     assert values.grad is not None
     assert values.grad.tolist() == [[1.0, 0.0]]
 

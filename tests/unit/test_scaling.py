@@ -12,9 +12,9 @@ from smolt.errors import SelfCheckError
 from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, fit
 from smolt.groups import Groups, from_answers
 from smolt.imitation import sft_loss
+from smolt.machine import choose_precision
 from smolt.models import open_policy
 from smolt.scaling import CEILING, PATIENCE, START, LossScale
-from smolt.trunk import choose_precision
 from tests.tiny import tiny_model
 from tests.unit.test_fitting import WHOLE, Fixed, learner_of, linear, rows, run, scalar, whole
 

@@ -15,13 +15,15 @@ from smolt.checks import answer_tokens_only, forward_facts, same_policy
 from smolt.config import DPORecipe
 from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update
 from smolt.foresight import look_at_rows
-from smolt.groups import Groups, join, without_gradient
+from smolt.groups import Groups, answer_sums, join, without_gradient
+from smolt.items import preference_items
 from smolt.models import Policy, open_policy
-from smolt.numerics import answer_sums, dpo_sigmoid, ipo
+from smolt.numerics import dpo_sigmoid, ipo
 from smolt.pace import seconds_of
-from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for, settled
+from smolt.preparation import Ground, open_ground
 from smolt.records import Preference
 from smolt.saving import save_policy
+from smolt.stage_input import in_memory, recipe_for, settled
 from smolt.streams import Rows, updates_of
 from smolt.training import Dev, Plan, Training
 

@@ -17,14 +17,14 @@ from smolt.checks import forward_facts, same_policy, sampler_agrees, stop_reacha
 from smolt.config import GRPORecipe
 from smolt.fitting import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
 from smolt.forecast import forecast
-from smolt.groups import Groups, from_answers, without_gradient
+from smolt.groups import Groups, answer_sums, from_answers, masked_sum, without_gradient
 from smolt.models import Policy
-from smolt.numerics import answer_sums, group_advantages, kl, masked_sum, reduce_tokens, surrogate_loss
+from smolt.numerics import group_advantages, kl, reduce_tokens, surrogate_loss
 from smolt.pace import seconds_of
-from smolt.preparation import in_memory, recipe_for, settled
 from smolt.records import Question
 from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
 from smolt.saving import save_policy
+from smolt.stage_input import in_memory, recipe_for, settled
 from smolt.streams import Rollouts, never
 from smolt.training import Plan, Training
 

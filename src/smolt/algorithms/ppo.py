@@ -19,24 +19,14 @@ from smolt.config import PPORecipe
 from smolt.errors import UserError
 from smolt.fitting import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
 from smolt.forecast import forecast
-from smolt.groups import Groups, from_answers, without_gradient
+from smolt.groups import Groups, answer_sums, from_answers, masked_sum, without_gradient
 from smolt.models import CRITIC, Policy, Scorer, copy_trunk, score_head
-from smolt.numerics import (
-    adapted_coefficient,
-    answer_sums,
-    clipped_policy_loss,
-    gae,
-    kl,
-    masked_sum,
-    token_rewards,
-    value_loss,
-    whiten,
-)
+from smolt.numerics import adapted_coefficient, clipped_policy_loss, gae, kl, token_rewards, value_loss, whiten
 from smolt.pace import seconds_of
-from smolt.preparation import in_memory, recipe_for, settled
 from smolt.records import Question
 from smolt.rollouts import GIVEN, Rolling, check_first_ratio, dev_rewards, open_rollouts, over_budget, split_reward
 from smolt.saving import load_scorer, save_policy
+from smolt.stage_input import in_memory, recipe_for, settled
 from smolt.streams import Rollouts
 from smolt.training import Plan, Training
 

@@ -13,18 +13,18 @@ from smolt.config import PretrainRecipe, Shape
 from smolt.errors import UserError
 from smolt.fitting import Learner, Role
 from smolt.foresight import heeded, look_ahead
-from smolt.groups import Groups, from_answers, join, without_gradient
+from smolt.groups import Groups, from_answers, join, masked_sum, without_gradient
 from smolt.imitation import sft_loss
+from smolt.machine import Precision, choose_precision
 from smolt.models import Policy
-from smolt.numerics import masked_sum
 from smolt.pace import seconds_of
-from smolt.preparation import settled
 from smolt.records import load
 from smolt.rendering import Renderer, train_tokenizer
 from smolt.saving import save_policy
+from smolt.stage_input import settled
 from smolt.streams import Rows, updates_of
 from smolt.training import Dev, Plan, Training
-from smolt.trunk import Precision, Trunk, choose_precision, hush
+from smolt.trunk import Trunk, hush
 
 
 def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = False) -> Training:

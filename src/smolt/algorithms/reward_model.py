@@ -18,14 +18,16 @@ from smolt.config import RewardRecipe
 from smolt.fitting import Learner, Loss, LossFunction, Role
 from smolt.foresight import look_at_rows
 from smolt.groups import Groups, join, without_gradient
+from smolt.items import preference_items
 from smolt.models import Scorer
 from smolt.numerics import bradley_terry
 from smolt.pace import seconds_of
 from smolt.panels import panel_name
-from smolt.preparation import Ground, in_memory, open_ground, preference_items, recipe_for, settled
+from smolt.preparation import Ground, open_ground
 from smolt.records import Preference
 from smolt.reward_audit import audit, audit_panel, calibration_error, leads_of
 from smolt.saving import open_scorer, save_scorer
+from smolt.stage_input import in_memory, recipe_for, settled
 from smolt.streams import Rows, updates_of
 from smolt.training import Dev, Plan, Training
 

@@ -11,14 +11,15 @@ from smolt.checks import answer_tokens_only, forward_facts
 from smolt.config import Budget, SFTRecipe
 from smolt.fitting import Learner, Role
 from smolt.foresight import look_at_rows
-from smolt.groups import join, without_gradient
+from smolt.groups import join, masked_sum, without_gradient
 from smolt.imitation import sft_loss
+from smolt.items import demonstration_items
 from smolt.models import Policy, open_policy
-from smolt.numerics import masked_sum
 from smolt.pace import seconds_of
-from smolt.preparation import Ground, demonstration_items, in_memory, open_ground, recipe_for, settled
+from smolt.preparation import Ground, open_ground
 from smolt.records import Demonstration
 from smolt.saving import save_policy
+from smolt.stage_input import in_memory, recipe_for, settled
 from smolt.streams import Rows, updates_of
 from smolt.training import Dev, Plan, Training
 

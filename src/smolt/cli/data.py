@@ -41,7 +41,7 @@ def audit(
         rank = None
         if model is not None:
             from smolt.data_audit.judged import ranker
-            from smolt.trunk import choose_precision
+            from smolt.machine import choose_precision
 
             rank = ranker(model, choose_precision(device, "auto", None))
         options = AuditOptions(None if test is None else Source(test), source, rank, seed)

@@ -53,7 +53,7 @@ def sample(
     """Let a model answer questions; the answers go to OUT/samples.jsonl."""
 
     def work() -> Outcome:
-        from smolt.answers import write_answers
+        from smolt.answer_file import write_answers
         from smolt.cli.counter import Counter
         from smolt.config import Data, EvaluationSampling, Model, make_block
 

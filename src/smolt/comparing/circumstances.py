@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smolt.cards import run_of
+from smolt.runs.identity import run_of
 
 ROWS = "evaluation.jsonl"
 LONGEST = 60

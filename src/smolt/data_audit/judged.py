@@ -8,8 +8,8 @@ from smolt.config import RewardPart, make_block
 from smolt.data_audit.items import Item
 from smolt.data_audit.suspects import Ranking, ranking_of
 from smolt.learned import learned_reward
+from smolt.machine import Precision
 from smolt.records import Answer, Question
-from smolt.trunk import Precision
 
 
 def ranker(model: str, precision: Precision) -> Callable[[Sequence[Item]], Ranking | None]:

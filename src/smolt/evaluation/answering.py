@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from smolt.answers import Asking, refuse_greedy_copies
+from smolt.answer_file import Asking
+from smolt.answers import refuse_greedy_copies
 from smolt.chunks import Work
 from smolt.conditions import conditions_of, departures, trained_under
 from smolt.config import Data, EvaluationSampling, Model, RewardMix, make_block
@@ -12,12 +13,13 @@ from smolt.evaluation.exam import Exam, answer_part, as_item, as_row
 from smolt.evaluation.measures import answer_measures
 from smolt.evaluation.subject import Subject
 from smolt.evaluation.tasks import Task
+from smolt.items import question_list
 from smolt.learned import mixed_reward
-from smolt.preparation import Ground, question_list
+from smolt.preparation import Ground
 from smolt.records import Answer, Question, Score
 from smolt.rewards import extract, python_reward
+from smolt.rewards.rules import Reward
 from smolt.saving import load_policy
-from smolt.streams import Reward
 
 MAX_TOKENS = 256  # where neither the user nor the model's training says how long an answer may be
 

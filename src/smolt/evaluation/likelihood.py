@@ -13,9 +13,9 @@ from smolt.config import Data, Model
 from smolt.errors import UserError
 from smolt.evaluation.measures import loss_measures, pair_measures
 from smolt.evaluation.subject import Subject, nothing_answered
-from smolt.groups import Groups, from_answers, join, without_gradient
-from smolt.numerics import answer_sums
-from smolt.preparation import Ground, demonstration_items, preference_items, records_of, too_long_policy
+from smolt.groups import Groups, answer_sums, from_answers, join, without_gradient
+from smolt.items import demonstration_items, preference_items, records_of, too_long_policy
+from smolt.preparation import Ground
 from smolt.records import Context, Demonstration, Preference
 from smolt.saving import is_reward_model, load_policy, load_scorer
 

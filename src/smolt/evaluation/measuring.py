@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 
-from smolt.chunks import Progress, in_chunks, parse_shard
+from smolt.chunks import Progress, in_chunks
 from smolt.config import Data, Model, RewardMix, make_block
 from smolt.errors import UserError
 from smolt.evaluation.answering import answering
 from smolt.evaluation.likelihood import losing, preferring
-from smolt.evaluation.shards import ROWS, finished_shards, gather, shard_directory
+from smolt.evaluation.shards import ROWS, finished_shards, gather, parse_shard, shard_directory
 from smolt.evaluation.subject import Subject
 from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Task, find_task, problem_questions
 from smolt.origins import other_inputs, package_versions
 from smolt.preparation import Ground, open_ground
 from smolt.records import Demonstration, Preference, Question
+from smolt.records.nouns import as_question
 from smolt.report import Arm, StudyRecord, write_report
 from smolt.report.analysis import analyse
-from smolt.rollouts import as_question
 from smolt.runs import Run
 from smolt.statistics import Measure
 

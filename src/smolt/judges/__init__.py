@@ -12,11 +12,13 @@ labelling  from pairs to judgements and preferences
 build      from a recipe's block to a judge
 """
 
-from smolt.judges.build import judge_reward, open_judge
+from smolt.judges.build import judge_reward
 from smolt.judges.cache import Cache
 from smolt.judges.labelling import as_preferences, judge_pairs
+from smolt.judges.nouns import Showing
+from smolt.judges.opening import open_judge
 from smolt.judges.rubrics import Rubric, load_rubric, rubric_names
-from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, Showing, weigh
+from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, weigh
 
 __all__ = [
     "Cache",

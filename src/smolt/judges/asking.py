@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from smolt.judges.cache import Cache, asked_once
-from smolt.judges.prompts import GRADES, Prompt, pairwise_prompt, pointwise_prompt
+from smolt.judges.nouns import Status
+from smolt.judges.prompts import GRADES, Prompt, pointwise_prompt
 from smolt.judges.rubrics import Rubric
-from smolt.judges.verdicts import Compare, Opinion, Showing, Status, from_choice, from_odds, silent
 from smolt.records import Answer, Question, Score
 from smolt.rewards import Reward
 
@@ -83,27 +83,6 @@ def _key(asker: Asker, prompt: Prompt) -> str:
     """SHA-256 of who is asked what."""
     content = json.dumps([asker.identity, asdict(prompt)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def comparing(asker: Asker, rubric: Rubric, rationale: bool) -> Compare:
-    """Pairwise judging."""
-
-    def compare(showings: Sequence[Showing]) -> Iterator[list[tuple[int, Opinion]]]:
-        prompts = [pairwise_prompt(rubric, showing, rationale) for showing in showings]
-        for replies in asker.ask(prompts):
-            yield [(place, as_opinion(reply)) for place, reply in replies]
-
-    return compare
-
-
-def as_opinion(reply: Reply) -> Opinion:
-    """A reply about A and B."""
-    told: dict[str, Any] = {"text": reply.text, "tokens": reply.tokens}
-    if reply.status != "given":
-        return silent(reply.status, reply.reason, **told)
-    if reply.logprobs is not None:
-        return from_odds(*reply.logprobs, **told)
-    return from_choice({0: 1, 1: -1}.get(reply.choice if reply.choice is not None else -1, 0), **told)
 
 
 def grading(asker: Asker, rubric: Rubric, rationale: bool) -> Reward:

@@ -4,7 +4,6 @@ A row is durable when `write` returns (write-ahead log, synchronous=FULL).
 """
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from smolt.errors import UserError
-from smolt.judges.verdicts import Judge, Showing, Status
+from smolt.judges.nouns import Status
 from smolt.runs.files import storage_errors
 
 TABLE = "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, opinion TEXT NOT NULL) WITHOUT ROWID"
@@ -133,10 +132,3 @@ def asked_once(
         fresh = {names[place]: said for place, said in part}
         cache.write({key: said.as_row() for key, said in fresh.items() if said.status != "unreached"})
         yield fresh
-
-
-def key_of(judge: Judge, showing: Showing) -> str:
-    """SHA-256 of judge, question, answers and their order."""
-    turns = [[turn.role, turn.content] for turn in showing.question.context]
-    content: list[Any] = [judge.identity, turns, showing.question.solution, showing.first, showing.second]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

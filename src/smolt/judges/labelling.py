@@ -1,9 +1,13 @@
 """From pairs to judgements: both orders, what is known taken from the cache, the rest asked and kept as it comes."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from smolt.judges.cache import Cache, asked_once, key_of
-from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, Showing, silent, weigh
+from smolt.judges.cache import Cache, asked_once
+from smolt.judges.nouns import Showing
+from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, silent, weigh
 from smolt.records import Preference
 
 Tell = Callable[[int, int], None]
@@ -71,3 +75,10 @@ def as_preferences(
         chosen, rejected = (pair.first, pair.second) if first else (pair.second, pair.first)
         made.append(Preference(pair.question.context, chosen, rejected, weight))
     return made
+
+
+def key_of(judge: Judge, showing: Showing) -> str:
+    """SHA-256 of judge, question, answers and their order."""
+    turns = [[turn.role, turn.content] for turn in showing.question.context]
+    content: list[Any] = [judge.identity, turns, showing.question.solution, showing.first, showing.second]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -12,17 +12,16 @@ import torch
 
 from smolt.cards import shown_place
 from smolt.config import Model, make_block
-from smolt.groups import from_answers, without_gradient
+from smolt.groups import answer_sums, from_answers, without_gradient
 from smolt.judges.asking import Asker, Reply
 from smolt.judges.prompts import Prompt
+from smolt.machine import Precision
 from smolt.models import Policy
-from smolt.numerics import answer_sums
 from smolt.preparation import Ground, open_ground
 from smolt.records import Turn
 from smolt.rendering import Renderer
 from smolt.sampling import Drawing, sample
 from smolt.saving import load_policy
-from smolt.trunk import Precision
 
 MEMORY = 2.0  # GiB for one forward
 CHUNK = 64  # prompts between two times that verdicts are kept

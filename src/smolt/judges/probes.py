@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from smolt.judges.cache import Cache
 from smolt.judges.labelling import Tell, both_orders, judge_showings
-from smolt.judges.verdicts import Judge, Judgement, Pair, Showing, weigh
+from smolt.judges.nouns import Showing
+from smolt.judges.verdicts import Judge, Judgement, Pair, weigh
 
 CONSTANTS = (
     "Thank you for the question! This is a very good and important point, and I am happy to help with it.",

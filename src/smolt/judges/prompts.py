@@ -8,8 +8,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from smolt.judges.nouns import Showing
 from smolt.judges.rubrics import Rubric
-from smolt.judges.verdicts import Showing
 from smolt.records import Answer, Context, Question, Turn
 
 LETTERS = ("A", "B")

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from smolt.judges.verdicts import Compare, Opinion, Showing, from_choice, from_odds, sign, silent
+from smolt.judges.nouns import Showing
+from smolt.judges.verdicts import Compare, Opinion, from_choice, from_odds, sign, silent
 from smolt.records import Answer, Question
 from smolt.rewards import Reward
 

@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from smolt.judges.nouns import Showing, Status
 from smolt.records import Question
-
-Status = Literal["given", "abstained", "failed", "unreached"]
-"""abstained: cannot judge this one (too long, no solution). failed: an answer that says nothing. unreached: no reply
-came, so it is asked again by the next start. None of them is a tie, a middle score or a win."""
 
 Outcome = Literal["first", "second", "tie", "abstained", "failed", "unreached"]
 WORST: tuple[Literal["unreached", "failed", "abstained"], ...] = ("unreached", "failed", "abstained")
@@ -34,15 +31,6 @@ class Pair:
     second: str
     gold: float | None = None
     writers: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Showing:
-    """Two answers in the order in which a judge sees them."""
-
-    question: Question
-    first: str
-    second: str
 
 
 @dataclass(frozen=True)

@@ -61,3 +61,8 @@ class Score:
     value: float | None
     components: dict[str, float | None] = field(default_factory=dict)
     reason: str = ""
+
+
+def as_question(question: Question | str) -> Question:
+    """A text as a question of one user turn."""
+    return Question((Turn("user", question),)) if isinstance(question, str) else question

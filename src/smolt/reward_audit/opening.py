@@ -2,7 +2,8 @@
 
 from smolt.config import Data, Model
 from smolt.groups import join
-from smolt.preparation import open_ground, preference_items
+from smolt.items import preference_items
+from smolt.preparation import open_ground
 from smolt.reward_audit.auditing import RewardAudit, audit
 from smolt.saving import load_scorer
 

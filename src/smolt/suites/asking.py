@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from smolt.config import RewardMix, Suites
 from smolt.errors import UserError
 from smolt.evaluation import Exam
+from smolt.items import question_list
 from smolt.learned import mixed_reward
-from smolt.preparation import Ground, question_list
+from smolt.machine import Precision
+from smolt.preparation import Ground
 from smolt.records import Question, Score
 from smolt.rewards import Part, constraints, empathy, mix, read_constraint, refusal, sentiment
 from smolt.rewards.constraints import has_constraint
-from smolt.streams import Reward
-from smolt.trunk import Precision
+from smolt.rewards.rules import Reward
 
 
 @dataclass(frozen=True)
