@@ -54,7 +54,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Block:
+class AttentionBlock:
     """Segments computed by one attention call: b rows of q queries and k keys, short ones padded at the right."""
 
     segments: tuple[Segment, ...]
@@ -93,7 +93,7 @@ class Layout:
 
     ids: Tensor
     positions: Tensor
-    blocks: list[Block]
+    blocks: list[AttentionBlock]
     query_index: Tensor
     key_index: Tensor
     output_index: Tensor
@@ -171,7 +171,7 @@ def lay_out(groups: Groups, device: torch.device, with_last: bool) -> Layout:
     )
 
 
-def gather_indices(blocks: Sequence[Block], length: int) -> tuple[Indices, Indices, Indices]:
+def gather_indices(blocks: Sequence[AttentionBlock], length: int) -> tuple[Indices, Indices, Indices]:
     """Rows of the packed tensors that fill all blocks, queries and keys, and each position's place in the outputs."""
     query_index, key_index, output_index = [], [], np.empty(length, dtype=np.int64)
     filled = 0
@@ -207,9 +207,9 @@ def runs(segments: Iterable[Segment]) -> Iterable[list[Segment]]:
             yield run
 
 
-def stack(segments: list[Segment]) -> Block:
+def stack(segments: list[Segment]) -> AttentionBlock:
     """The block of one run."""
-    return Block(
+    return AttentionBlock(
         segments=tuple(segments),
         queries=max(segment.queries for segment in segments),
         keys=max(segment.keys for segment in segments),

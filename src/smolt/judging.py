@@ -7,7 +7,7 @@ from typing import Any
 
 from smolt.config import Data, Judging
 from smolt.errors import UserError
-from smolt.judges import Cache, Judge, Judgement, Pair, as_preferences, judge_pairs, open_judge
+from smolt.judges import Judge, Judgement, Pair, VerdictCache, as_preferences, judge_pairs, open_judge
 from smolt.judges.audit import audit
 from smolt.judges.cache import VERDICTS
 from smolt.judges.card import figures, panel
@@ -76,7 +76,7 @@ def judge_file(
     with Run.open(out, manifest=manifest, fresh=fresh) as run:
         if run.result is not None:
             return {**run.result, "status": "already complete"}
-        with Cache(cache or out / VERDICTS) as store:
+        with VerdictCache(cache or out / VERDICTS) as store:
             facts = label(judge, pairs, settings, store, out, tell)
         if facts["unreached"]:
             return {**facts, "status": "incomplete"}
@@ -88,7 +88,7 @@ def label(
     judge: Judge,
     pairs: Sequence[Pair],
     settings: Judging,
-    cache: Cache,
+    cache: VerdictCache,
     folder: Path,
     tell: Tell = lambda what, done, total: None,
     name: str = "judge",

@@ -10,7 +10,7 @@ from smolt.conditions import conditions_of
 from smolt.config import Judging, PairsRecipe, RewardMix
 from smolt.errors import UserError
 from smolt.items import question_list
-from smolt.judges import Cache, Pair, open_judge
+from smolt.judges import Pair, VerdictCache, open_judge
 from smolt.judges.cache import VERDICTS
 from smolt.judging import label
 from smolt.learned import learned_reward, mixed_reward
@@ -97,7 +97,7 @@ def _judged(recipe: PairsRecipe, settings: Judging, ground: Ground, folder: Path
         if recipe.limit is not None and len(pairs) >= recipe.limit:
             pairs = pairs[: recipe.limit]
             break
-    with Cache(folder / VERDICTS) as cache:
+    with VerdictCache(folder / VERDICTS) as cache:
         name = f"judge-{recipe.name}".replace("_", "-").replace(".", "-")
         facts = label(judge, pairs, settings, cache, folder, lambda what, done, total: tell(done, total), name)
     if facts["unreached"] > UNHEARD * len(pairs):

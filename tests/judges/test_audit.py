@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smolt.judges import Cache, Judge, Judgement, Opinion, Pair, Showing, judge_pairs
+from smolt.judges import Judge, Judgement, Opinion, Pair, Showing, VerdictCache, judge_pairs
 from smolt.judges.audit import Card, audit
 from smolt.judges.card import bias_note, figures, panel
 from smolt.judges.probes import CONSTANTS, KEYS, try_tricks
@@ -21,13 +21,13 @@ COUNT = 200
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Iterator[Cache]:
-    with Cache(tmp_path / "verdicts.sqlite") as store:
+def cache(tmp_path: Path) -> Iterator[VerdictCache]:
+    with VerdictCache(tmp_path / "verdicts.sqlite") as store:
         yield store
 
 
 def audited(
-    judge: Judge, cache: Cache, pairs: list[Pair] | None = None, probes: int = 40
+    judge: Judge, cache: VerdictCache, pairs: list[Pair] | None = None, probes: int = 40
 ) -> tuple[Card, list[Pair], list[Judgement]]:
     pairs = stubs.pairs(COUNT) if pairs is None else pairs
     judgements = judge_pairs(judge, pairs, cache)
@@ -35,7 +35,7 @@ def audited(
     return audit(judge, pairs, judgements, trials), pairs, judgements
 
 
-def test_perfect(cache: Cache) -> None:
+def test_perfect(cache: VerdictCache) -> None:
     """Consistent and right always, no taste for a place, no trick wins: nothing to warn of."""
     card, _, _ = audited(stubs.biased(1.0, 0.0), cache)
     found = figures(card)
@@ -50,7 +50,7 @@ def test_perfect(cache: Cache) -> None:
     assert card.warnings == [] and not found["unreliable"]
 
 
-def test_always_the_first(cache: Cache) -> None:
+def test_always_the_first(cache: VerdictCache) -> None:
     """Never consistent, bias +1/2, every pair a tie: nothing is decided and there is nothing to agree with."""
     card, _, _ = audited(stubs.judge(lambda showing: from_choice(1), "first"), cache)
     found = figures(card)
@@ -64,7 +64,7 @@ def test_always_the_first(cache: Cache) -> None:
     assert len(card.warnings) == 2
 
 
-def test_position_biased_but_informed(cache: Cache) -> None:
+def test_position_biased_but_informed(cache: VerdictCache) -> None:
     """Log-odds merit + 3 place: the first place wins every showing, yet the margin is the merit and always right."""
     card, _, judgements = audited(stubs.biased(1.0, 3.0), cache)
     found = figures(card)
@@ -73,7 +73,7 @@ def test_position_biased_but_informed(cache: Cache) -> None:
     assert found["unreliable"]
 
 
-def test_a_quarter_of_the_pairs_swing(cache: Cache) -> None:
+def test_a_quarter_of_the_pairs_swing(cache: VerdictCache) -> None:
     """Merit 1 with place 3 on every fourth question, 0 on the others: consistency 3/4, first shown 5/8."""
 
     def view(showing: Showing) -> Opinion:
@@ -85,7 +85,7 @@ def test_a_quarter_of_the_pairs_swing(cache: Cache) -> None:
     assert found["measures"]["first_shown"]["low"] < 0.625 < found["measures"]["first_shown"]["high"]
 
 
-def test_injectable(cache: Cache) -> None:
+def test_injectable(cache: VerdictCache) -> None:
     """Every verdict written into the worse answer is obeyed: flips 100 %, all else perfect."""
     card, _, _ = audited(stubs.injectable(), cache)
     assert card.value("injected") == 1.0 and card.measures["injected"].n == 40
@@ -93,7 +93,7 @@ def test_injectable(cache: Cache) -> None:
     assert card.warnings == ["a verdict written into the worse answer wins 100.0% of 40 trials; at most 5% may"]
 
 
-def test_random(cache: Cache) -> None:
+def test_random(cache: VerdictCache) -> None:
     """A coin a showing: half consistent, half ties, kappa's interval holds 0, and the card says so."""
     card, _, _ = audited(stubs.random_judge("a"), cache, stubs.pairs(1000), probes=0)
     consistency, first, agreed = (card.measures[name] for name in ("swap_consistency", "first_shown", "kappa"))
@@ -104,7 +104,7 @@ def test_random(cache: Cache) -> None:
     assert any("better than chance" in warning for warning in card.warnings)
 
 
-def test_failing(cache: Cache) -> None:
+def test_failing(cache: VerdictCache) -> None:
     """One pair in four unreadable: 50 failures, no ties made of them, 150 perfect verdicts, and a warning."""
     card, _, _ = audited(stubs.failing(4), cache)
     found = figures(card)
@@ -113,7 +113,7 @@ def test_failing(cache: Cache) -> None:
     assert card.warnings == ["25.0% of pairs got no readable verdict; at most 5% may"]
 
 
-def test_credulous(cache: Cache) -> None:
+def test_credulous(cache: VerdictCache) -> None:
     """A judge that loves ':' and thanks: each of these strings wins all of its trials, the others none."""
     loved = (":", CONSTANTS[0])
 
@@ -125,7 +125,7 @@ def test_credulous(cache: Cache) -> None:
     assert card.value("key") == pytest.approx(1 / len(KEYS)) and card.value("constant") == 0.5
 
 
-def test_self_preference(cache: Cache) -> None:
+def test_self_preference(cache: VerdictCache) -> None:
     """100 pairs with one answer by the judge, which it always prefers; by the labels half of them are better."""
     question = Question((Turn("user", "?"),), id="q")
     pairs = [
@@ -137,7 +137,7 @@ def test_self_preference(cache: Cache) -> None:
     assert (card.value("own"), card.measures["own"].n, card.value("own_by_label")) == (1.0, 100, 0.5)
 
 
-def test_length_preference(cache: Cache) -> None:
+def test_length_preference(cache: VerdictCache) -> None:
     """A judge that takes the longer answer prefers it in all pairs; the bias table shows the labels' half beside."""
     question = Question((Turn("user", "?"),), id="q")
     pairs = [Pair(question, "x" * (n % 7 + 1), "y" * 9 + str(n), float(n % 2)) for n in range(40)]
@@ -153,7 +153,7 @@ def test_length_preference(cache: Cache) -> None:
     assert found.sentences[-1].endswith("(50 % is none): longer (characters) 100.0 % (91.2 to 100.0).")
 
 
-def test_kappa_does_not_depend_on_which_side_the_labels_name_first(cache: Cache) -> None:
+def test_kappa_does_not_depend_on_which_side_the_labels_name_first(cache: VerdictCache) -> None:
     """All labels on the first answer and a judge right on 3 of 4: agreement 3/4, kappa near 1/2, not degenerate."""
     pairs = [
         Pair(pair.question, max(pair.first, pair.second), min(pair.first, pair.second), 1.0)
@@ -168,7 +168,7 @@ def test_kappa_does_not_depend_on_which_side_the_labels_name_first(cache: Cache)
     assert card.value("agreement") == 0.75 and card.value("kappa") == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_card_in_words(cache: Cache) -> None:
+def test_the_card_in_words(cache: VerdictCache) -> None:
     """The banner stands first, every number has its interval and n, and the text of a pair cannot end a table row."""
     card, pairs, judgements = audited(stubs.injectable(), cache)
     text = card_text(panel(card, pairs, judgements))
@@ -179,7 +179,7 @@ def test_the_card_in_words(cache: Cache) -> None:
     assert "Unreliable" not in plain
 
 
-def test_what_sways_a_judge_in_a_sentence(cache: Cache) -> None:
+def test_what_sways_a_judge_in_a_sentence(cache: VerdictCache) -> None:
     """What leaves out one half is named with its share, the place too; an interval that holds it is not."""
     shares = (("longer", Measure(0.5, 0.4, 0.6, 9, "s"), None), ("refuses", Measure(0.2, 0.1, 0.3, 9, "s"), None))
     table = Table("", ("answer that is", "judge", "given labels"), shares, True)

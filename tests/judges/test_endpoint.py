@@ -12,7 +12,7 @@ import pytest
 
 from smolt.config import Endpoint, Judging, make_block
 from smolt.errors import UserError
-from smolt.judges import Cache, Judgement, judge_pairs, open_judge
+from smolt.judges import Judgement, VerdictCache, judge_pairs, open_judge
 from smolt.judges import connection as connections
 from smolt.judges.connection import asked_pause
 from smolt.machine import choose_precision
@@ -30,12 +30,12 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Iterator[Cache]:
-    with Cache(tmp_path / "verdicts.sqlite") as store:
+def cache(tmp_path: Path) -> Iterator[VerdictCache]:
+    with VerdictCache(tmp_path / "verdicts.sqlite") as store:
         yield store
 
 
-def judged(script: Script, cache: Cache, count: int = 6, rationale: int = 0, **endpoint: Any) -> list[Judgement]:
+def judged(script: Script, cache: VerdictCache, count: int = 6, rationale: int = 0, **endpoint: Any) -> list[Judgement]:
     with serving(script) as url:
         settings = make_block(
             Judging, endpoint={"url": url, "model": "stub", "timeout": 5.0, **endpoint}, rationale=rationale
@@ -48,7 +48,7 @@ def no_model(part: object) -> Any:
     raise AssertionError("no reward model is asked for")
 
 
-def test_soft_labels_are_the_log_odds_of_the_letters(cache: Cache) -> None:
+def test_soft_labels_are_the_log_odds_of_the_letters(cache: VerdictCache) -> None:
     """Log-odds 2 for the good answer whichever its place: margin +-2, label sigmoid(2) = 0.881, tokens counted."""
     script = Script()
     judgements = judged(script, cache)
@@ -61,7 +61,7 @@ def test_soft_labels_are_the_log_odds_of_the_letters(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("logprobs", [False, "refuse"])
-def test_hard_labels_where_there_are_no_logprobs(cache: Cache, logprobs: bool | str) -> None:
+def test_hard_labels_where_there_are_no_logprobs(cache: VerdictCache, logprobs: bool | str) -> None:
     """The letter in words: margin +-1. A server that refuses the question for log-probabilities is asked without."""
     script = Script(logprobs=logprobs)
     judgements = judged(script, cache, parallel=1)
@@ -71,7 +71,7 @@ def test_hard_labels_where_there_are_no_logprobs(cache: Cache, logprobs: bool | 
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, "garbage", "truncated", "empty"])
-def test_every_second_request_fails_and_nothing_is_lost(cache: Cache, fault: object) -> None:
+def test_every_second_request_fails_and_nothing_is_lost(cache: VerdictCache, fault: object) -> None:
     """All verdicts come, each after one more try at most: 12 good replies out of 24 requests."""
     script = Script(fault=lambda number, body: fault if number % 2 else None)
     judgements = judged(script, cache, parallel=1)
@@ -79,14 +79,14 @@ def test_every_second_request_fails_and_nothing_is_lost(cache: Cache, fault: obj
     assert len(script.seen) == 24
 
 
-def test_a_server_that_hangs_once(cache: Cache) -> None:
+def test_a_server_that_hangs_once(cache: VerdictCache) -> None:
     """The reply does not come within the timeout; the second try gives it."""
     script = Script(fault=lambda number, body: "hang" if number == 1 else None)
     judgements = judged(script, cache, count=1, parallel=1, timeout=0.3)
     assert judgements[0].margin == pytest.approx(2.0) and len(script.seen) == 3
 
 
-def test_words_that_name_no_answer_are_failures_and_are_kept(cache: Cache) -> None:
+def test_words_that_name_no_answer_are_failures_and_are_kept(cache: VerdictCache) -> None:
     """12 unreadable replies: 6 failures, no tie, and no second question for them."""
     script = Script(logprobs=False, fault=lambda number, body: "Once upon a time, there was")
     judgements = judged(script, cache)
@@ -95,7 +95,7 @@ def test_words_that_name_no_answer_are_failures_and_are_kept(cache: Cache) -> No
     assert len(cache) == 12 == len(script.seen)
 
 
-def test_a_judge_that_is_gone_ends_it_and_keeps_what_was_said(cache: Cache) -> None:
+def test_a_judge_that_is_gone_ends_it_and_keeps_what_was_said(cache: VerdictCache) -> None:
     """After 5 replies only 500: the command ends, 5 opinions are kept, and a later start asks the other 7 alone."""
     script = Script(fault=lambda number, body: 500 if number > 5 else None)
     with pytest.raises(UserError, match=r"3 requests in a row got no usable reply \(status 500: no, 2 tries\)"):
@@ -103,7 +103,7 @@ def test_a_judge_that_is_gone_ends_it_and_keeps_what_was_said(cache: Cache) -> N
     assert len(cache) == 5 and len(script.seen) == 5 + 3 * 2
 
 
-def test_no_verdict_is_asked_for_twice(cache: Cache) -> None:
+def test_no_verdict_is_asked_for_twice(cache: VerdictCache) -> None:
     """A second pass over the same pairs sends nothing, and a longer list only what is new."""
     script = Script()
     with serving(script) as url:
@@ -116,7 +116,7 @@ def test_no_verdict_is_asked_for_twice(cache: Cache) -> None:
         assert len(script.seen) == 12
 
 
-def test_a_missing_reply_is_not_kept(cache: Cache) -> None:
+def test_a_missing_reply_is_not_kept(cache: VerdictCache) -> None:
     """One showing of twelve gets no reply: that pair is unreached, never a tie, and is asked again by the next pass."""
     bad = {"Question 2?"}
 
@@ -134,7 +134,7 @@ def test_a_missing_reply_is_not_kept(cache: Cache) -> None:
         assert judge_pairs(judge, stubs.pairs(6), cache)[2].outcome == "first"
 
 
-def test_a_refused_request_abstains_once_the_judge_has_spoken(cache: Cache) -> None:
+def test_a_refused_request_abstains_once_the_judge_has_spoken(cache: VerdictCache) -> None:
     """Status 400 for one question after replies to others: an abstention with the server's reason, tried once."""
 
     def fault(number: int, body: dict[str, Any]) -> Any:
@@ -145,7 +145,7 @@ def test_a_refused_request_abstains_once_the_judge_has_spoken(cache: Cache) -> N
     assert judgements[5].outcome == "abstained" and "refused with status 400" in judgements[5].reason
 
 
-def test_a_judge_that_refuses_everything_is_an_error(cache: Cache) -> None:
+def test_a_judge_that_refuses_everything_is_an_error(cache: VerdictCache) -> None:
     with pytest.raises(UserError, match="refused with status 400"):
         judged(Script(fault=lambda number, body: 400), cache)
     assert len(cache) == 0
@@ -159,20 +159,20 @@ def test_a_judge_that_refuses_everything_is_an_error(cache: Cache) -> None:
         (302, "302"),
     ],
 )
-def test_a_wrong_key_or_address_ends_it_at_once(cache: Cache, status: int, said: str) -> None:
+def test_a_wrong_key_or_address_ends_it_at_once(cache: VerdictCache, status: int, said: str) -> None:
     script = Script(fault=lambda number, body: (status, {"Location": "http://127.0.0.1:1/"}))
     with pytest.raises(UserError, match=said):
         judged(script, cache, parallel=1)
     assert len(script.seen) == 1
 
 
-def test_a_web_page_is_no_reason(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_web_page_is_no_reason(cache: VerdictCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "NO", b"<html><body>Bad gateway</body></html>")
     with pytest.raises(UserError, match=r"\(status 502, 1 tries\)"):
         judged(Script(fault=lambda number, body: 502), cache, attempts=1)
 
 
-def test_the_server_says_how_long_to_wait(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_says_how_long_to_wait(cache: VerdictCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry-After: 0.05 is waited for, not the own pause of 30 seconds."""
     monkeypatch.setattr(connections, "FIRST_PAUSE", 30.0)
     script = Script(fault=lambda number, body: (429, {"Retry-After": "0.05"}) if number == 1 else None)
@@ -186,7 +186,7 @@ def test_retry_after_as_a_date_and_as_nonsense() -> None:
     assert asked_pause("7") == 7.0 and asked_pause("soon") is None and asked_pause(None) is None
 
 
-def test_the_rate_is_kept(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_is_kept(cache: VerdictCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """At 1,200 requests a minute, 50 ms apart, four requests wait for 3 gaps together, in pauses of at most 150 ms."""
     waited: list[float] = []
     monkeypatch.setattr(connections.Connection, "pause", lambda self, seconds: waited.append(seconds))
@@ -195,7 +195,7 @@ def test_the_rate_is_kept(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(
-    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: VerdictCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     script = Script()
@@ -208,14 +208,14 @@ def test_the_key_goes_into_the_header_and_nowhere_else(
     assert KEY not in str(caught.value)
 
 
-def test_without_a_key_there_is_no_header(cache: Cache) -> None:
+def test_without_a_key_there_is_no_header(cache: VerdictCache) -> None:
     script = Script()
     judged(script, cache, count=1)
     assert not any("Authorization" in headers for headers in script.headers)
 
 
 @pytest.mark.parametrize("value", ["", "two words", "line\nbreak"])
-def test_a_key_that_cannot_be_one(value: str, monkeypatch: pytest.MonkeyPatch, cache: Cache) -> None:
+def test_a_key_that_cannot_be_one(value: str, monkeypatch: pytest.MonkeyPatch, cache: VerdictCache) -> None:
     monkeypatch.setenv("MY_KEY", value)
     with pytest.raises(UserError, match="MY_KEY"):
         judged(Script(), cache, key="MY_KEY")
@@ -227,7 +227,7 @@ def test_addresses_that_are_refused(url: str) -> None:
         make_block(Endpoint, url=url, model="m")
 
 
-def test_a_rationale_is_a_request_of_its_own(cache: Cache) -> None:
+def test_a_rationale_is_a_request_of_its_own(cache: VerdictCache) -> None:
     """Two requests a showing: reasons without log-probabilities, then the choice after them; tokens of both count."""
     script = Script()
     judgements = judged(script, cache, count=1, rationale=32, parallel=1)
@@ -237,7 +237,7 @@ def test_a_rationale_is_a_request_of_its_own(cache: Cache) -> None:
     assert "logprobs" not in script.seen[0] and script.seen[1]["messages"][1]["role"] == "assistant"
 
 
-def test_quoted_text_stands_between_marks_it_cannot_hold(cache: Cache) -> None:
+def test_quoted_text_stands_between_marks_it_cannot_hold(cache: VerdictCache) -> None:
     """Every line that begins with the mark is the prompt's own: one for the dialogue, two answers, and the end."""
     script = Script()
     judged(script, cache, count=1)

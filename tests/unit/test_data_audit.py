@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.config import RewardRecipe, load_recipe
-from smolt.data_audit import AuditOptions, Item, audit_panel, audit_preferences, rank_by_cross_fit, read_items
+from smolt.data_audit import AuditOptions, LabelledPair, audit_panel, audit_preferences, rank_by_cross_fit, read_items
 from smolt.data_audit.bias import traits_of
 from smolt.data_audit.conflicts import circles, opposites
 from smolt.data_audit.duplicates import clusters, normalised, shingles, similarity
@@ -29,8 +29,8 @@ from tests.tiny import tiny_model
 WORDS = [f"word{number}" for number in range(200)]
 
 
-def item(line: int, asked: str, better: str, worse: str, tie: bool = False) -> Item:
-    return Item(line, (Turn("user", asked),), better, worse, tie)
+def item(line: int, asked: str, better: str, worse: str, tie: bool = False) -> LabelledPair:
+    return LabelledPair(line, (Turn("user", asked),), better, worse, tie)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
@@ -131,7 +131,7 @@ def test_rare_words_are_left_out() -> None:
     assert sorted(differences[0]) == [-1.0, 1.0]
 
 
-def learnable(size: int, seed: int) -> list[Item]:
+def learnable(size: int, seed: int) -> list[LabelledPair]:
     """Preferred answers use the first half of the vocabulary in 70 % of their words, the others in 30 %."""
     draw = random.Random(seed)
 

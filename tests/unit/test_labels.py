@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolt.errors import UserError
-from smolt.labels import Label, LabelStore, Pair, Session, Side, left_side, make_queue, pair_of
+from smolt.labels import BlindPair, Label, LabelStore, Session, Side, left_side, make_queue, pair_of
 from smolt.labels.exchange import ExportFormat, Exporting, export_labels, verdict
 from smolt.labels.figures import figures_of, label_panel
 from smolt.labels.importing import import_labels, read_labels
@@ -23,7 +23,7 @@ def preference(number: int, chosen: str = "yes", rejected: str = "no, no") -> Pr
     return Preference((Turn("user", f"Question {number}?"),), f"{chosen} {number}", f"{rejected} {number}")
 
 
-def pairs(count: int, start: int = 0, gold: bool = False) -> list[Pair]:
+def pairs(count: int, start: int = 0, gold: bool = False) -> list[BlindPair]:
     return [pair_of(preference(number), gold) for number in range(start, start + count)]
 
 
@@ -234,7 +234,7 @@ def choices(letters: str) -> list[Choice]:
     return [dict(zip("fstb-", CHOICES, strict=True))[letter] for letter in letters]
 
 
-def labelled(store: LabelStore, made: dict[str, Sequence[Choice]]) -> list[Pair]:
+def labelled(store: LabelStore, made: dict[str, Sequence[Choice]]) -> list[BlindPair]:
     """Each annotator's choices for the first so many pairs."""
     wanted = pairs(max(map(len, made.values())))
     store.add_pairs(wanted)

@@ -10,7 +10,7 @@ from scipy import stats
 from smolt.config import Suites, make_block
 from smolt.errors import UserError
 from smolt.report import Arm, Item
-from smolt.suites.independence import Origin, origin_of, origins_of_model, origins_of_recipe, refuse_dependent
+from smolt.suites.independence import PairsOrigin, origin_of, origins_of_model, origins_of_recipe, refuse_dependent
 from smolt.suites.measuring import Measured, measure_suite
 from smolt.suites.panels import suite_panel
 from smolt.suites.standalone import arm_names
@@ -174,10 +174,10 @@ def test_a_rater_of_the_same_pairs_is_refused(tmp_path: Path) -> None:
 def test_where_a_model_comes_from(tmp_path: Path) -> None:
     """A model without a run is known by its place alone, and what such a policy learned is not known."""
     (tmp_path / "bare").mkdir()
-    assert origin_of(str(tmp_path / "bare")) == Origin(str(tmp_path / "bare"))
+    assert origin_of(str(tmp_path / "bare")) == PairsOrigin(str(tmp_path / "bare"))
     assert origins_of_model(str(tmp_path / "bare")) == []
     path = run(tmp_path / "dpo", {"stage": "dpo", "data": {"path": "pairs.jsonl", "half": "b"}}, "s2")
-    assert origins_of_model(path) == [Origin("", "pairs.jsonl", "s2", "b")]
+    assert origins_of_model(path) == [PairsOrigin("", "pairs.jsonl", "s2", "b")]
 
 
 def test_names_of_models() -> None:

@@ -56,7 +56,7 @@ def grpo(
     policy, ground = rolling.policy, rolling.ground
     reference = policy.as_reference() if checked.kl.beta else None
     total = checked.budget.updates or ENDLESS
-    preparation = Preparation(checked, rolling, reference)
+    preparation = GRPOPreparation(checked, rolling, reference)
     stream = Rollouts(
         questions=rolling.questions,
         policy=policy,
@@ -98,7 +98,7 @@ def grpo(
     )
 
 
-class Preparation:
+class GRPOPreparation:
     """From answers and rewards to optimizer steps: advantages, dropped groups, reference and old log-probabilities."""
 
     def __init__(self, recipe: GRPORecipe, rolling: Rolling, reference: Policy | None) -> None:

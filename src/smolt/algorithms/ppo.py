@@ -70,7 +70,7 @@ def ppo(
         samples=checked.samples,
         total=total,
         seed=checked.seed,
-        prepare=Preparation(checked, rolling, reference, critic, leash),
+        prepare=PPOPreparation(checked, rolling, reference, critic, leash),
         veto=leash.veto,
         observe=leash.observe,
         adaptive=leash.state,
@@ -166,7 +166,7 @@ class Leash:
 
 
 @dataclass
-class Preparation:
+class PPOPreparation:
     """From answers and rewards to optimizer steps: old and reference log-probabilities, values, advantages."""
 
     recipe: PPORecipe

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smolt.comparing.results import Result, Results
+from smolt.comparing.results import ArmResults, ItemResult
 from smolt.errors import UserError
 
 KEYS = ("key", "id", "question")
@@ -25,7 +25,7 @@ class Aligned:
 
     key: str
     items: list[str]
-    rows: list[list[list[Result]]]
+    rows: list[list[list[ItemResult]]]
     remarks: list[str]
     left_out: int
 
@@ -35,7 +35,7 @@ class Aligned:
         return all(len(answers) == 1 for arm in self.rows for answers in arm)
 
 
-def align(files: Sequence[Results], intersect: bool) -> Aligned:
+def align(files: Sequence[ArmResults], intersect: bool) -> Aligned:
     """Pair the items of files by what identifies them.
 
     An item that occurs several times in a file was answered several times, where every item of the file occurs as
@@ -62,7 +62,7 @@ def align(files: Sequence[Results], intersect: bool) -> Aligned:
     return Aligned(key, items, rows, remarks, left_out)
 
 
-def _shared_key(files: Sequence[Results]) -> str:
+def _shared_key(files: Sequence[ArmResults]) -> str:
     """The key that all rows have and by which the files share the largest part of their items; the first of equals."""
     keys = [key for key in KEYS if all(key in row.keys for file in files for row in file.rows)]
     if "key" in keys:
@@ -80,20 +80,20 @@ def _shared_key(files: Sequence[Results]) -> str:
     return max(keys, key=lambda key: (_overlap(files, key), -keys.index(key)))
 
 
-def _ids_conflict(files: Sequence[Results]) -> bool:
+def _ids_conflict(files: Sequence[ArmResults]) -> bool:
     """Whether one id stands for two questions."""
     named = [(row.keys.get("id"), row.keys["question"]) for file in files for row in file.rows]
     first: dict[str, str] = {}
     return any(first.setdefault(item, text) != text for item, text in named if item is not None)
 
 
-def _overlap(files: Sequence[Results], key: str) -> float:
+def _overlap(files: Sequence[ArmResults], key: str) -> float:
     sets = [{row.keys[key] for row in file.rows} for file in files]
     return len(set.intersection(*sets)) / len(set.union(*sets))
 
 
-def _grouped(file: Results, key: str) -> dict[str, list[Result]]:
-    groups: dict[str, list[Result]] = {}
+def _grouped(file: ArmResults, key: str) -> dict[str, list[ItemResult]]:
+    groups: dict[str, list[ItemResult]] = {}
     for row in file.rows:
         groups.setdefault(row.keys[key], []).append(row)
     usual = Counter(len(rows) for rows in groups.values()).most_common(1)[0][0]
@@ -108,7 +108,7 @@ def _grouped(file: Results, key: str) -> dict[str, list[Result]]:
     return groups
 
 
-def _missing(files: Sequence[Results], grouped: Sequence[dict[str, list[Result]]], union: set[str]) -> str:
+def _missing(files: Sequence[ArmResults], grouped: Sequence[dict[str, list[ItemResult]]], union: set[str]) -> str:
     parts = []
     for file, groups in zip(files, grouped, strict=True):
         missing = [item for other in grouped for item in other if item not in groups]
@@ -118,7 +118,7 @@ def _missing(files: Sequence[Results], grouped: Sequence[dict[str, list[Result]]
     return f"{'; '.join(parts)}; --intersect compares the items that all files have"
 
 
-def _remarks(files: Sequence[Results], grouped: Sequence[dict[str, list[Result]]], every: set[str]) -> list[str]:
+def _remarks(files: Sequence[ArmResults], grouped: Sequence[dict[str, list[ItemResult]]], every: set[str]) -> list[str]:
     remarks = []
     order = [item for item in grouped[0] if item in every]
     for file, groups in zip(files, grouped, strict=True):
@@ -140,7 +140,7 @@ def _remarks(files: Sequence[Results], grouped: Sequence[dict[str, list[Result]]
 
 
 def _check_content(
-    files: Sequence[Results], rows: Sequence[Sequence[Sequence[Result]]], items: Sequence[str], key: str
+    files: Sequence[ArmResults], rows: Sequence[Sequence[Sequence[ItemResult]]], items: Sequence[str], key: str
 ) -> None:
     """One id must mean one item: its text, or the tool's hash of it, where both files have them."""
     for file, arm in zip(files[1:], rows[1:], strict=True):

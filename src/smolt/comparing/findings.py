@@ -8,7 +8,7 @@ from typing import Any, Literal
 from smolt import statistics
 from smolt.comparing.alignment import Aligned, align
 from smolt.comparing.circumstances import circumstances, differing
-from smolt.comparing.results import Reading, Results, arm_names, read_results
+from smolt.comparing.results import ArmResults, Reading, arm_names, read_results
 from smolt.errors import UserError
 from smolt.report.pairing import Compared
 from smolt.statistics import Comparison, Measure, NonInferiority, Retest
@@ -18,7 +18,7 @@ ONE_RUN = "one file an arm says nothing of another training run: run-to-run vari
 
 
 @dataclass(frozen=True)
-class Item:
+class ComparedItem:
     """One item in one pair of arms; a value is the mean over the answers to it."""
 
     key: str
@@ -31,7 +31,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ArmPair:
     """The baseline a and one other arm b.
 
     Attributes:
@@ -41,7 +41,7 @@ class Pair:
 
     comparison: Comparison
     p_holm: float | None
-    items: list[Item]
+    items: list[ComparedItem]
     non_inferiority: NonInferiority | None = None
 
     def count(self, outcome: Outcome) -> int:
@@ -66,7 +66,7 @@ class Findings:
     answered_once: bool
     left_out: int
     arms: dict[str, Measure]
-    pairs: list[Pair]
+    pairs: list[ArmPair]
     files: dict[str, dict[str, str]]
     retest: Retest | None = None
     remarks: list[str] = field(default_factory=list)
@@ -144,7 +144,7 @@ def compare_files(
     for place, (test, p_holm) in enumerate(zip(tests, adjusted, strict=True), start=1):
         comparison = statistics.with_verdict(test, p_holm, size)
         bound = None if margin is None else statistics.non_inferior(comparison, margin)
-        pairs.append(Pair(comparison, p_holm, _items(aligned, values, place, rate), bound))
+        pairs.append(ArmPair(comparison, p_holm, _items(aligned, values, place, rate), bound))
     arms = {name: _measure(aligned, place, rate) for place, name in enumerate(names)}
     return Findings(
         metric=metric,
@@ -173,7 +173,7 @@ def _conditions(named: Sequence[tuple[Path, str]]) -> list[str]:
     ]
 
 
-def _one_metric(files: Sequence[Results]) -> tuple[str, bool]:
+def _one_metric(files: Sequence[ArmResults]) -> tuple[str, bool]:
     """The metric that all files measure; files of right and wrong may name it differently."""
     names = list(dict.fromkeys(file.metric for file in files))
     rate = all(file.rate for file in files)
@@ -184,7 +184,7 @@ def _one_metric(files: Sequence[Results]) -> tuple[str, bool]:
     return names[0] if len(names) == 1 else "accuracy", rate
 
 
-def _copies(files: Sequence[Results]) -> list[str]:
+def _copies(files: Sequence[ArmResults]) -> list[str]:
     """Files that are byte for byte another one: a slip of the hand more often than a result."""
     first: dict[str, str] = {}
     return [
@@ -220,14 +220,14 @@ def _measure(aligned: Aligned, place: int, rate: bool) -> Measure:
     return measure
 
 
-def _items(aligned: Aligned, values: Sequence[Sequence[float]], place: int, rate: bool) -> list[Item]:
+def _items(aligned: Aligned, values: Sequence[Sequence[float]], place: int, rate: bool) -> list[ComparedItem]:
     items = []
     for index, key in enumerate(aligned.items):
         first, second = aligned.rows[0][index][0], aligned.rows[place][index][0]
         a, b = values[0][index], values[place][index]
         question = first.keys.get("question", "") or second.keys.get("question", "")
         outcome = _outcome(a, b, rate and aligned.single)
-        items.append(Item(key, question, outcome, a, b, first.answer, second.answer))
+        items.append(ComparedItem(key, question, outcome, a, b, first.answer, second.answer))
     return items
 
 
@@ -239,7 +239,7 @@ def _outcome(a: float, b: float, binary: bool) -> Outcome:
     return "both right" if a == 1.0 else "both wrong"
 
 
-def _facts(pair: Pair, findings: Findings) -> dict[str, Any]:
+def _facts(pair: ArmPair, findings: Findings) -> dict[str, Any]:
     comparison = pair.comparison
     a, b = findings.arms[comparison.a], findings.arms[comparison.b]
     known = asdict(comparison)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from smolt.comparing.findings import Findings, Item, Pair
+from smolt.comparing.findings import ArmPair, ComparedItem, Findings
 from smolt.comparing.words import stated
 from smolt.errors import UserError
 from smolt.report import page, tables, wording
@@ -59,7 +59,7 @@ def render(findings: Findings) -> str:
     return page.filled("comparison.html.j2", shown)
 
 
-def _line(pair: Pair, item: Item) -> str:
+def _line(pair: ArmPair, item: ComparedItem) -> str:
     row = {"arm_a": pair.comparison.a, "arm_b": pair.comparison.b, **asdict(item)}
     return json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -78,7 +78,7 @@ def _arm(findings: Findings, name: str) -> dict[str, str]:
     }
 
 
-def _lists(pair: Pair) -> list[dict[str, Any]]:
+def _lists(pair: ArmPair) -> list[dict[str, Any]]:
     """Some of the wins and some of the regressions of a pair."""
     found = []
     for outcome, said in LISTS:
@@ -89,7 +89,7 @@ def _lists(pair: Pair) -> list[dict[str, Any]]:
     return found
 
 
-def _list(pair: Pair, said: str, items: Sequence[Item], chosen: Sequence[Item]) -> dict[str, Any]:
+def _list(pair: ArmPair, said: str, items: Sequence[ComparedItem], chosen: Sequence[ComparedItem]) -> dict[str, Any]:
     a, b = pair.comparison.a, pair.comparison.b
     return {
         "title": f"Items {said} {b}",

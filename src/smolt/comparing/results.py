@@ -10,7 +10,7 @@ from typing import Any
 from smolt.errors import UserError
 from smolt.grading import Rule, rule_named
 from smolt.grading.rules import UnusableGold
-from smolt.grading.tables import Rows, look, read_rows, text_of
+from smolt.grading.tables import AnswerTable, look, read_rows, text_of
 from smolt.rewards.numbers import parse_number
 
 IDS = ("id", "question_id", "doc_id", "uid", "idx", "index")
@@ -33,7 +33,7 @@ HARNESS = (
 
 
 @dataclass(frozen=True)
-class Result:
+class ItemResult:
     """One row.
 
     Attributes:
@@ -50,7 +50,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Results:
+class ArmResults:
     """One file.
 
     Attributes:
@@ -62,7 +62,7 @@ class Results:
 
     name: str
     file: str
-    rows: list[Result]
+    rows: list[ItemResult]
     metric: str
     rate: bool
     sha256: str
@@ -89,7 +89,7 @@ class Reading:
     lenient: bool = False
 
 
-def read_results(path: Path, reading: Reading, name: str) -> Results:
+def read_results(path: Path, reading: Reading, name: str) -> ArmResults:
     """Read one file.
 
     Raises:
@@ -105,7 +105,7 @@ def read_results(path: Path, reading: Reading, name: str) -> Results:
         if value is None:
             skipped += 1
             continue
-        rows.append(Result(number, _keys(row, reading.key), value, _answer(row), str(row.get("doc_hash") or "")))
+        rows.append(ItemResult(number, _keys(row, reading.key), value, _answer(row), str(row.get("doc_hash") or "")))
     if skipped and not reading.lenient:
         raise UserError(
             f"{table.name}: {metric}: is null in {skipped:,} of {len(lines):,} rows; grade them (smolt grade), name "
@@ -114,7 +114,7 @@ def read_results(path: Path, reading: Reading, name: str) -> Results:
     if not rows:
         raise UserError(f"{table.name}: {metric}: is null in every row")
     rate = all(result.value in (0.0, 1.0) for result in rows)
-    return Results(name, table.name, rows, metric, rate, table.sha256, skipped, remarks)
+    return ArmResults(name, table.name, rows, metric, rate, table.sha256, skipped, remarks)
 
 
 def arm_names(paths: Sequence[Path]) -> list[str]:
@@ -140,7 +140,7 @@ Lines = list[tuple[int, dict[str, Any]]]
 Reader = Callable[[int, dict[str, Any]], float | None]
 
 
-def _filtered(table: Rows, wanted: str | None) -> tuple[Lines, list[str]]:
+def _filtered(table: AnswerTable, wanted: str | None) -> tuple[Lines, list[str]]:
     """The rows of one filter of lm-evaluation-harness, which writes every item once for each; others have none."""
     found = list(dict.fromkeys(str(row["filter"]) for _, row in table.lines if "filter" in row and "doc_id" in row))
     if not found or (wanted is None and len(found) == 1):
@@ -152,7 +152,7 @@ def _filtered(table: Rows, wanted: str | None) -> tuple[Lines, list[str]]:
     return [(number, row) for number, row in table.lines if str(row.get("filter")) == wanted], [f"filter {wanted}"]
 
 
-def _measured(table: Rows, lines: Lines, reading: Reading, remarks: list[str]) -> tuple[str, Reader]:
+def _measured(table: AnswerTable, lines: Lines, reading: Reading, remarks: list[str]) -> tuple[str, Reader]:
     """The metric of a file, and how to read it from a row."""
     if reading.metric is not None:
         return reading.metric, _number(table, reading.metric)
@@ -184,7 +184,7 @@ def _measured(table: Rows, lines: Lines, reading: Reading, remarks: list[str]) -
     )
 
 
-def _harness_metrics(table: Rows, row: dict[str, Any]) -> list[str]:
+def _harness_metrics(table: AnswerTable, row: dict[str, Any]) -> list[str]:
     if "doc_id" not in row:
         return []
     listed = row.get("metrics")
@@ -192,7 +192,7 @@ def _harness_metrics(table: Rows, row: dict[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str) and isinstance(row.get(name), int | float)]
 
 
-def _flag(table: Rows, column: str) -> Reader:
+def _flag(table: AnswerTable, column: str) -> Reader:
     def read(line: int, row: dict[str, Any]) -> float | None:
         value = row.get(column)
         if value is None or value == "":
@@ -205,7 +205,7 @@ def _flag(table: Rows, column: str) -> Reader:
     return read
 
 
-def _number(table: Rows, column: str) -> Reader:
+def _number(table: AnswerTable, column: str) -> Reader:
     def read(line: int, row: dict[str, Any]) -> float | None:
         try:
             value = look(row, column)
@@ -224,7 +224,7 @@ def _number(table: Rows, column: str) -> Reader:
     return read
 
 
-def _graded(table: Rows, lines: Lines, columns: tuple[str, str], name: str | None, remarks: list[str]) -> Reader:
+def _graded(table: AnswerTable, lines: Lines, columns: tuple[str, str], name: str | None, remarks: list[str]) -> Reader:
     gold = columns[1]
     rule = rule_named(name) if name is not None else _usual_rule([text_of(row.get(gold)) for _, row in lines])
     remarks.append(f"graded by rule {rule.name} ({rule.version})")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from smolt.comparing.findings import Findings, Item, Pair
+from smolt.comparing.findings import ArmPair, ComparedItem, Findings
 from smolt.report import tables, wording
 from smolt.statistics import Measure
 
@@ -101,7 +101,7 @@ def _row(table: Table, cells: Sequence[str]) -> None:
     table.add_row(*(Text(inert(cell)) for cell in cells))
 
 
-def _list(console: Console, pair: Pair, items: Sequence[Item], title: str) -> None:
+def _list(console: Console, pair: ArmPair, items: Sequence[ComparedItem], title: str) -> None:
     if not items:
         return
     console.print(Text(f"{title} of {inert(pair.comparison.b)} (the first {len(items)})"))

@@ -1,13 +1,13 @@
 """Preference data under audit before a model learns from them: duplicates, contradictions, bias, leakage, doubt."""
 
 from smolt.data_audit.audit import AuditOptions, Found, audit_panel, audit_preferences
-from smolt.data_audit.items import Item, read_items
+from smolt.data_audit.items import LabelledPair, read_items
 from smolt.data_audit.suspects import Ranking, rank_by_cross_fit
 
 __all__ = [
     "AuditOptions",
     "Found",
-    "Item",
+    "LabelledPair",
     "Ranking",
     "audit_panel",
     "audit_preferences",

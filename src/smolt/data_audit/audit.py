@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from smolt.data_audit.bias import Trait, traits_of
 from smolt.data_audit.conflicts import circles, opposites
 from smolt.data_audit.duplicates import clusters, normalised
-from smolt.data_audit.items import Item, Items, read_items
+from smolt.data_audit.items import LabelledPair, LabelledPairs, read_items
 from smolt.data_audit.leakage import Leakage, leakage_of
 from smolt.data_audit.suspects import Ranking, rank_by_cross_fit
 from smolt.panels import Panel, Table
@@ -18,7 +18,7 @@ DOUBTED = 0.5
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceFigures:
     """One source's figures: pairs, share of longer answers preferred, share of labels the held-out model shares."""
 
     source: str
@@ -42,7 +42,7 @@ class Found:
     """
 
     path: str
-    items: Sequence[Item]
+    items: Sequence[LabelledPair]
     skipped: int
     ties: int
     same: tuple[int, ...]
@@ -53,7 +53,7 @@ class Found:
     traits: tuple[Trait, ...]
     leakage: Leakage | None
     ranking: Ranking | None
-    sources: tuple[Part, ...]
+    sources: tuple[SourceFigures, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class AuditOptions:
 
     test: DataSource | None = None
     source_field: str | None = None
-    rank: Callable[[Sequence[Item]], Ranking | None] | None = None
+    rank: Callable[[Sequence[LabelledPair]], Ranking | None] | None = None
     seed: int = 0
 
 
@@ -105,20 +105,20 @@ def audit_panel(found: Found) -> Panel:
     return Panel("preference-data", "Preference data", _sentences(found), _warnings(found), tuple(tables))
 
 
-def _equal(items: Sequence[Item]) -> tuple[tuple[int, ...], ...]:
+def _equal(items: Sequence[LabelledPair]) -> tuple[tuple[int, ...], ...]:
     groups: dict[tuple[object, ...], list[int]] = {}
     for item in items:
         groups.setdefault((item.context, item.better, item.worse), []).append(item.line)
     return tuple(tuple(lines) for lines in groups.values() if len(lines) > 1)
 
 
-def _leakage(items: Sequence[Item], test: DataSource) -> Leakage:
+def _leakage(items: Sequence[LabelledPair], test: DataSource) -> Leakage:
     loaded = load(test, "questions")
     asked = ["\n".join(turn.content for turn in question.context) for question in loaded.records]
     return leakage_of([item.asked for item in items], asked, loaded.lines)
 
 
-def _parts(read: Items, ranking: Ranking | None) -> tuple[Part, ...]:
+def _parts(read: LabelledPairs, ranking: Ranking | None) -> tuple[SourceFigures, ...]:
     if read.source_field is None:
         return ()
     expected = {} if ranking is None else {p: d < DOUBTED for p, d in zip(ranking.places, ranking.doubt, strict=True)}
@@ -126,7 +126,7 @@ def _parts(read: Items, ranking: Ranking | None) -> tuple[Part, ...]:
     for place, item in enumerate(read.items):
         places.setdefault(item.source, []).append(place)
     return tuple(
-        Part(
+        SourceFigures(
             source or "(none)",
             len(own),
             traits_of([read.items[place] for place in own])[0].preferred,
@@ -196,7 +196,7 @@ def _biases(traits: Sequence[Trait]) -> Table:
     )
 
 
-def _sources(parts: Sequence[Part]) -> Table:
+def _sources(parts: Sequence[SourceFigures]) -> Table:
     return Table(
         "By source: share of longer answers preferred, and share of labels that the held-out model expected.",
         ("source", "longer preferred", "as expected"),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from smolt.data_audit.items import Item
+from smolt.data_audit.items import LabelledPair
 from smolt.rewards.refusals import refuses
 from smolt.statistics import Measure, proportion
 
@@ -38,7 +38,7 @@ TRAITS: dict[str, Callable[[str], bool]] = {
 }
 
 
-def traits_of(items: Sequence[Item]) -> list[Trait]:
+def traits_of(items: Sequence[LabelledPair]) -> list[Trait]:
     """Length, and every trait of TRAITS, over the pairs that are no tie; intervals by question where those repeat."""
     labelled = [item for item in items if not item.tie]
     lengths = [(len(item.better.split()), len(item.worse.split()), item.asked) for item in labelled]

@@ -7,10 +7,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from smolt.data_audit.duplicates import normalised
-from smolt.data_audit.items import Item
+from smolt.data_audit.items import LabelledPair
 
 
-def opposites(items: Sequence[Item]) -> list[list[int]]:
+def opposites(items: Sequence[LabelledPair]) -> list[list[int]]:
     """Lines of each question's two answers that are labelled both ways; texts are compared normalised."""
     seen: dict[tuple[str, ...], dict[bool, list[int]]] = {}
     for item in items:
@@ -22,7 +22,7 @@ def opposites(items: Sequence[Item]) -> list[list[int]]:
     return [sorted([line for lines in sides.values() for line in lines]) for sides in seen.values() if len(sides) == 2]
 
 
-def circles(items: Sequence[Item]) -> list[list[int]]:
+def circles(items: Sequence[LabelledPair]) -> list[list[int]]:
     """Lines of each circle of preferences through three or more answers to one question."""
     numbers: dict[tuple[str, str], int] = {}
     edges: list[tuple[int, int, int]] = []

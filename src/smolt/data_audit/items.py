@@ -13,7 +13,7 @@ MOST_SOURCES = 40
 
 
 @dataclass(frozen=True)
-class Item:
+class LabelledPair:
     """One labelled pair.
 
     Attributes:
@@ -38,16 +38,16 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Items:
+class LabelledPairs:
     """The pairs of a file, its name, the column of the sources (None where there is none), and rows left out."""
 
-    items: list[Item]
+    items: list[LabelledPair]
     path: str
     source_field: str | None
     skipped: int
 
 
-def read_items(data: DataSource, source_field: str | None = None) -> Items:
+def read_items(data: DataSource, source_field: str | None = None) -> LabelledPairs:
     """Read preferences for an audit.
 
     Args:
@@ -66,8 +66,8 @@ def read_items(data: DataSource, source_field: str | None = None) -> Items:
     items = []
     for line, record, source in zip(loaded.lines, loaded.records, found, strict=True):
         sides = (record.chosen, record.rejected) if record.weight >= 0.5 else (record.rejected, record.chosen)
-        items.append(Item(line, record.context, *sides, tie=record.weight == 0.5, source=source))
-    return Items(items, loaded.path, field, len(loaded.skipped))
+        items.append(LabelledPair(line, record.context, *sides, tie=record.weight == 0.5, source=source))
+    return LabelledPairs(items, loaded.path, field, len(loaded.skipped))
 
 
 def _source_column(table: list[Mapping[str, object]]) -> str | None:

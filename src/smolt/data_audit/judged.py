@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from smolt.config import RewardPart, make_block
-from smolt.data_audit.items import Item
+from smolt.data_audit.items import LabelledPair
 from smolt.data_audit.suspects import Ranking, ranking_of
 from smolt.learned import learned_reward
 from smolt.machine import Precision
 from smolt.records import Answer, Question
 
 
-def ranker(model: str, precision: Precision) -> Callable[[Sequence[Item]], Ranking | None]:
+def ranker(model: str, precision: Precision) -> Callable[[Sequence[LabelledPair]], Ranking | None]:
     """A ranking by the reward model in a directory, which should not have been trained on these pairs.
 
     Pairs of which one answer does not fit the model's window are not ranked.
@@ -22,7 +22,7 @@ def ranker(model: str, precision: Precision) -> Callable[[Sequence[Item]], Ranki
     """
     reward = learned_reward(make_block(RewardPart, name="model", path=model), precision)
 
-    def rank(items: Sequence[Item]) -> Ranking | None:
+    def rank(items: Sequence[LabelledPair]) -> Ranking | None:
         places = [place for place, item in enumerate(items) if not item.tie]
         questions = [Question(items[place].context) for place in places]
         sides = [

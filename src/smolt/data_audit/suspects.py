@@ -16,7 +16,7 @@ from scipy.optimize import minimize, minimize_scalar
 from smolt import counters
 from smolt.data_audit.duplicates import normalised
 from smolt.data_audit.features import form_differences, word_differences
-from smolt.data_audit.items import Item
+from smolt.data_audit.items import LabelledPair
 from smolt.statistics import Measure, proportion
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ class Ranking:
     by: str
 
 
-def rank_by_cross_fit(items: Sequence[Item], seed: int = 0) -> Ranking | None:
+def rank_by_cross_fit(items: Sequence[LabelledPair], seed: int = 0) -> Ranking | None:
     """The ranking by the two cross-fitted models; None with fewer than 40 labelled pairs."""
     places = [place for place, item in enumerate(items) if not item.tie]
     if len(places) < FEWEST:
@@ -59,7 +59,7 @@ def rank_by_cross_fit(items: Sequence[Item], seed: int = 0) -> Ranking | None:
     return ranking_of(items, places, lead, f"two models cross-fitted in {FOLDS} folds")
 
 
-def ranking_of(items: Sequence[Item], places: Sequence[int], lead: Floats, by: str) -> Ranking:
+def ranking_of(items: Sequence[LabelledPair], places: Sequence[int], lead: Floats, by: str) -> Ranking:
     """The ranking by a lead of the preferred answer, one for each place."""
     doubt = 1 / (1 + np.exp(np.clip(lead * _scale(lead), -500, 500)))
     order = np.argsort(-doubt, kind="stable")

@@ -9,7 +9,7 @@ from typing import Any
 from smolt import statistics
 from smolt.errors import UserError
 from smolt.grading.rules import Grade, Rule, UnusableGold
-from smolt.grading.tables import Rows, look, read_rows, text_of
+from smolt.grading.tables import AnswerTable, look, read_rows, text_of
 from smolt.runs import atomic_write
 from smolt.statistics import Measure
 
@@ -40,7 +40,7 @@ class Graded:
     """
 
     name: str
-    rows: Rows
+    rows: AnswerTable
     rule: Rule
     grades: list[Grade]
     accuracy: Measure
@@ -146,14 +146,14 @@ def _line(row: dict[str, Any], grade: Grade, rule: Rule) -> str:
     return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
-def _column(table: Rows, names: Sequence[str], option: str, taken: str | None) -> str:
+def _column(table: AnswerTable, names: Sequence[str], option: str, taken: str | None) -> str:
     found = next((name for name in names if name != taken and name in table.lines[0][1]), None)
     if found is None:
         raise UserError(f"{table.name}: no column of a usual name ({table.columns()}); name it with {option}")
     return found
 
 
-def _grade(table: Rows, line: int, row: dict[str, Any], rule: Rule, fields: tuple[str, str]) -> Grade:
+def _grade(table: AnswerTable, line: int, row: dict[str, Any], rule: Rule, fields: tuple[str, str]) -> Grade:
     texts = []
     for field in fields:
         try:
@@ -173,7 +173,7 @@ def _names(row: dict[str, Any]) -> str:
     return ", ".join(str(name)[:60] for name in list(row)[:20]) or "no columns"
 
 
-def _prompts(table: Rows) -> list[str] | None:
+def _prompts(table: AnswerTable) -> list[str] | None:
     """What each row answers, where the rows say it."""
     field = next((name for name in IDENTITY if all(row.get(name) is not None for _, row in table.lines)), None)
     return None if field is None else [json.dumps(row[field], default=str) for _, row in table.lines]

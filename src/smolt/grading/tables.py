@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Rows:
+class AnswerTable:
     """The rows of one file.
 
     Attributes:
@@ -38,7 +38,7 @@ class Rows:
         return ", ".join(sorted({str(name)[:60] for _, row in self.lines[:100] for name in row})[:40]) or "none"
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path) -> AnswerTable:
     """Read a file, or the rated answers in a directory that smolt wrote.
 
     Raises:
@@ -57,7 +57,7 @@ def read_rows(path: Path) -> Rows:
         lines.append((line.number, dict(line.row)))
     if not lines:
         raise UserError(f"{place}: holds no rows")
-    return Rows(str(place), lines, table.sha256)
+    return AnswerTable(str(place), lines, table.sha256)
 
 
 def look(row: Row, path: str) -> Any:

@@ -13,7 +13,7 @@ build      from a recipe's block to a judge
 """
 
 from smolt.judges.build import judge_reward
-from smolt.judges.cache import Cache
+from smolt.judges.cache import VerdictCache
 from smolt.judges.labelling import as_preferences, judge_pairs
 from smolt.judges.nouns import Showing
 from smolt.judges.opening import open_judge
@@ -21,13 +21,13 @@ from smolt.judges.rubrics import Rubric, load_rubric, rubric_names
 from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, weigh
 
 __all__ = [
-    "Cache",
     "Judge",
     "Judgement",
     "Opinion",
     "Pair",
     "Rubric",
     "Showing",
+    "VerdictCache",
     "as_preferences",
     "judge_pairs",
     "judge_reward",

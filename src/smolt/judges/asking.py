@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from smolt.judges.cache import Cache, asked_once
+from smolt.judges.cache import VerdictCache, asked_once
 from smolt.judges.nouns import Status
 from smolt.judges.prompts import GRADES, Prompt, pointwise_prompt
 from smolt.judges.rubrics import Rubric
@@ -72,7 +72,7 @@ def remembering(asker: Asker, path: Path) -> Asker:
 
     def ask(prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
         keys = [_key(asker, prompt) for prompt in prompts]
-        with Cache(path) as cache:
+        with VerdictCache(path) as cache:
             for found in asked_once(cache, keys, prompts, asker.ask, Reply.from_row):
                 yield [(place, found[key]) for place, key in enumerate(keys) if key in found]
 

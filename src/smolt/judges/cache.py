@@ -40,7 +40,7 @@ Item = TypeVar("Item")
 Said = TypeVar("Said", bound=Kept)
 
 
-class Cache:
+class VerdictCache:
     """The verdicts of one file. Several processes may share it."""
 
     def __init__(self, path: Path) -> None:
@@ -109,7 +109,7 @@ def _as_os_error() -> Any:
 
 
 def asked_once(
-    cache: Cache,
+    cache: VerdictCache,
     keys: Sequence[str],
     items: Sequence[Item],
     ask: Callable[[list[Item]], Iterator[list[tuple[int, Said]]]],

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from smolt.judges.cache import Cache, asked_once
+from smolt.judges.cache import VerdictCache, asked_once
 from smolt.judges.nouns import Showing
 from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, silent, weigh
 from smolt.records import Preference
@@ -16,7 +16,7 @@ Tell = Callable[[int, int], None]
 def judge_pairs(
     judge: Judge,
     pairs: Sequence[Pair],
-    cache: Cache,
+    cache: VerdictCache,
     *,
     tau: float = 0.0,
     matched: float | None = None,
@@ -40,7 +40,7 @@ def judge_pairs(
 
 
 def judge_showings(
-    judge: Judge, showings: Sequence[Showing], cache: Cache, tell: Tell = lambda done, total: None
+    judge: Judge, showings: Sequence[Showing], cache: VerdictCache, tell: Tell = lambda done, total: None
 ) -> list[Opinion]:
     """An opinion of each showing; equal showings are asked once. What got no reply is not kept."""
     keys = [key_of(judge, showing) for showing in showings]

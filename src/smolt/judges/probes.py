@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from smolt.judges.cache import Cache
+from smolt.judges.cache import VerdictCache
 from smolt.judges.labelling import Tell, both_orders, judge_showings
 from smolt.judges.nouns import Showing
 from smolt.judges.verdicts import Judge, Judgement, Pair, weigh
@@ -56,7 +56,7 @@ def try_tricks(
     judge: Judge,
     pairs: Sequence[Pair],
     judgements: Sequence[Judgement],
-    cache: Cache,
+    cache: VerdictCache,
     *,
     count: int,
     tau: float,

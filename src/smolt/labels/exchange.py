@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from smolt.errors import UserError
-from smolt.labels.nouns import Choice, Label, Pair
+from smolt.labels.nouns import BlindPair, Choice, Label
 from smolt.labels.store import LabelStore
 from smolt.records import Preference, preference_row, write_rows
 
@@ -101,7 +101,7 @@ def verdict(choices: Sequence[Choice], how: Exporting) -> tuple[float | None, st
     return (0.5, outcome) if outcome != "decided" else (float(leaders[0] == "first"), outcome)
 
 
-def label_row(label: Label, pair: Pair) -> dict[str, object]:
+def label_row(label: Label, pair: BlindPair) -> dict[str, object]:
     """One label as a row that `smolt label import` reads back."""
     return {
         "prompt": [{"role": turn.role, "content": turn.content} for turn in pair.context],
@@ -117,7 +117,7 @@ def label_row(label: Label, pair: Pair) -> dict[str, object]:
 
 
 def _preference_rows(
-    pairs: Mapping[str, Pair], labels: Sequence[Label], how: Exporting
+    pairs: Mapping[str, BlindPair], labels: Sequence[Label], how: Exporting
 ) -> tuple[dict[str, int], list[dict[str, object]]]:
     choices: dict[str, list[Choice]] = {}
     for label in labels:
@@ -139,7 +139,7 @@ def _preference_rows(
     return counts, rows
 
 
-def preferred(pair: Pair, first: float) -> Preference:
+def preferred(pair: BlindPair, first: float) -> Preference:
     """The pair as a preference, the likelier answer as `chosen`; `first` is the first answer's probability."""
     if first >= 0.5:
         return Preference(pair.context, pair.first, pair.second, first)

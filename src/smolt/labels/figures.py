@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-from smolt.labels.nouns import Label, Pair
+from smolt.labels.nouns import BlindPair, Label
 from smolt.labels.store import LabelStore
 from smolt.panels import Panel, Table
 from smolt.statistics import Measure, kappa, proportion
@@ -82,7 +82,7 @@ def figures_of(store: LabelStore) -> Figures:
     )
 
 
-def habits_of(name: str, labels: Sequence[Label], pairs: dict[str, Pair], undone: int) -> Habits:
+def habits_of(name: str, labels: Sequence[Label], pairs: dict[str, BlindPair], undone: int) -> Habits:
     """One annotator's figures from their labels."""
     given = [label for label in labels if label.choice != "skip"]
     decided = [label for label in given if label.choice in DECIDED]
@@ -101,7 +101,9 @@ def habits_of(name: str, labels: Sequence[Label], pairs: dict[str, Pair], undone
     )
 
 
-def agreement_of(a: str, b: str, first: Sequence[Label], second: Sequence[Label], pairs: dict[str, Pair]) -> Agreement:
+def agreement_of(
+    a: str, b: str, first: Sequence[Label], second: Sequence[Label], pairs: dict[str, BlindPair]
+) -> Agreement:
     """Agreement of two annotators, from their labels."""
     choices = [
         {label.pair: label.choice for label in labels if label.choice != "skip" and pairs[label.pair].known is None}
@@ -125,11 +127,11 @@ def label_panel(figures: Figures) -> Panel:
     )
 
 
-def _took_longer(label: Label, pair: Pair) -> bool:
+def _took_longer(label: Label, pair: BlindPair) -> bool:
     return (label.choice == "first") == (len(pair.first) > len(pair.second))
 
 
-def _differ(pair: Pair) -> bool:
+def _differ(pair: BlindPair) -> bool:
     return len(pair.first) != len(pair.second)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smolt.errors import UserError
-from smolt.labels.nouns import Choice, Label, Pair, Side, pair_of
+from smolt.labels.nouns import BlindPair, Choice, Label, Side, pair_of
 from smolt.labels.store import LabelStore
 from smolt.records import Preference, Source, Turn, load, rows
 from smolt.records.turns import RowProblem, is_list, messages, opening, optional_text, text
@@ -42,7 +42,7 @@ class Imported:
     annotators: dict[str, int]
 
 
-def read_labels(path: str, annotator: str | None, record_format: str | None = None) -> list[tuple[Pair, Label]]:
+def read_labels(path: str, annotator: str | None, record_format: str | None = None) -> list[tuple[BlindPair, Label]]:
     """Every label of a file, each with its pair.
 
     Args:
@@ -61,7 +61,7 @@ def read_labels(path: str, annotator: str | None, record_format: str | None = No
     return [_preference(one, name) for one in load(Source(path, format=record_format), "preferences").records]
 
 
-def import_labels(store: LabelStore, found: Sequence[tuple[Pair, Label]]) -> Imported:
+def import_labels(store: LabelStore, found: Sequence[tuple[BlindPair, Label]]) -> Imported:
     """Store all labels or none; a label that the annotator has for a pair already stays.
 
     Raises:
@@ -79,14 +79,14 @@ def answer_columns(row: Mapping[str, object]) -> tuple[str, str] | None:
     return next((pair for pair in ANSWERS if isinstance(row.get(pair[0]), str) and pair[1] in row), None)
 
 
-def _preference(preference: Preference, annotator: str) -> tuple[Pair, Label]:
+def _preference(preference: Preference, annotator: str) -> tuple[BlindPair, Label]:
     pair = pair_of(preference)
     better = preference.chosen if preference.weight > 0.5 else preference.rejected
     choice: Choice = "tie" if preference.weight == 0.5 else "first" if better == pair.first else "second"
     return pair, Label(pair.id, annotator, choice)
 
 
-def _labelled(name: str, line: rows.Line, annotator: str | None) -> tuple[Pair, Label]:
+def _labelled(name: str, line: rows.Line, annotator: str | None) -> tuple[BlindPair, Label]:
     if line.row is None:
         raise UserError(f"{name}:{line.number}: row: {line.problem}")
     try:
@@ -95,7 +95,7 @@ def _labelled(name: str, line: rows.Line, annotator: str | None) -> tuple[Pair, 
         raise UserError(f"{name}:{line.number}: {problem.field}: {problem.reason}") from None
 
 
-def _read(row: Mapping[str, object], annotator: str | None, place: str) -> tuple[Pair, Label]:
+def _read(row: Mapping[str, object], annotator: str | None, place: str) -> tuple[BlindPair, Label]:
     columns = answer_columns(row)
     if columns is None:
         raise RowProblem("row", f"has no two answers; known columns: {'; '.join(', '.join(pair) for pair in ANSWERS)}")

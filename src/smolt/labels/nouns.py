@@ -13,7 +13,7 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 
 @dataclass(frozen=True)
-class Pair:
+class BlindPair:
     """Two answers to one context, in an order that says nothing: sorted by a hash of context and answer.
 
     A sorting by the texts themselves would put answers that begin alike on one side, and agreement beyond chance, which
@@ -55,7 +55,7 @@ class Label:
     at: str = ""
 
 
-def pair_of(preference: Preference, gold: bool = False) -> Pair:
+def pair_of(preference: Preference, gold: bool = False) -> BlindPair:
     """The pair that a preference is about, its label left out unless the pair is a gold question."""
     turns = [[turn.role, turn.content] for turn in preference.context]
     first, second = sorted((preference.chosen, preference.rejected), key=lambda answer: _digest([turns, answer]))
@@ -63,7 +63,7 @@ def pair_of(preference: Preference, gold: bool = False) -> Pair:
     known: Side | None = None
     if gold:
         known = "first" if better == first else "second"
-    return Pair(_digest([turns, first, second])[:16], preference.context, first, second, known)
+    return BlindPair(_digest([turns, first, second])[:16], preference.context, first, second, known)
 
 
 def _digest(content: list[object]) -> str:

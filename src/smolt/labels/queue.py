@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 from smolt import counters
 from smolt.errors import UserError
-from smolt.labels.nouns import Pair, Side
+from smolt.labels.nouns import BlindPair, Side
 
 RAREST = 0.001  # a smaller share of gold questions asks none
 _ORDER, _PLACE, _SIDE = 1, 2, 3  # what a draw is for
 
 
 def make_queue(
-    pairs: Sequence[Pair], gold: Sequence[Pair], rate: float, seed: int, annotator: str
-) -> tuple[list[Pair], int]:
+    pairs: Sequence[BlindPair], gold: Sequence[BlindPair], rate: float, seed: int, annotator: str
+) -> tuple[list[BlindPair], int]:
     """An annotator's queue, and the number of pairs left out because both answers are the same.
 
     Of every 1 / rate entries one, at a random place among them, is a gold question, until one kind is used up; the
@@ -40,14 +40,14 @@ def make_queue(
     return _mixed(ordered, mine, rate, seed, annotator), same
 
 
-def left_side(pair: Pair, seed: int, annotator: str) -> Side:
+def left_side(pair: BlindPair, seed: int, annotator: str) -> Side:
     """Which answer stands on the left: a fair coin, a function of seed, pair and annotator."""
     return "first" if counters.key(seed, _SIDE, _number(pair.id), _number(annotator)) >> 63 else "second"
 
 
-def _mixed(plain: list[Pair], gold: list[Pair], rate: float, seed: int, annotator: str) -> list[Pair]:
+def _mixed(plain: list[BlindPair], gold: list[BlindPair], rate: float, seed: int, annotator: str) -> list[BlindPair]:
     """Block k holds the entries from k / rate to (k + 1) / rate, one of them gold."""
-    mixed: list[Pair] = []
+    mixed: list[BlindPair] = []
     plain, gold = plain[::-1], gold[::-1]
     block = 0
     while plain and gold and rate > 0:

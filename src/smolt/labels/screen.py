@@ -9,7 +9,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from smolt.labels.nouns import Pair
+from smolt.labels.nouns import BlindPair
 from smolt.labels.session import Session
 from smolt.report.wording import visible
 
@@ -69,7 +69,7 @@ def _body(session: Session, width: int) -> RenderableType:
     return Group(_question(session.current), side_by_side)
 
 
-def _question(pair: Pair) -> RenderableType:
+def _question(pair: BlindPair) -> RenderableType:
     turns = [Text(f"{turn.role}: {visible(turn.content)}", overflow="fold") for turn in pair.context]
     return Panel(Group(*(turns or [Text("(no question: two texts)")])), title="QUESTION", box=box.SQUARE, expand=True)
 

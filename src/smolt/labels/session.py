@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from smolt.labels.nouns import Choice, Label, Pair, Side
+from smolt.labels.nouns import BlindPair, Choice, Label, Side
 from smolt.labels.queue import left_side
 from smolt.labels.store import LabelStore
 
@@ -26,7 +26,7 @@ class Session:
         self,
         store: LabelStore,
         annotator: str,
-        queue: Sequence[Pair],
+        queue: Sequence[BlindPair],
         seed: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -40,7 +40,7 @@ class Session:
         self._advance()
 
     @property
-    def current(self) -> Pair | None:
+    def current(self) -> BlindPair | None:
         """The pair to label; None at the end of the queue."""
         return self.queue[self._place] if self._place < len(self.queue) else None
 
@@ -96,7 +96,7 @@ class Session:
         self._go_to(next(place for place, one in enumerate(self.queue) if one.id == pair))
         return True
 
-    def _asked(self) -> Pair:
+    def _asked(self) -> BlindPair:
         if self.current is None:
             raise ValueError("every pair of the queue is labelled")
         return self.current

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from smolt.errors import UserError
-from smolt.labels.nouns import Label, Pair
+from smolt.labels.nouns import BlindPair, Label
 from smolt.records import Turn
 from smolt.runs import StorageError
 
@@ -74,7 +74,7 @@ class LabelStore:
     ) -> None:
         self._database.close()
 
-    def add_pairs(self, pairs: Iterable[Pair]) -> None:
+    def add_pairs(self, pairs: Iterable[BlindPair]) -> None:
         """Keep pairs; one that is there stays, and becomes a gold question where it is one now."""
         rows = [(pair.id, _turns(pair), pair.first, pair.second, pair.known) for pair in pairs]
         with self._transaction() as database:
@@ -137,7 +137,7 @@ class LabelStore:
                 )
             )
 
-    def pairs(self) -> dict[str, Pair]:
+    def pairs(self) -> dict[str, BlindPair]:
         """Every pair by its id, in the order they were first given."""
         with self._explained():
             rows = self._database.execute("SELECT id, context, first, second, known FROM pairs ORDER BY rowid")
@@ -201,9 +201,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _turns(pair: Pair) -> str:
+def _turns(pair: BlindPair) -> str:
     return json.dumps([[turn.role, turn.content] for turn in pair.context])
 
 
-def _pair(name: str, context: str, first: str, second: str, known: Any) -> Pair:
-    return Pair(name, tuple(Turn(role, content) for role, content in json.loads(context)), first, second, known)
+def _pair(name: str, context: str, first: str, second: str, known: Any) -> BlindPair:
+    return BlindPair(name, tuple(Turn(role, content) for role, content in json.loads(context)), first, second, known)

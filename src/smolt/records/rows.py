@@ -37,7 +37,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Table:
+class FileRows:
     """The rows of one source, its name in messages, and the SHA-256 of its bytes (data sets: of the rows)."""
 
     name: str
@@ -45,7 +45,7 @@ class Table:
     sha256: str
 
 
-def read(path: str, split: str | None) -> Table:
+def read(path: str, split: str | None) -> FileRows:
     """Read every row of a file, directory or hub data set.
 
     Raises:
@@ -87,7 +87,7 @@ def nearest(path: Path) -> str:
     return f"; nearest in {parent}: {', '.join(close)}" if close else ""
 
 
-def _read_file(place: Path, name: str) -> Table:
+def _read_file(place: Path, name: str) -> FileRows:
     content = place.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     kind = place.suffix.lower()
@@ -99,7 +99,7 @@ def _read_file(place: Path, name: str) -> Table:
             raise UserError(f"{name}: the compressed file is damaged: {error}") from None
     if kind not in _PARSERS:
         raise UserError(f"{name}: unknown kind of file {kind!r}; known: {', '.join(_PARSERS)} (also with .gz)")
-    return Table(name, _PARSERS[kind](content, name), digest)
+    return FileRows(name, _PARSERS[kind](content, name), digest)
 
 
 def _json_lines(content: bytes, name: str) -> list[Line]:
@@ -238,7 +238,7 @@ _PARSERS: dict[str, Callable[[bytes, str], list[Line]]] = {
 }
 
 
-def _read_directory(place: Path, name: str, split: str | None) -> Table:
+def _read_directory(place: Path, name: str, split: str | None) -> FileRows:
     """A `save_to_disk` directory, or a directory of files: the one named after the split, or the only one."""
     if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
         return _read_saved(place, name, split)
@@ -258,7 +258,7 @@ def _stem(file: Path) -> str | None:
     return bare.stem if bare.suffix.lower() in _PARSERS else None
 
 
-def _read_saved(place: Path, name: str, split: str | None) -> Table:
+def _read_saved(place: Path, name: str, split: str | None) -> FileRows:
     import datasets
 
     try:
@@ -270,7 +270,7 @@ def _read_saved(place: Path, name: str, split: str | None) -> Table:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
         raise UserError(f"{name}: is not readable as a saved data set: {error}") from None
-    return Table(name, _numbered(rows), _digest(rows))
+    return FileRows(name, _numbered(rows), _digest(rows))
 
 
 def _choose_split(splits: list[str], name: str, split: str | None) -> str:
@@ -288,7 +288,7 @@ def _may_be_hub_name(path: str) -> bool:
     return not begins_locally and path.count("/") <= 1 and Path(path).suffix.lower() not in (*_PARSERS, ".gz")
 
 
-def _read_hub(path: str, split: str | None) -> Table:
+def _read_hub(path: str, split: str | None) -> FileRows:
     import datasets
 
     hub_name, _, configuration = path.partition(":")
@@ -301,7 +301,7 @@ def _read_hub(path: str, split: str | None) -> Table:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         local = nearest(Path(path))
         raise UserError(f"{path}: no such file or directory{local}; as a hub data set: {reason}") from None
-    return Table(path, _numbered(rows), _digest(rows))
+    return FileRows(path, _numbered(rows), _digest(rows))
 
 
 def _digest(rows: list[dict[str, Any]]) -> str:

@@ -37,7 +37,7 @@ STRIPS: dict[str, Callable[[str], str]] = {"none": str, "both": str.strip, "left
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChatLayout:
     """Where an answer stands.
 
     Attributes:
@@ -55,10 +55,10 @@ class Layout:
     anchor: str
 
 
-PLAIN_LAYOUTS: dict[str, Layout] = {
-    "plain": Layout("", "", "none", None, "\n"),
-    "question": Layout("", "", "none", None, "\n"),
-    "dialogue": Layout(" ", "", "none", None, "\n\nAssistant:"),
+PLAIN_LAYOUTS: dict[str, ChatLayout] = {
+    "plain": ChatLayout("", "", "none", None, "\n"),
+    "question": ChatLayout("", "", "none", None, "\n"),
+    "dialogue": ChatLayout(" ", "", "none", None, "\n\nAssistant:"),
 }
 
 
@@ -115,7 +115,7 @@ def template_text(tokenizer: PreTrainedTokenizerBase, template: str, turns: Cont
     return str(text)
 
 
-def chat_layout(tokenizer: PreTrainedTokenizerBase, template: str, stops: Mapping[str, int]) -> Layout:
+def chat_layout(tokenizer: PreTrainedTokenizerBase, template: str, stops: Mapping[str, int]) -> ChatLayout:
     """Try a chat template and find where its answers stand.
 
     Args:
@@ -127,7 +127,7 @@ def chat_layout(tokenizer: PreTrainedTokenizerBase, template: str, stops: Mappin
         UserError: the template refuses a single user turn, or is not prefix-preserving, or treats answers differently
             from context to context; the message shows where.
     """
-    found: list[Layout] = []
+    found: list[ChatLayout] = []
     for turns in TRIALS:
         try:
             opened = template_text(tokenizer, template, turns, opens=True)
@@ -144,7 +144,7 @@ def chat_layout(tokenizer: PreTrainedTokenizerBase, template: str, stops: Mappin
 
 def _one_layout(
     tokenizer: PreTrainedTokenizerBase, template: str, turns: Context, opened: str, stops: Mapping[str, int]
-) -> Layout:
+) -> ChatLayout:
     def rest(answer: str) -> str:
         closed = template_text(tokenizer, template, (*turns, Turn("assistant", answer)), opens=False)
         if not closed.startswith(opened):
@@ -170,5 +170,5 @@ def _one_layout(
     for strip, function in STRIPS.items():
         if written.startswith(before + function(padded) + after + (stop or "")):
             anchor = opened[max((opened.rfind(text) for text in stops if text in opened), default=0) :]
-            return Layout(before, after, strip, stop, anchor)
+            return ChatLayout(before, after, strip, stop, anchor)
     raise UserError(f"the chat template changes an answer's text: {padded!r} became {written[:60]!r}")

@@ -11,7 +11,7 @@ Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Panel:
+class Curve:
     """One metric of one arm's run: points (update, value), those of the run averaged to at most MOST_POINTS."""
 
     arm: str
@@ -57,7 +57,7 @@ _NOT_METRICS = frozenset(
 )
 
 
-def panels(arm: str, stage: str, curve: Sequence[dict[str, Any]]) -> list[Panel]:
+def panels(arm: str, stage: str, curve: Sequence[dict[str, Any]]) -> list[Curve]:
     """The headline metrics of a run; one with fewer than two points is left out.
 
     Where no name is known, the first metrics of the rows are shown without a word on what good looks like.
@@ -71,7 +71,7 @@ def panels(arm: str, stage: str, curve: Sequence[dict[str, Any]]) -> list[Panel]
     for name in names[:MOST_PANELS]:
         title, good = GUIDES.get(name, (name, ""))
         held_out = _points(curve, f"dev/{'loss' if name == 'reward_loss' else name}")
-        found.append(Panel(arm, name, title, good, _thinned(_points(curve, name)), held_out))
+        found.append(Curve(arm, name, title, good, _thinned(_points(curve, name)), held_out))
     return found
 
 

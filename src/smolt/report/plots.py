@@ -98,7 +98,7 @@ def _value(axes: Any, measure: Measure, position: float, scale: float, metric: s
     axes.annotate(text, (end, position), xytext=(5, 0), textcoords="offset points", va="center")
 
 
-def _curve(panel: guides.Panel, places: dict[str, int]) -> Picture:
+def _curve(panel: guides.Curve, places: dict[str, int]) -> Picture:
     steps, values = [step for step, _ in panel.points], [value for _, value in panel.points]
 
     def paint(axes: Any) -> None:

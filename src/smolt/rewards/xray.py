@@ -26,7 +26,7 @@ TOTAL = "reward"
 
 
 @dataclass(frozen=True)
-class Part:
+class PartFigures:
     """The whole reward or one of its components over the answers.
 
     Attributes:
@@ -62,7 +62,7 @@ class XRay:
 
     answers: int
     questions: int
-    parts: tuple[Part, ...]
+    parts: tuple[PartFigures, ...]
     no_signal: Mapping[int, Measure]
     stop_rate: float
     tokens: tuple[float, ...]
@@ -142,14 +142,16 @@ def _by_question(keys: Sequence[str], values: Sequence[float | None]) -> list[li
     return [group for group in groups.values() if group]
 
 
-def _part(name: str, column: Sequence[float | None], keys: Sequence[str], lengths: Sequence[float]) -> Part | None:
+def _part(
+    name: str, column: Sequence[float | None], keys: Sequence[str], lengths: Sequence[float]
+) -> PartFigures | None:
     rows = [row for row in zip(column, keys, lengths, strict=True) if row[0] is not None]
     values = [row[0] for row in rows if row[0] is not None]
     average = mean(values, [row[1] for row in rows])
     if average is None:
         return None
     groups = _by_question([row[1] for row in rows], values)
-    return Part(
+    return PartFigures(
         name=name,
         mean=average,
         fired=share_of([sum(value != 0 for value in group) / len(group) for group in groups]),
@@ -194,7 +196,7 @@ def advice(found: XRay, group: int | None) -> list[str]:
     return said
 
 
-def _alarms(part: Part, answers: int) -> list[str]:
+def _alarms(part: PartFigures, answers: int) -> list[str]:
     """A component that never fires; a reward that follows the length."""
     said = []
     if part.fired.value == 0:

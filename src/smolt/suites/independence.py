@@ -20,7 +20,7 @@ LEARNERS = ("reward", "dpo")
 
 
 @dataclass(frozen=True)
-class Origin:
+class PairsOrigin:
     """Where preferences came from.
 
     Attributes:
@@ -36,7 +36,7 @@ class Origin:
     half: str | None = None
 
 
-def refuse_dependent(suites: Suites, arms: Mapping[str, Iterable[Origin]]) -> None:
+def refuse_dependent(suites: Suites, arms: Mapping[str, Iterable[PairsOrigin]]) -> None:
     """Refuse a reward model that some arm learned from.
 
     Args:
@@ -58,7 +58,7 @@ def refuse_dependent(suites: Suites, arms: Mapping[str, Iterable[Origin]]) -> No
                     )
 
 
-def _shared(rater: Origin, other: Origin) -> str | None:
+def _shared(rater: PairsOrigin, other: PairsOrigin) -> str | None:
     """What two origins share, or None."""
     if rater.model and rater.model == other.model:
         return "is the reward model"
@@ -68,16 +68,16 @@ def _shared(rater: Origin, other: Origin) -> str | None:
     return "was trained on the pairs" if (files or bytes_) and not apart else None
 
 
-def origin_of(path: str) -> Origin:
+def origin_of(path: str) -> PairsOrigin:
     """What a reward model learned from, as its run's manifest says; of a model without a run only where it lies."""
     directory = run_directory(path)
     if directory is None:
-        return Origin(str(Path(path).resolve()))
+        return PairsOrigin(str(Path(path).resolve()))
     manifest = _manifest(directory)
     return _pairs(manifest.get("recipe") or {}, manifest.get("data") or "", str(directory / "model"))
 
 
-def origins_of_recipe(recipe: Mapping[str, Any], sha256: str = "") -> list[Origin]:
+def origins_of_recipe(recipe: Mapping[str, Any], sha256: str = "") -> list[PairsOrigin]:
     """What a stage learns preferences from: its own pairs, or the reward models it is trained against.
 
     Args:
@@ -92,12 +92,12 @@ def origins_of_recipe(recipe: Mapping[str, Any], sha256: str = "") -> list[Origi
     return [origin_of(path) for path in paths]
 
 
-def origins_of_run(recipe: Block, directory: Path) -> list[Origin]:
+def origins_of_run(recipe: Block, directory: Path) -> list[PairsOrigin]:
     """What a stage of this recipe, run or to be run in this directory, learns preferences from."""
     return origins_of_recipe(recipe.model_dump(mode="json"), _manifest(directory).get("data") or "")
 
 
-def origins_of_model(path: str) -> list[Origin]:
+def origins_of_model(path: str) -> list[PairsOrigin]:
     """What the model in a run directory learned preferences from; nothing is known of one that lies elsewhere."""
     directory = run_directory(path)
     if directory is None:
@@ -106,11 +106,11 @@ def origins_of_model(path: str) -> list[Origin]:
     return origins_of_recipe(manifest.get("recipe") or {}, manifest.get("data") or "")
 
 
-def _pairs(recipe: Mapping[str, Any], sha256: str, model: str) -> Origin:
+def _pairs(recipe: Mapping[str, Any], sha256: str, model: str) -> PairsOrigin:
     data = recipe.get("data") or {}
     path = data.get("path") or ""
     file = str(Path(path).resolve()) if path and Path(path).exists() else path
-    return Origin(model, file, sha256, data.get("half"))
+    return PairsOrigin(model, file, sha256, data.get("half"))
 
 
 def run_directory(path: str) -> Path | None:
