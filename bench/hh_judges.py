@@ -16,8 +16,8 @@ from typing import Any
 from smolt.algorithms import STAGES
 from smolt.config import Data, Judging, Recipe, make_block, make_recipe
 from smolt.judges import Pair, load_rubric
-from smolt.judges.labelling import both_orders
 from smolt.judges.prompts import LETTERS, pairwise_prompt
+from smolt.judges.verdicts import both_orders
 from smolt.judging import judge_file, read_pairs
 
 RUBRIC = "harmless"

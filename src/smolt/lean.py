@@ -18,8 +18,7 @@ from torch.nn.functional import linear, rms_norm, silu
 from transformers import PreTrainedModel
 
 from smolt.decoding import Cache
-from smolt.fused import normed_and_scale
-from smolt.lowrank import is_plain
+from smolt.fused import is_plain, normed_and_scale
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROWS = 64  # answers that oneDNN should reckon with when it chooses an order

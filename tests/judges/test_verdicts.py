@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolt.judges import Opinion, Pair, as_preferences, weigh
-from smolt.judges.labelling import length_gap
 from smolt.judges.nouns import Status
-from smolt.judges.verdicts import from_choice, from_odds, sigmoid, silent
+from smolt.judges.verdicts import from_choice, from_odds, length_gap, sigmoid, silent
 from smolt.records import Question, Turn
 
 QUESTION = Question((Turn("user", "Which?"),), id="q")

@@ -7,8 +7,8 @@ import pytest
 from smolt.config import StudyRecipe
 from smolt.evaluation import Candidate, read_candidates, write_candidates
 from smolt.recording import CANDIDATES, Places
-from smolt.recording.choices import best_of
 from smolt.recording.learning import late_parts
+from smolt.recording.record import best_of
 from smolt.report import Item, LatePart
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import smolt
 from smolt.cli import app
-from smolt.comparing.circumstances import circumstances, differing
+from smolt.comparing.findings import circumstances, differing
 from smolt.errors import UserError
 from smolt.evaluation import evaluate, majority, read_items
 from smolt.evaluation.measures import answer_measures, powers

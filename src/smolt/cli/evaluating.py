@@ -81,7 +81,7 @@ def evaluate(
         )
 
     def work() -> Outcome:
-        from smolt.cli.counter import Counter
+        from smolt.cli.progress import Counter
         from smolt.evaluation import evaluate as measure
 
         with Counter("records") as counter:

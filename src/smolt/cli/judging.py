@@ -57,7 +57,7 @@ def judge(
     """Let a model, an endpoint or a rule say which answer is better; labels and the judge's card go to OUT."""
 
     def work() -> Outcome:
-        from smolt.cli.counter import Counter
+        from smolt.cli.progress import Counter
         from smolt.config import Data, Judging, make_block
         from smolt.judging import judge_file
 

@@ -54,7 +54,7 @@ def sample(
 
     def work() -> Outcome:
         from smolt.answer_file import write_answers
-        from smolt.cli.counter import Counter
+        from smolt.cli.progress import Counter
         from smolt.config import Data, EvaluationSampling, Model, make_block
 
         with Counter("questions") as counter:

@@ -38,7 +38,7 @@ def suite(
     """Compare models scenario by scenario: refusal, empathy, sentiment, constraints, and what reward models say."""
 
     def work() -> Outcome:
-        from smolt.cli.counter import Counter
+        from smolt.cli.progress import Counter
         from smolt.config import EvaluationSampling, Model, Suites, make_block
         from smolt.suites import run_suites
 

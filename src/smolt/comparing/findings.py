@@ -1,17 +1,24 @@
 """The paired tests of two or more arms, and everything that is said of them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from smolt import statistics
 from smolt.comparing.alignment import Aligned, align
-from smolt.comparing.circumstances import circumstances, differing
 from smolt.comparing.results import ArmResults, Reading, arm_names, read_results
 from smolt.errors import UserError
 from smolt.report.pairing import Compared
+from smolt.runs.identity import run_of
 from smolt.statistics import Comparison, Measure, NonInferiority, Retest
+
+ROWS = "evaluation.jsonl"
+
+
+LONGEST = 60
+
 
 Outcome = Literal["win", "regression", "both right", "both wrong", "tie"]
 ONE_RUN = "one file an arm says nothing of another training run: run-to-run variation was not measured"
@@ -263,3 +270,26 @@ def _facts(pair: ArmPair, findings: Findings) -> dict[str, Any]:
         "sentence": comparison.sentence,
         "non_inferiority": None if pair.non_inferiority is None else asdict(pair.non_inferiority),
     }
+
+
+def circumstances(path: Path) -> dict[str, Any]:
+    """Template, stop tokens, length, extractor, sampling, answers an item and rater; {} where they are not known."""
+    manifest = run_of(path.parent)[0] if path.name == ROWS else {}
+    recipe = manifest.get("recipe")
+    if manifest.get("stage") != "eval" or not isinstance(recipe, dict):
+        return {}
+    conditions, sampling = (recipe.get(name) or {} for name in ("conditions", "sampling"))
+    found = {name: conditions.get(name) for name in ("template", "style", "stop_ids", "max_tokens", "extractor")}
+    found |= {"temperature": sampling.get("temperature"), "samples": recipe.get("samples")}
+    return found | {"reward": recipe.get("reward"), "task": recipe.get("task")}
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """`max_tokens 40 and 256` for each condition that both know and that differs."""
+    changed = [name for name in a if name in b and a[name] != b[name]]
+    return [f"{name} {_short(a[name])} and {_short(b[name])}" for name in changed]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -14,11 +14,10 @@ build      from a recipe's block to a judge
 
 from smolt.judges.build import judge_reward
 from smolt.judges.cache import VerdictCache
-from smolt.judges.labelling import as_preferences, judge_pairs
 from smolt.judges.nouns import Showing
 from smolt.judges.opening import open_judge
 from smolt.judges.rubrics import Rubric, load_rubric, rubric_names
-from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, weigh
+from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, as_preferences, judge_pairs, weigh
 
 __all__ = [
     "Judge",

@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smolt.judges.labelling import length_gap
 from smolt.judges.probes import Trial
-from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair
+from smolt.judges.verdicts import Judge, Judgement, Opinion, Pair, length_gap
 from smolt.statistics import Measure, kappa, mean, proportion
 
 LEAST_CONSISTENCY = 0.75

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from smolt.judges.cache import VerdictCache
-from smolt.judges.labelling import Tell, both_orders, judge_showings
 from smolt.judges.nouns import Showing
-from smolt.judges.verdicts import Judge, Judgement, Pair, weigh
+from smolt.judges.verdicts import Judge, Judgement, Pair, Tell, both_orders, judge_showings, weigh
 
 CONSTANTS = (
     "Thank you for the question! This is a very good and important point, and I am happy to help with it.",

@@ -6,8 +6,7 @@ panel      the finding for a report
 """
 
 from smolt.overoptimisation.panel import Course, overoptimisation_panel
-from smolt.overoptimisation.rating import Rated, Rerating, rate_again
-from smolt.overoptimisation.stretches import Stretch, into_stretches, parting
+from smolt.overoptimisation.rating import Rated, Rerating, Stretch, into_stretches, parting, rate_again
 
 __all__ = [
     "Course",

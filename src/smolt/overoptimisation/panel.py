@@ -5,8 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smolt.overoptimisation.rating import Rerating
-from smolt.overoptimisation.stretches import LAST, Stretch, parting
+from smolt.overoptimisation.rating import LAST, Rerating, Stretch, parting
 from smolt.panels import Chart, Panel, Series, Table, panel_name
 from smolt.report.wording import number, range_text, value_text
 from smolt.statistics import Measure

@@ -1,21 +1,28 @@
 """The record of a study: its arms with their answers, curves and costs, where they come from, and what was found."""
 
+import math
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from smolt.config import BestOfNRecipe, Section, SFTRecipe, recipe_hash
+from smolt.evaluation import Candidate, read_candidates
 from smolt.origins import other_inputs, package_versions
-from smolt.recording.choices import best_of
-from smolt.recording.findings import panels_of
-from smolt.recording.learning import late_parts
-from smolt.recording.places import Places
+from smolt.panels import Panel, read_panel, read_panels
+from smolt.recording.learning import gold_panel, late_parts
+from smolt.recording.places import CANDIDATES, Places
 from smolt.report import Arm, StudyRecord
+from smolt.report.pairing import RATES, rating
 from smolt.runs.jsontext import decode_object
 from smolt.runs.rows import RowFile
-from smolt.suites import held_out_measures
+from smolt.statistics import Measure, best_of_k, mean, share
+from smolt.suites import held_out_measures, suite_panels
+
+METRICS = ("accuracy", "reward")
+
 
 TRAINED_ONLY = ("pretrain", "reward")
 """Stages whose models answer no question of the evaluation: the report has their cost, curves and own figures."""
@@ -118,3 +125,43 @@ def _hashes(folder: Path) -> dict[str, Any]:
     manifest = decode_object(path.read_bytes(), str(path)) if path.is_file() else {}
     found = {"data": manifest.get("data"), "model": manifest.get("model"), "template": manifest.get("renderer")}
     return {"sha256": {name: value for name, value in found.items() if value}}
+
+
+def best_of(places: Places, name: str, n: int) -> dict[int, dict[str, Measure]]:
+    """K -> metric -> measure, for k = 2, 4, ... below n; a metric that not all n answers carry is absent."""
+    paths = [places.folder(name, seed) / CANDIDATES for seed in places.recipe.study.seeds]
+    drawn = [candidate for path in paths if path.is_file() for candidate in read_candidates(path)]
+    groups = [drawn[start : start + n] for start in range(0, len(drawn), n)]
+    found = {}
+    for k in [2**power for power in range(1, n.bit_length()) if 2**power < n]:
+        measures = {metric: _measure(groups, metric, k) for metric in METRICS}
+        found[k] = {metric: measure for metric, measure in measures.items() if measure is not None}
+    return {k: measures for k, measures in found.items() if measures}
+
+
+def _measure(groups: Sequence[Sequence[Candidate]], metric: str, k: int) -> Measure | None:
+    """The mean over questions of what the best of k gives, with an interval over questions."""
+    rows = []
+    for group in groups:
+        ranked = sorted(group, key=lambda one: -math.inf if one.score is None else one.score, reverse=True)
+        values = [value for one in ranked if (value := rating(one.item, metric)) is not None]
+        if len(values) == len(group):
+            rows.append((best_of_k(values, k), group[0].item.key))
+    values, keys = [value for value, _ in rows], [key for _, key in rows]
+    return share(values, keys) if metric in RATES else mean(values, keys)
+
+
+def panels_of(places: Places) -> list[Panel]:
+    """Every finding of the study, in the order of its sections."""
+    seed = places.recipe.study.seeds[0]
+    folders = places.folders(seed)
+    found = [panel for folder in folders.values() for panel in read_panels(folder)]
+    for name, folder in folders.items():
+        if (folder / "result.json").is_file():
+            found += [read_panel(panel) for panel in places.result(name, seed).get("panels", [])]
+    gold = gold_panel(places, seed)
+    found += [] if gold is None else [gold]
+    suites = places.settings(seed).suites
+    if suites is not None:
+        found += suite_panels(suites, places.arms(), places.recipe.study.baseline, places.answers)
+    return found

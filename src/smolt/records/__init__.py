@@ -2,8 +2,7 @@
 
 from smolt.records.formats import FORMATS, Format, Kind
 from smolt.records.nouns import Answer, Context, Demonstration, Preference, Question, Role, Score, Turn
-from smolt.records.reading import Loaded, load
-from smolt.records.source import DataSource, Source
+from smolt.records.reading import DataSource, Loaded, Source, load
 from smolt.records.writing import (
     preference_row,
     write_demonstrations,

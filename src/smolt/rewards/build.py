@@ -9,12 +9,11 @@ from typing import Any
 from smolt.config import RewardPart
 from smolt.errors import UserError
 from smolt.rewards.constraints import constraints
-from smolt.rewards.empathy import empathy
 from smolt.rewards.mix import Part, mix
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal
 from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length, overlong
-from smolt.rewards.sentiment import sentiment
+from smolt.rewards.sentiment import empathy, sentiment
 
 RULES: dict[str, Callable[..., Reward]] = {
     "gsm8k": gsm8k,
