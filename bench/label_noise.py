@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smolt.data_audit import LabelledPair, rank_by_cross_fit, read_items
-from smolt.records import Source
+from smolt.data import Source
+from smolt.preferences.audit import LabelledPair, rank_by_cross_fit, read_items
 from smolt.statistics import mean, wilson
 
 AT = 200

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from smolt.algorithms import STAGES
 from smolt.cli import app
 from smolt.config import PairsRecipe, make_recipe
+from smolt.training.algorithms import STAGES
 from tests.docs.test_commands import lines
 from tests.docs.test_feedback_pages import widen
 from tests.docs.workshop import ROOT, blocks

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smolt.groups import Groups, cut, from_answers, join, pad
-from smolt.items import preference_items
-from smolt.models import Policy, Scorer, score_head
-from smolt.records import Preference, Turn
-from smolt.rendering import Renderer
+from smolt.data import Preference, Turn
+from smolt.models.groups import Groups, cut, from_answers, join, pad
+from smolt.models.items import preference_items
+from smolt.models.rendering import Renderer
+from smolt.models.roles import Policy, Scorer, score_head
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart

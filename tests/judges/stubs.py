@@ -4,9 +4,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from smolt.judges import Judge, Opinion, Pair, Showing
-from smolt.judges.verdicts import from_choice, from_odds, silent
-from smolt.records import Question, Turn
+from smolt.data import Question, Turn
+from smolt.preferences.judges.both_orders import Judge, Opinion, Pair, from_choice, from_odds, silent
+from smolt.rewards.llm_judge.nouns import Showing
 
 GOOD, BAD = "good", "bad"
 

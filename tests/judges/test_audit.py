@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from smolt.judges import Judge, Judgement, Opinion, Pair, Showing, VerdictCache, judge_pairs
-from smolt.judges.audit import Card, audit
-from smolt.judges.card import bias_note, figures, panel
-from smolt.judges.probes import CONSTANTS, KEYS, try_tricks
-from smolt.judges.verdicts import from_choice, from_odds
-from smolt.judging import card_text
-from smolt.panels import Table
-from smolt.records import Question, Turn
+from smolt.data import Question, Turn
+from smolt.preferences.judges.audit import Card, audit
+from smolt.preferences.judges.both_orders import Judge, Judgement, Opinion, Pair, from_choice, from_odds, judge_pairs
+from smolt.preferences.judges.card import bias_note, figures, panel
+from smolt.preferences.judges.labelling import card_text
+from smolt.preferences.judges.tricks import CONSTANTS, KEYS, try_tricks
+from smolt.report.panels import Table
+from smolt.rewards.llm_judge.cache import VerdictCache
+from smolt.rewards.llm_judge.nouns import Showing
 from smolt.statistics import Measure
 from tests.judges import stubs
 

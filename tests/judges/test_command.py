@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from smolt.algorithms import STAGES
 from smolt.cli import app
 from smolt.config import make_recipe
-from smolt.records import Source, load
+from smolt.data import Source, load
+from smolt.training.algorithms import STAGES
 from tests.judges import stubs
 from tests.judges.server import Script, serving
 from tests.reliability.scenes import write_inputs

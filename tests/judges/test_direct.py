@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from smolt.algorithms import STAGES
 from smolt.config import RewardPart, make_recipe
+from smolt.data import Answer, Question, Turn
 from smolt.errors import UserError
-from smolt.judges import connection as connections
-from smolt.judges import judge_reward
-from smolt.machine import choose_precision
-from smolt.records import Answer, Question, Turn
+from smolt.models.forward.precision import choose_precision
+from smolt.rewards.llm_judge import connection as connections
+from smolt.rewards.llm_judge.judge_reward import judge_reward
+from smolt.training.algorithms import STAGES
 from tests.judges.server import Script, serving
 from tests.reliability.scenes import write_inputs
 

@@ -12,10 +12,12 @@ import pytest
 
 from smolt.config import Endpoint, Judging, make_block
 from smolt.errors import UserError
-from smolt.judges import Judgement, VerdictCache, judge_pairs, open_judge
-from smolt.judges import connection as connections
-from smolt.judges.connection import asked_pause
-from smolt.machine import choose_precision
+from smolt.models.forward.precision import choose_precision
+from smolt.preferences.judges.both_orders import Judgement, judge_pairs
+from smolt.preferences.judges.opening import open_judge
+from smolt.rewards.llm_judge import connection as connections
+from smolt.rewards.llm_judge.cache import VerdictCache
+from smolt.rewards.llm_judge.connection import asked_pause
 from tests.judges import stubs
 from tests.judges.server import Handler, Script, serving
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from smolt.config import PairsRecipe, load_recipe, make_recipe
+from smolt.data import Question, Score, Source, Turn, load
 from smolt.errors import UserError
-from smolt.pairs import make_pairs, two_by_two, with_gold
-from smolt.panels import read_panels
-from smolt.records import Question, Score, Source, Turn, load
+from smolt.preferences.own_answers import make_pairs, two_by_two, with_gold
+from smolt.report.panels import read_panels
 from tests.reliability.scenes import write_inputs
 
 LENGTH = {"name": "length", "options": {"target": 3}}
@@ -56,7 +56,7 @@ def test_a_second_start_asks_nothing_again(folder: Path, monkeypatch: pytest.Mon
     make_pairs(recipe(judge={"rule": "shorter", "probes": 3}), out)
     before = (out / "preferences.jsonl").read_bytes()
     (out / "preferences.jsonl").unlink()
-    monkeypatch.setattr("smolt.judges.opening.by_length", lambda preference: refuse)
+    monkeypatch.setattr("smolt.preferences.judges.opening.by_length", lambda preference: refuse)
     make_pairs(recipe(judge={"rule": "shorter", "probes": 3}), out)
     assert (out / "preferences.jsonl").read_bytes() == before
 

@@ -8,17 +8,18 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from smolt.config import RewardPart
+from smolt.data import Answer, Question, Turn
 from smolt.errors import UserError
-from smolt.judges import judge_reward, load_rubric
-from smolt.judges.asking import Asker, expectation
-from smolt.judges.local import open_local
-from smolt.judges.nouns import Showing
-from smolt.judges.opening import comparing
-from smolt.judges.prompts import GRADES, pairwise_prompt, pointwise_prompt
-from smolt.judges.verdicts import Opinion
-from smolt.machine import choose_precision
-from smolt.records import Answer, Question, Turn
-from smolt.rendering import Renderer, load_renderer
+from smolt.models.forward.precision import choose_precision
+from smolt.models.rendering import Renderer, load_renderer
+from smolt.preferences.judges.both_orders import Opinion
+from smolt.preferences.judges.opening import comparing
+from smolt.rewards.llm_judge.asking import Asker, expectation
+from smolt.rewards.llm_judge.judge_reward import judge_reward
+from smolt.rewards.llm_judge.local import open_local
+from smolt.rewards.llm_judge.nouns import Showing
+from smolt.rewards.llm_judge.prompts import GRADES, pairwise_prompt, pointwise_prompt
+from smolt.rewards.llm_judge.rubrics import load_rubric
 from tests.tiny import CONTROLS, tiny_model
 
 PRECISION = choose_precision("cpu", "fp32")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from smolt.judges.prompts import GRADES, LETTERS, Prompt
-from smolt.judges.replies import Malformed, named_grade, named_letter, read_reply
+from smolt.rewards.llm_judge.prompts import GRADES, LETTERS, Prompt
+from smolt.rewards.llm_judge.replies import Malformed, named_grade, named_letter, read_reply
 
 PAIR = Prompt((), LETTERS)
 GRADE = Prompt((), GRADES, exact=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smolt.errors import UserError
-from smolt.judges import Rubric, load_rubric, rubric_names
+from smolt.rewards.llm_judge.rubrics import Rubric, load_rubric, rubric_names
 
 
 def test_the_shipped_ones() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from smolt.algorithms import STAGES
 from smolt.config import make_recipe
-from smolt.judges import load_rubric
-from smolt.judges.prompts import LETTERS, pairwise_prompt
-from smolt.judges.verdicts import both_orders
+from smolt.preferences.judges.both_orders import both_orders
+from smolt.rewards.llm_judge.prompts import LETTERS, pairwise_prompt
+from smolt.rewards.llm_judge.rubrics import load_rubric
+from smolt.training.algorithms import STAGES
 from tests.judges import stubs
 from tests.judges.served import Served, start_judge, story_teller
 from tests.judges.test_command import judged, kept, write_pairs

@@ -6,10 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolt.judges import Opinion, Pair, as_preferences, weigh
-from smolt.judges.nouns import Status
-from smolt.judges.verdicts import from_choice, from_odds, length_gap, sigmoid, silent
-from smolt.records import Question, Turn
+from smolt.data import Question, Turn
+from smolt.preferences.judges.both_orders import (
+    Opinion,
+    Pair,
+    as_preferences,
+    from_choice,
+    from_odds,
+    length_gap,
+    sigmoid,
+    silent,
+    weigh,
+)
+from smolt.rewards.llm_judge.nouns import Status
 
 QUESTION = Question((Turn("user", "Which?"),), id="q")
 LOGIT = st.floats(-30, 30, allow_nan=False)

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from smolt.config import StudyRecipe
-from smolt.evaluation import Candidate, read_candidates, write_candidates
-from smolt.recording import CANDIDATES, Places
-from smolt.recording.learning import late_parts
-from smolt.recording.record import best_of
-from smolt.report import Item, LatePart
+from smolt.evaluation.best_of_n import Candidate, read_candidates, write_candidates
+from smolt.report.record import Item, LatePart
+from smolt.study.places import CANDIDATES, Places
+from smolt.study.study_record import best_of
+from smolt.study.training_answers import late_parts
 
 
 def rows(values: dict[int, list[float | None]]) -> list[dict[str, object]]:

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from smolt import answer_file as writing
-from smolt.answer_file import write_answers
 from smolt.config import Data, EvaluationSampling, Model
+from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.machine import choose_precision
-from smolt.records import Turn
-from smolt.rendering import load_renderer
-from smolt.sampling import Drawing, sample
-from smolt.saving import load_policy
+from smolt.evaluation import answer_file as writing
+from smolt.evaluation.answer_file import write_answers
+from smolt.models.forward.precision import choose_precision
+from smolt.models.rendering import load_renderer
+from smolt.models.sampling import Drawing, sample
+from smolt.models.saving import load_policy
 from tests.tiny import tiny_model
 
 QUESTIONS = 7

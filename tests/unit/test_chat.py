@@ -17,15 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolt.chat import Terminal, inert
+from smolt.cli.chat import Terminal, inert
 from smolt.config import ChatSampling
-from smolt.conversation import Conversation, Incremental
+from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.machine import choose_precision
-from smolt.records import Turn
-from smolt.rendering import load_renderer
-from smolt.sampling import Drawing, sample, stream_tokens
-from smolt.saving import load_policy
+from smolt.models.conversation import Conversation, Incremental
+from smolt.models.forward.precision import choose_precision
+from smolt.models.rendering import load_renderer
+from smolt.models.sampling import Drawing, sample, stream_tokens
+from smolt.models.saving import load_policy
 from tests.tiny import WINDOW, tiny_model
 
 
@@ -313,7 +313,8 @@ def on_a_terminal(command: list[str]) -> Iterator[Screen]:
 
 ENDLESS = """
 import sys, time
-from smolt import chat, conversation
+from smolt.cli import chat
+from smolt.models import conversation
 from smolt.config import ChatSampling, Model
 once = conversation.stream_tokens
 def endless(*arguments):

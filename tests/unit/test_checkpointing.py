@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from smolt.config import Budget
-from smolt.directories import locate
 from smolt.errors import UserError
-from smolt.groups import Groups, PaddedTokens, from_answers, largest_atom
-from smolt.machine import choose_precision
-from smolt.models import open_policy
-from smolt.shapes import empty_network, room_of, way_of
-from smolt.token_budget import Room
+from smolt.models.forward.precision import choose_precision
+from smolt.models.forward.token_budget import Room
+from smolt.models.groups import Groups, PaddedTokens, from_answers, largest_atom
+from smolt.models.locating import locate
+from smolt.models.roles import open_policy
+from smolt.training.memory.shapes import empty_network, room_of, way_of
 from tests import tiny_models
 from tests.reliability.scenes import SCENES, open_scene, write_inputs
 from tests.reliability.traces import traces

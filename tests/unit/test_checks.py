@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolt.checks import answer_tokens_only, forward_facts, same_policy, sampler_agrees, stop_reachable
 from smolt.errors import SelfCheckError
-from smolt.groups import Groups, from_answers
-from smolt.models import Policy
-from smolt.rendering import Renderer
+from smolt.models.groups import Groups, from_answers
+from smolt.models.rendering import Renderer
+from smolt.models.roles import Policy
+from smolt.training.checks import answer_tokens_only, forward_facts, same_policy, sampler_agrees, stop_reachable
 from tests import tiny_models
 from tests.unit.tokenizers_on_the_spot import smollm
 

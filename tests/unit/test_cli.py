@@ -64,7 +64,7 @@ class Interrupted(Exception):
 
 
 def drive(training: FakeTraining, interrupts: Any, show: Callable[[Any, Any], None]) -> FakeResult:
-    """The loop of smolt.training, without torch."""
+    """The loop of smolt.training.stage, without torch."""
     for metrics in training:
         show(training, metrics)
         if interrupts.exit_code is not None:
@@ -83,8 +83,12 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text(RECIPE)
-    monkeypatch.setitem(sys.modules, "smolt.algorithms", module("smolt.algorithms", STAGES={"grpo": grpo}))
-    monkeypatch.setitem(sys.modules, "smolt.training", module("smolt.training", drive=drive, Interrupted=Interrupted))
+    monkeypatch.setitem(
+        sys.modules, "smolt.training.algorithms", module("smolt.training.algorithms", STAGES={"grpo": grpo})
+    )
+    monkeypatch.setitem(
+        sys.modules, "smolt.training.stage", module("smolt.training.stage", drive=drive, Interrupted=Interrupted)
+    )
     return found
 
 
@@ -134,7 +138,7 @@ def test_library_chatter_stays_off_stdout(stages: dict[str, Any], monkeypatch: p
         sys.stdout.write("loading ...\n")
         return FakeTraining(out)
 
-    monkeypatch.setitem(sys.modules["smolt.algorithms"].STAGES, "grpo", chatty)
+    monkeypatch.setitem(sys.modules["smolt.training.algorithms"].STAGES, "grpo", chatty)
     done = smolt("grpo", "my.yaml", "--json")
     assert json.loads(done.stdout)["status"] == "complete"
     assert done.stderr == "loading ...\n"
@@ -170,7 +174,7 @@ def test_exit_codes(
     def failing(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(sys.modules["smolt.training"], "drive", failing)
+    monkeypatch.setattr(sys.modules["smolt.training.stage"], "drive", failing)
     done = smolt("grpo", "my.yaml")
     assert (done.exit_code, done.stdout) == (code, "")
     assert words in done.stderr
@@ -185,7 +189,7 @@ def test_an_error_nobody_expected_keeps_its_traceback(stages: dict[str, Any], mo
     def failing(*arguments: Any) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(sys.modules["smolt.training"], "drive", failing)
+    monkeypatch.setattr(sys.modules["smolt.training.stage"], "drive", failing)
     assert str(smolt("grpo", "my.yaml").exception) == "shapes differ"
 
 
@@ -209,7 +213,7 @@ def test_an_error_nobody_expected_keeps_its_traceback(stages: dict[str, Any], mo
 def test_wrong_input_exits_2_with_the_reason(
     stages: dict[str, Any], monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "smolt.chat", module("smolt.chat", chat=None))
+    monkeypatch.setitem(sys.modules, "smolt.cli.chat", module("smolt.cli.chat", chat=None))
     done = smolt(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in " ".join(done.stderr.replace("│", " ").split())
@@ -222,7 +226,7 @@ def test_a_study_hands_over_and_reports(stages: dict[str, Any], monkeypatch: pyt
         progress(FakeTraining(out, stage="sft"), {"step": 1, "loss": 2.0})
         return {"status": "complete", "verdicts": ["grpo is better than sft"], "arms": [recipe.sections[0].name]}
 
-    monkeypatch.setitem(sys.modules, "smolt.study", module("smolt.study", run_study=run_study))
+    monkeypatch.setitem(sys.modules, "smolt.study.study", module("smolt.study.study", run_study=run_study))
     Path("two.yaml").write_text("model: m\nsft: {data: d}\n")
     done = smolt("study", "two.yaml")
     assert done.exit_code == 0
@@ -244,8 +248,8 @@ def test_sample_merge_and_chat_hand_over_checked_blocks(
         noted(*blocks, **named)
         return {"status": "complete", "n": 6}
 
-    answers = module("smolt.answer_file", write_answers=worked)
-    for made in (answers, module("smolt.merge", merge=worked), module("smolt.chat", chat=noted)):
+    answers = module("smolt.evaluation.answer_file", write_answers=worked)
+    for made in (answers, module("smolt.models.merging", merge=worked), module("smolt.cli.chat", chat=noted)):
         monkeypatch.setitem(sys.modules, made.__name__, made)
     done = smolt("sample", "m", "d.jsonl", "--out", "o", "--samples", "2", "--limit", "3")
     assert done.stdout == "complete: 6 answers in o/samples.jsonl\n"
@@ -359,14 +363,14 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 WAITING = """
 import sys, time
 from types import ModuleType
-algorithms, training = ModuleType("smolt.algorithms"), ModuleType("smolt.training")
+algorithms, training = ModuleType("smolt.training.algorithms"), ModuleType("smolt.training.stage")
 class Interrupted(Exception): pass
 def grpo(recipe, out, fresh):
     sys.stderr.write("waiting\\n"); sys.stderr.flush()
     time.sleep(60)
 algorithms.STAGES = {"grpo": grpo}
 training.Interrupted, training.drive = Interrupted, None
-sys.modules["smolt.algorithms"], sys.modules["smolt.training"] = algorithms, training
+sys.modules["smolt.training.algorithms"], sys.modules["smolt.training.stage"] = algorithms, training
 from smolt.cli import main
 main()
 """

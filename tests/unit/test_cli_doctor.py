@@ -25,12 +25,12 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             located=located, window=64, precision=SimpleNamespace(device="cpu", dtype="torch.float32")
         )
 
-    preparation = ModuleType("smolt.preparation")
+    preparation = ModuleType("smolt.models.ground")
     vars(preparation)["open_ground"] = open_ground
-    monkeypatch.setitem(sys.modules, "smolt.preparation", preparation)
-    foresight = ModuleType("smolt.foresight")
+    monkeypatch.setitem(sys.modules, "smolt.models.ground", preparation)
+    foresight = ModuleType("smolt.training.memory.outlook")
     vars(foresight)["foresee"] = lambda recipe: None
-    monkeypatch.setitem(sys.modules, "smolt.foresight", foresight)
+    monkeypatch.setitem(sys.modules, "smolt.training.memory.outlook", foresight)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.jsonl").write_text('{"prompt": "hi", "completion": "ho"}\n')
     (tmp_path / "bad.jsonl").write_text("{\n")

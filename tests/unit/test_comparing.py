@@ -17,9 +17,9 @@ from statsmodels.stats.proportion import proportion_confint
 from typer.testing import CliRunner, Result
 
 from smolt.cli import app
-from smolt.comparing import compare_files
-from smolt.comparing.results import Reading
 from smolt.errors import UserError
+from smolt.evaluation.comparing import compare_files
+from smolt.evaluation.comparing.results import Reading
 from smolt.statistics import Comparison
 
 EXACT = 1e-12

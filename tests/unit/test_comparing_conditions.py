@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smolt.comparing import compare_files
-from smolt.comparing.results import arm_names
+from smolt.evaluation.comparing import compare_files
+from smolt.evaluation.comparing.results import arm_names
 from tests.unit.test_comparing import facts, flags, run
 
 

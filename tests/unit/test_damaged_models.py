@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolt.directories import locate
 from smolt.errors import UserError
-from smolt.machine import Precision
-from smolt.preparation import window_of
-from smolt.rendering import load_renderer
-from smolt.saving import is_reward_model, load_policy
+from smolt.models.forward.precision import Precision
+from smolt.models.ground import window_of
+from smolt.models.locating import locate
+from smolt.models.rendering import load_renderer
+from smolt.models.saving import is_reward_model, load_policy
 from tests import tiny
 from tests.tiny_models import save
 

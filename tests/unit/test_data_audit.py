@@ -13,16 +13,23 @@ from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.config import RewardRecipe, load_recipe
-from smolt.data_audit import AuditOptions, LabelledPair, audit_panel, audit_preferences, rank_by_cross_fit, read_items
-from smolt.data_audit.bias import traits_of
-from smolt.data_audit.conflicts import circles, opposites
-from smolt.data_audit.duplicates import clusters, normalised, shingles, similarity
-from smolt.data_audit.features import word_differences
-from smolt.data_audit.leakage import leakage_of
-from smolt.data_audit.pilot import FRACTIONS, run_pilot
-from smolt.data_audit.suspects import FOLDS, cross_fit, fit, folds_of
+from smolt.data import Source, Turn
 from smolt.errors import UserError
-from smolt.records import Source, Turn
+from smolt.preferences.audit import (
+    AuditOptions,
+    LabelledPair,
+    audit_panel,
+    audit_preferences,
+    rank_by_cross_fit,
+    read_items,
+)
+from smolt.preferences.audit.bias import traits_of
+from smolt.preferences.audit.conflicts import circles, opposites
+from smolt.preferences.audit.duplicates import clusters, normalised, shingles, similarity
+from smolt.preferences.audit.features import word_differences
+from smolt.preferences.audit.leakage import leakage_of
+from smolt.preferences.audit.suspects import FOLDS, cross_fit, fit, folds_of
+from smolt.study.learning_curve import FRACTIONS, run_pilot
 from tests.shared import shared_path
 from tests.tiny import tiny_model
 

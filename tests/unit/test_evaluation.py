@@ -19,14 +19,15 @@ from typer.testing import CliRunner
 
 import smolt
 from smolt.cli import app
-from smolt.comparing.findings import circumstances, differing
+from smolt.data import Demonstration, Preference, Question, Turn
+from smolt.data.problems import generate
 from smolt.errors import UserError
-from smolt.evaluation import evaluate, majority, read_items
-from smolt.evaluation.measures import answer_measures, powers
-from smolt.problems import generate
-from smolt.records import Demonstration, Preference, Question, Turn
-from smolt.rendering import load_renderer
-from smolt.report import Item
+from smolt.evaluation.comparing.paired import circumstances, differing
+from smolt.evaluation.evaluate import evaluate
+from smolt.evaluation.exam import read_items
+from smolt.evaluation.measures import answer_measures, majority, powers
+from smolt.models.rendering import load_renderer
+from smolt.report.record import Item
 from smolt.statistics import wilson
 from tests.shared import shared_path
 from tests.tiny import WINDOW, tiny_model

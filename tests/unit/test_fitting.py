@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from smolt.config import Optim
 from smolt.errors import SelfCheckError
-from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, Update, accumulate, fit
-from smolt.groups import Groups, from_answers
+from smolt.models.groups import Groups, from_answers
+from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, Update, accumulate, fit
 
 WHOLE = 10**9
 

@@ -10,10 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from smolt import footprint
 from smolt.config import LoRA
-from smolt.directories import locate
-from smolt.footprint import (
+from smolt.models.forward.logprobs import CHUNK_ENTRIES
+from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import Groups, from_answers
+from smolt.models.locating import locate
+from smolt.models.roles import open_policy
+from smolt.models.sampling import PREFILL_TOKENS
+from smolt.training.memory import footprint
+from smolt.training.memory.footprint import (
     Batch,
     Linear,
     Network,
@@ -31,13 +36,8 @@ from smolt.footprint import (
     stored,
     trained,
 )
-from smolt.groups import Groups, from_answers
-from smolt.imitation import sft_loss
-from smolt.logprobs import CHUNK_ENTRIES
-from smolt.machine import choose_precision
-from smolt.models import open_policy
-from smolt.sampling import PREFILL_TOKENS
-from smolt.shapes import empty_network, room_of, shape_of, short_keys, sizes, way_of
+from smolt.training.memory.shapes import empty_network, room_of, shape_of, short_keys, sizes, way_of
+from smolt.training.offline import sft_loss
 from tests.tiny_models import PACKED, save
 
 LINEARS = (

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt import logprobs
-from smolt.attention import attend_block
-from smolt.fused import norm, rotation
+from smolt.models.forward import logprobs
+from smolt.models.forward.packed_attention import attend_block
+from smolt.models.forward.packed_forward import norm, rotation
 
 EPS = 1e-6
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.errors import UserError
-from smolt.grading import grade_file, rule_named, tables
-from smolt.grading.choices import choice
+from smolt.evaluation.grading import answer_table, grade_file, rule_named
+from smolt.evaluation.grading.choices import choice
 
 SUMS = [("so #### 18", "#### 18"), ("18.0", "18"), ("no idea", "3"), ("$1,000", "1000"), (None, "4"), ("it is 7", "8")]
 
@@ -194,20 +194,20 @@ def test_questions_answered_twice_have_a_bootstrap(tmp_path: Path) -> None:
 
 def test_limits_are_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row and a file over the limit are refused before they are parsed, packed ones too."""
-    monkeypatch.setattr(tables, "LONGEST_ROW", 2**20)
+    monkeypatch.setattr(answer_table, "LONGEST_ROW", 2**20)
     path = write(tmp_path / "a.jsonl", [{"id": 1, "answer": "x"}, {"id": 2, "answer": "x" * 2**20}])
     with pytest.raises(UserError, match=r"a\.jsonl:2: row: is longer than 1 MiB"):
-        tables.read_rows(path)
+        answer_table.read_rows(path)
     packed = tmp_path / "a.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(UserError, match=r"a\.jsonl\.gz:2: row: is longer than 1 MiB"):
-        tables.read_rows(packed)
-    monkeypatch.setattr(tables, "LONGEST_ROW", 2**22)
-    monkeypatch.setattr(tables, "LARGEST_FILE", 2**19)
+        answer_table.read_rows(packed)
+    monkeypatch.setattr(answer_table, "LONGEST_ROW", 2**22)
+    monkeypatch.setattr(answer_table, "LARGEST_FILE", 2**19)
     with pytest.raises(UserError, match="at most 0 GiB are read"):
-        tables.read_rows(path)
+        answer_table.read_rows(path)
     with pytest.raises(UserError, match="unpacks to more than"):
-        tables.read_rows(packed)
+        answer_table.read_rows(packed)
 
 
 def test_long_answers_are_read_from_their_end(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch import Tensor
 
-from smolt.groups import Groups, PaddedTokens, atoms, cut, cut_rows, from_answers, join, widen, without_gradient
+from smolt.models.groups import Groups, PaddedTokens, atoms, cut, cut_rows, from_answers, join, widen, without_gradient
 
 
 def three() -> Groups:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from smolt.errors import UserError
-from smolt.harness import evaluate_with_harness, harness_measures
+from smolt.evaluation.lm_eval import evaluate_with_harness, harness_measures
 from smolt.statistics import wilson
 from tests.tiny import WINDOW, tiny_model
 

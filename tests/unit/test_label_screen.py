@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from smolt.labels import LabelStore, Session, pair_of
-from smolt.labels.screen import draw
-from smolt.records import Preference, Turn
+from smolt.data import Preference, Turn
+from smolt.preferences.people import LabelStore, Session, pair_of
+from smolt.preferences.people.screen import draw
 
 
 def session_of(folder: Path, annotator: str, record: Preference) -> Session:

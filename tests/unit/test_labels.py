@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smolt.data import Preference, Source, Turn, load
 from smolt.errors import UserError
-from smolt.labels import BlindPair, Label, LabelStore, Session, Side, left_side, make_queue, pair_of
-from smolt.labels.exchange import ExportFormat, Exporting, export_labels, verdict
-from smolt.labels.figures import figures_of, label_panel
-from smolt.labels.importing import import_labels, read_labels
-from smolt.labels.nouns import CHOICES, Choice
-from smolt.records import Preference, Source, Turn, load
+from smolt.preferences.people import BlindPair, Label, LabelStore, Session, Side, left_side, make_queue, pair_of
+from smolt.preferences.people.annotators import figures_of, label_panel
+from smolt.preferences.people.exchange import ExportFormat, Exporting, export_labels, verdict
+from smolt.preferences.people.importing import import_labels, read_labels
+from smolt.preferences.people.nouns import CHOICES, Choice
 from smolt.runs import StorageError
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from smolt.config import RewardPart
+from smolt.data import Score
 from smolt.errors import UserError
-from smolt.learned import Combine, Members, combined, read_members
-from smolt.records import Score
+from smolt.rewards.learned import Combine, Members, combined, read_members
 
 
 @pytest.mark.parametrize(("combine", "value"), [("mean", 3.0), ("min", 1.0), ("uncertainty", 3.0 - 0.5 * 8 / 3)])

@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from smolt.fused import adapted, project
+from smolt.models.forward.packed_forward import adapted, project
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from smolt import machine
 from smolt.cli.doctor import machine as examined
 from smolt.config import Machine, Model
-from smolt.machine import Rates, available, choose, measure, settle, thread_counts
-from smolt.stage_input import settled
-from smolt.training import Training
+from smolt.models.forward import precision
+from smolt.models.forward.precision import Rates, available, choose, measure, settle, thread_counts
+from smolt.training.stage import Training
+from smolt.training.stage_input import settled
 from tests.reliability.scenes import open_scene, write_inputs
 from tests.reliability.traces import traces
 
@@ -54,7 +54,7 @@ def test_available_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_measuring_leaves_threads_and_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pair has a rate above 0; torch's threads and generator are as before."""
-    monkeypatch.setattr(machine, "SECONDS", 0.0)
+    monkeypatch.setattr(precision, "SECONDS", 0.0)
     before, state = torch.get_num_threads(), torch.get_rng_state()
     rates = measure(64, 128, ("fp32", "bf16"), (1, 2))
     assert sorted(rates) == [("bf16", 1), ("bf16", 2), ("fp32", 1), ("fp32", 2)]
@@ -70,8 +70,8 @@ def test_what_is_measured_and_what_is_not(monkeypatch: pytest.MonkeyPatch) -> No
         asked.append((width, dtypes, threads))
         return {(dtype, count): 10 * count + (5 if dtype == "bf16" else 0) for dtype in dtypes for count in threads}
 
-    monkeypatch.setattr(machine, "measure", fake)
-    monkeypatch.setattr(machine, "available", lambda: 2)
+    monkeypatch.setattr(precision, "measure", fake)
+    monkeypatch.setattr(precision, "available", lambda: 2)
     assert settle("auto", None, 576, 1536) == ("bf16", 2)
     assert settle("auto", None, 64, 128) == ("fp32", 2)
     assert settle("fp32", None, 576, 1536) == ("fp32", 2)
@@ -106,7 +106,7 @@ def test_a_run_keeps_its_choice_bit_for_bit(tmp_path: Path, monkeypatch: pytest.
     inputs = write_inputs(tmp_path)
 
     def opened(out: str, dtype: str) -> Training:
-        monkeypatch.setattr(machine, "settle", lambda *about: (dtype, 1))
+        monkeypatch.setattr(precision, "settle", lambda *about: (dtype, 1))
         return open_scene("dpo-full", inputs, tmp_path / out)
 
     opened("whole", "bf16").finish()
@@ -122,7 +122,7 @@ def test_a_run_keeps_its_choice_bit_for_bit(tmp_path: Path, monkeypatch: pytest.
 
 def test_doctor_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {("fp32", 1): 50.0, ("fp32", 2): 90.0, ("bf16", 1): 150.0, ("bf16", 2): 290.0}
-    monkeypatch.setattr(machine, "measure", lambda *about: rates)
+    monkeypatch.setattr(precision, "measure", lambda *about: rates)
     found = examined()
     assert found["gflops_by_threads"] == "fp32 on 1 50, fp32 on 2 90, bf16 on 1 150, bf16 on 2 290"
     assert found["auto"] == "bf16 on 2 (width 576, cpu)"

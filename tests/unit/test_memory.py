@@ -10,16 +10,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from smolt import memory
 from smolt.cli.doctor import examined
 from smolt.cli.doctor import machine as described
 from smolt.config import make_recipe
 from smolt.errors import UserError
-from smolt.footprint import Estimate
-from smolt.foresight import Outlook, gib, look_ahead
-from smolt.groups import from_answers
-from smolt.machine import choose_precision
-from smolt.memory import free_memory, most_resident, release, resident
+from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import from_answers
+from smolt.training.memory import system
+from smolt.training.memory.footprint import Estimate
+from smolt.training.memory.outlook import Outlook, gib, look_ahead
+from smolt.training.memory.system import free_memory, most_resident, release, resident
 from tests.reliability.scenes import SCENES, open_scene, write_inputs
 
 MEMINFO = "MemTotal:       24000000 kB\nMemFree:         1000 kB\nMemAvailable:    3000 kB\n"
@@ -54,8 +54,8 @@ def test_free_memory(
     for name, text in places.items():
         if text is not None:
             (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "LIMITS", ((tmp_path / "max", tmp_path / "current"),))
+    monkeypatch.setattr(system, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(system, "LIMITS", ((tmp_path / "max", tmp_path / "current"),))
     assert free_memory() == expected
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_written_by_a_training_that_cannot_fit(
     scene: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With 1,000 bytes free nothing helps, and the message says by how much; told to, it tries nevertheless."""
-    monkeypatch.setattr("smolt.foresight.free_memory", lambda: 1000)
+    monkeypatch.setattr("smolt.training.memory.outlook.free_memory", lambda: 1000)
     with pytest.raises(
         UserError, match=r"memory: this training needs .*; 0\.0 MiB are free\. Even with .* MiB too much: take"
     ):
@@ -140,9 +140,9 @@ SHAPE: dict[str, Any] = {
 
 def outlook(free: int, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Outlook:
     """Of an sft of a model of 23 million weights on 32 answers of 300 tokens, 8 an update."""
-    monkeypatch.setattr("smolt.foresight.resident", lambda: 0)
-    monkeypatch.setattr("smolt.foresight.free_memory", lambda: free)
-    monkeypatch.setattr("smolt.foresight.MARGIN", 0.0)
+    monkeypatch.setattr("smolt.training.memory.outlook.resident", lambda: 0)
+    monkeypatch.setattr("smolt.training.memory.outlook.free_memory", lambda: free)
+    monkeypatch.setattr("smolt.training.memory.outlook.MARGIN", 0.0)
     with torch.device("meta"):
         network = LlamaForCausalLM(LlamaConfig(**SHAPE))
     dtype = fields.pop("dtype", "fp32")
@@ -218,7 +218,7 @@ def test_the_record_of_a_run(inputs: Path, tmp_path: Path) -> None:
 def test_doctor_says_what_is_free_and_what_a_recipe_needs(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda: 3 * 2**29)
+    monkeypatch.setattr(system, "free_memory", lambda: 3 * 2**29)
     assert described()["memory_free_gib"] == 1.5
     recipe = tmp_path / "small.yaml"
     text = f"stage: dpo\nmodel: {{path: {inputs / 'model'}, dtype: fp32, threads: 1}}\n"
@@ -226,7 +226,7 @@ def test_doctor_says_what_is_free_and_what_a_recipe_needs(
     found = examined(str(recipe), [])
     assert found.exit_code == 0
     assert found.facts["checks"][-1]["what"] == "memory of dpo"
-    monkeypatch.setattr("smolt.foresight.free_memory", lambda: 1000)
+    monkeypatch.setattr("smolt.training.memory.outlook.free_memory", lambda: 1000)
     refused = examined(str(recipe), [])
     assert refused.exit_code == 2
     assert "; 0.0 MiB are free. Even with" in refused.facts["checks"][-1]["found"]

@@ -9,17 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from smolt import merge as merging
 from smolt.config import LoRA
-from smolt.directories import Located, locate
+from smolt.data import Turn
 from smolt.errors import SelfCheckError, UserError
-from smolt.groups import from_answers
-from smolt.merge import EXACT, PROOF, merge, merged_matrices
-from smolt.models import POLICY, Policy, open_policy
-from smolt.records import Turn
-from smolt.rendering import load_renderer
-from smolt.sampling import Drawing, sample
-from smolt.saving import is_reward_model, load_policy, load_scorer, open_scorer, save_policy, save_scorer
+from smolt.models import merging as merging
+from smolt.models.groups import from_answers
+from smolt.models.locating import Located, locate
+from smolt.models.merging import EXACT, PROOF, merge, merged_matrices
+from smolt.models.rendering import load_renderer
+from smolt.models.roles import POLICY, Policy, open_policy
+from smolt.models.sampling import Drawing, sample
+from smolt.models.saving import is_reward_model, load_policy, load_scorer, open_scorer, save_policy, save_scorer
 from tests.tiny import ARCHITECTURES, Architecture, tiny_model
 
 QUESTIONS = ["Hi.", "What is the other number?", "the then he in a error"]

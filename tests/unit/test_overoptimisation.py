@@ -7,19 +7,11 @@ import numpy as np
 import pytest
 
 from smolt.config import RewardMix, RewardPart
+from smolt.data import Question, Turn
 from smolt.errors import UserError
-from smolt.overoptimisation import (
-    Course,
-    Rated,
-    Rerating,
-    Stretch,
-    into_stretches,
-    overoptimisation_panel,
-    parting,
-    rate_again,
-)
-from smolt.records import Question, Turn
-from smolt.rewards import rules_alone
+from smolt.rewards.audit.gold import Rated, Rerating, Stretch, into_stretches, parting, rate_again
+from smolt.rewards.audit.gold_panel import Course, overoptimisation_panel
+from smolt.rewards.build import rules_alone
 from smolt.statistics import Measure, Z, mean, wilson
 
 GOLD = RewardMix.model_validate("gsm8k")

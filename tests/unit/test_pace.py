@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolt.cli.progress import times
-from smolt.pace import Clock, evaluations, updates_that_fit
+from smolt.training.clock import Clock, evaluations, updates_that_fit
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from smolt.panels import Chart, Panel, Series, Table, read_panels, write_panels
-from smolt.report import Arm, StudyRecord, read_record, rewrite_report, write_report
+from smolt.report.panels import Chart, Panel, Series, Table, read_panels, write_panels
+from smolt.report.record import Arm, StudyRecord, read_record
+from smolt.report.report import rewrite_report, write_report
 from smolt.statistics import Measure
 
 NAN, INFINITE = float("nan"), float("inf")

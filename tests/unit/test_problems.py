@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from smolt import problems
+from smolt.data import Source, load, problems
+from smolt.data.problems import KINDS, LARGEST, Problem, Split, facts, generate, split_of, write_problems
 from smolt.errors import UserError
-from smolt.problems import KINDS, LARGEST, Problem, Split, facts, generate, split_of, write_problems
-from smolt.records import Source, load
 
 SIZES: tuple[tuple[Split, int], ...] = (("train", 20_000), ("dev", 2_000), ("test", 2_000))
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from smolt.data import FORMATS, Demonstration, Kind, Preference, Source, Turn, load
 from smolt.errors import UserError
-from smolt.records import FORMATS, Demonstration, Kind, Preference, Source, Turn, load
 
 ROWS = [{"prompt": f"Question {n}?", "completion": f"Answer {n}."} for n in range(1, 4)]
 EXPECTED = [Demonstration((Turn("user", f"Question {n}?"),), f"Answer {n}.") for n in range(1, 4)]

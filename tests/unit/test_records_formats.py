@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from smolt.data import FORMATS, Demonstration, Kind, Preference, Question, Source, Turn, load
 from smolt.errors import UserError
-from smolt.records import FORMATS, Demonstration, Kind, Preference, Question, Source, Turn, load
 
 
 def asked(text: str, system: str = "") -> tuple[Turn, ...]:

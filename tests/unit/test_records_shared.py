@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
+from smolt.data import Context, Kind, Source, load
 from smolt.errors import UserError
-from smolt.records import Context, Kind, Source, load
 from tests.shared import shared_path
 
 COUNTS: list[tuple[str, Kind, str, int]] = [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolt.records import (
+from smolt.data import (
     Context,
     Demonstration,
     Preference,

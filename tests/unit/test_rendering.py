@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
+from smolt.data import Context, Turn
 from smolt.errors import UserError
-from smolt.records import Context, Turn
-from smolt.rendering import Renderer, load_renderer, train_tokenizer
+from smolt.models.rendering import Renderer, load_renderer, train_tokenizer
 from tests.shared import shared_path
 from tests.unit import tokenizers_on_the_spot as made
 

@@ -10,10 +10,10 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from smolt.panels import panel_name, read_panel
-from smolt.reward_audit import assemble, audit_panel
-from smolt.reward_audit.auditing import RewardAudit
-from smolt.reward_audit.figures import (
+from smolt.report.panels import panel_name, read_panel
+from smolt.rewards.audit.audit_panel import audit_panel
+from smolt.rewards.audit.auditing import RewardAudit, assemble
+from smolt.rewards.audit.figures import (
     against,
     baselines,
     calibration_error,
@@ -24,7 +24,7 @@ from smolt.reward_audit.figures import (
     refusal,
     upper_tail,
 )
-from smolt.reward_audit.words import cross_fitted, features, fit
+from smolt.rewards.audit.words import cross_fitted, features, fit
 from smolt.statistics import proportion, wilson
 
 LEADS = np.array([2.0, 1.0, -1.0, 0.5, -0.5, 3.0])

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolt.config import RewardPart
+from smolt.data import Answer, Question, Score, Turn
 from smolt.errors import UserError
-from smolt.records import Answer, Question, Score, Turn
 from smolt.rewards import (
     Part,
     Reward,
-    build_reward,
     exact_words,
     format_hints,
     gsm8k,
@@ -25,6 +24,7 @@ from smolt.rewards import (
     python_reward,
     sentiment,
 )
+from smolt.rewards.build import build_reward
 
 QUESTIONS = [Question((Turn("user", f"What is {n} + {n}?"),), solution=f"Add.\n#### {2 * n}") for n in range(1, 11)]
 

@@ -4,20 +4,10 @@ import re
 
 import pytest
 
+from smolt.data import Answer, Question, Turn
+from smolt.data.numbers import equal_numbers, extract
 from smolt.errors import UserError
-from smolt.records import Answer, Question, Turn
-from smolt.rewards import (
-    Part,
-    constraints,
-    equal_numbers,
-    extract,
-    format_hints,
-    gsm8k,
-    lint_reward,
-    mix,
-    overlong,
-    python_reward,
-)
+from smolt.rewards import Part, constraints, format_hints, gsm8k, lint_reward, mix, overlong, python_reward
 
 QUESTIONS = [Question((Turn("user", f"What is {n} + {n}?"),), solution=f"Add.\n#### {2 * n}") for n in range(1, 11)]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolt.rewards import EXTRACTOR, equal_numbers, extract, parse_number
+from smolt.data.numbers import EXTRACTOR, equal_numbers, extract, parse_number
 from tests.shared import shared_path
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolt.config.blocks import SHIPPED
+from smolt.data import Answer, Question, Score, Source, Turn, load
 from smolt.errors import UserError
-from smolt.records import Answer, Question, Score, Source, Turn, load
 from smolt.rewards import Reward, constraints, empathy, read_constraint, refusal, refuses
 from smolt.rewards.constraints import COUNTS
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from smolt.errors import UserError
-from smolt.runs import Run, StorageError, files
+from smolt.runs import Run, StorageError, storage
 from tests.disk import Crash, Disk, Node, power_cuts
 
 MANIFEST = {"recipe": {"stage": "sft"}, "data": None, "model": None, "renderer": None}
@@ -26,7 +26,7 @@ BLOBS = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not break does not wait for the real disk's fsync either."""
-    monkeypatch.setattr(files, "os", Disk().namespace())
+    monkeypatch.setattr(storage, "os", Disk().namespace())
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def breaking(
 ) -> bool:
     """Run the scene on a breaking disk; whether it broke."""
     with monkeypatch.context() as broken:
-        broken.setattr(files, "os", disk.namespace())
+        broken.setattr(storage, "os", disk.namespace())
         try:
             work(directory, saved)
         except (Crash, StorageError):
@@ -180,7 +180,7 @@ def test_a_disk_that_fails_at_any_operation(
     for number, directory in copies(scene):
         disk = Disk(break_at=number, error=error, lasting=lasting)
         with monkeypatch.context() as broken:
-            broken.setattr(files, "os", disk.namespace())
+            broken.setattr(storage, "os", disk.namespace())
             try:
                 work(directory)
             except StorageError as caught:

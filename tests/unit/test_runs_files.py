@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smolt.errors import SelfCheckError
-from smolt.runs import StorageError, atomic_write, files, jsontext
+from smolt.runs import StorageError, atomic_write, jsontext, storage
 from tests.disk import Crash, Disk
 
 
@@ -31,7 +31,7 @@ def test_atomic_write_syncs_the_file_before_the_rename_and_the_directory_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk()
-    monkeypatch.setattr(files, "os", disk.namespace())
+    monkeypatch.setattr(storage, "os", disk.namespace())
     atomic_write(tmp_path / "a", "new")
     assert [operation.kind for operation in disk.operations] == ["create", "write", "sync", "rename", "sync"]
     assert disk.operations[2].path == disk.operations[0].path
@@ -47,7 +47,7 @@ def test_atomic_write_crashed_at_any_operation_leaves_old_or_new(
         path = tmp_path / f"{number}"
         path.write_text("old")
         with monkeypatch.context() as broken:
-            broken.setattr(files, "os", Disk(break_at=number).namespace())
+            broken.setattr(storage, "os", Disk(break_at=number).namespace())
             try:
                 atomic_write(path, "new")
             except Crash:
@@ -63,7 +63,7 @@ def test_atomic_write_on_a_failing_disk_keeps_the_old_file_and_no_litter(
 ) -> None:
     path = tmp_path / "a"
     path.write_text("old")
-    monkeypatch.setattr(files, "os", Disk(break_at=number, error=error).namespace())
+    monkeypatch.setattr(storage, "os", Disk(break_at=number, error=error).namespace())
     with pytest.raises(StorageError, match="earlier files are intact") as caught:
         atomic_write(path, "new")
     assert (caught.value.errno, caught.value.exit_code) == (error, 74)
@@ -81,7 +81,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     namespace = Disk().namespace()
     namespace.write = write_three
-    monkeypatch.setattr(files, "os", namespace)
+    monkeypatch.setattr(storage, "os", namespace)
     atomic_write(tmp_path / "a", b"0123456789")
     assert (tmp_path / "a").read_bytes() == b"0123456789"
     assert calls == [10, 7, 4, 1]
@@ -99,9 +99,9 @@ def test_append_on_a_full_disk_adds_nothing(tmp_path: Path, monkeypatch: pytest.
 
     namespace = Disk().namespace()
     namespace.write = full_after_three
-    monkeypatch.setattr(files, "os", namespace)
+    monkeypatch.setattr(storage, "os", namespace)
     with pytest.raises(StorageError):
-        files.append(path, b"0123456789")
+        storage.append(path, b"0123456789")
     assert path.read_bytes() == b"old\n"
 
 
@@ -111,7 +111,7 @@ def test_sweep_removes_only_temporary_names(tmp_path: Path) -> None:
     (tmp_path / ".step-1.4567.tmp" / "blob").write_text("half")
     (tmp_path / "kept.tmp").write_text("whole")
     (tmp_path / ".kept").write_text("whole")
-    files.sweep(tmp_path)
+    storage.sweep(tmp_path)
     assert names(tmp_path) == [".kept", "kept.tmp"]
 
 

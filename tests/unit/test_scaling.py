@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from smolt.config import Optim
-from smolt.directories import locate
 from smolt.errors import SelfCheckError
-from smolt.fitting import Learner, Loss, LossFunction, Metrics, Role, fit
-from smolt.groups import Groups, from_answers
-from smolt.imitation import sft_loss
-from smolt.machine import choose_precision
-from smolt.models import open_policy
-from smolt.scaling import CEILING, PATIENCE, START, LossScale
+from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import Groups, from_answers
+from smolt.models.locating import locate
+from smolt.models.roles import open_policy
+from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, fit
+from smolt.training.loss_scale import CEILING, PATIENCE, START, LossScale
+from smolt.training.offline import sft_loss
 from tests.tiny import tiny_model
 from tests.unit.test_fitting import WHOLE, Fixed, learner_of, linear, rows, run, scalar, whole
 

@@ -9,11 +9,17 @@ from scipy import stats
 
 from smolt.config import Suites, make_block
 from smolt.errors import UserError
-from smolt.report import Arm, Item
-from smolt.suites.independence import PairsOrigin, origin_of, origins_of_model, origins_of_recipe, refuse_dependent
-from smolt.suites.measuring import Measured, measure_suite
-from smolt.suites.panels import suite_panel
-from smolt.suites.standalone import arm_names
+from smolt.evaluation.suites.independence import (
+    PairsOrigin,
+    origin_of,
+    origins_of_model,
+    origins_of_recipe,
+    refuse_dependent,
+)
+from smolt.evaluation.suites.panel import suite_panel
+from smolt.evaluation.suites.side_by_side import arm_names
+from smolt.evaluation.suites.suite_measures import Measured, measure_suite
+from smolt.report.record import Arm, Item
 
 
 def item(place: int, kind: str, solution: str | None = None, tokens: int = 5, **components: float) -> Item:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from smolt.config import load_recipe
+from smolt.data import Answer, Source, load
+from smolt.data.problems import Split, split_of
+from smolt.data.tickets import FAULTS, WORDS, tickets, write_tickets
 from smolt.errors import UserError
-from smolt.problems import Split, split_of
-from smolt.records import Answer, Source, load
 from smolt.rewards.constraints import constraints, kept
-from smolt.tickets import FAULTS, WORDS, tickets, write_tickets
 
 BROKEN = {
     "nameless": "starts_with",

@@ -9,7 +9,7 @@ import torch
 import smolt
 from smolt.config import make_recipe
 from smolt.errors import SelfCheckError, UserError
-from smolt.rollouts import check_first_ratio, over_budget
+from smolt.training.online import check_first_ratio, over_budget
 from tests import tiny
 
 QUESTIONS = ["a b c", "b c d", "c d e", "d e f"]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolt.records import Answer, Question, Score, Turn
-from smolt.rewards.linter import Finding
-from smolt.rewards.xray import XRay, advice, no_signal, reward_panel, share_of, signal_forecast, xray
+from smolt.data import Answer, Question, Score, Turn
+from smolt.rewards.audit.linter import Finding
+from smolt.rewards.audit.xray import XRay, advice, no_signal, reward_panel, share_of, signal_forecast, xray
 from smolt.statistics import wilson
 
 

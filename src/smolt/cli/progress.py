@@ -1,4 +1,4 @@
-"""What a training shows while it runs: one line a stage on a terminal, nothing where nobody looks."""
+"""What a command shows while it runs: one line on a terminal, nothing where nobody looks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -7,7 +7,7 @@ import typer
 
 from smolt.cli.options import Batch, Device, DType, Limit, MaxTokens, Samples, Seed, Temperature
 from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.training import Fresh, Json
+from smolt.cli.train import Fresh, Json
 
 Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models; the first is the baseline.")]
 Prompts = Annotated[
@@ -40,7 +40,7 @@ def suite(
     def work() -> Outcome:
         from smolt.cli.progress import Counter
         from smolt.config import EvaluationSampling, Model, Suites, make_block
-        from smolt.suites import run_suites
+        from smolt.evaluation.suites import run_suites
 
         raters = {"harmlessness": harmlessness, "helpfulness": helpfulness, "empathy": empathy}
         with Counter("prompts") as counter:

@@ -1,4 +1,4 @@
-"""One arm's numbers with their intervals: shares, means, correlations."""
+"""One arm's numbers with their intervals: shares, means, correlations, win rates, several answers, several runs."""
 
 import math
 from collections.abc import Sequence
