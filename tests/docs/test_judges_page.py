@@ -14,7 +14,7 @@ from smolt.training.algorithms import STAGES
 from tests.docs.test_commands import lines
 from tests.docs.test_feedback_pages import widen
 from tests.docs.workshop import ROOT, blocks
-from tests.judges.server import Script, serving
+from tests.judge_server import Script, serving
 
 PAGE = ROOT / "docs" / "judges.md"
 ADDRESS = "http://localhost:8000/v1"

@@ -18,7 +18,7 @@ from smolt.training.offline import sft_loss
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.invariance.test_micro_batches import CASES, answers_to
-from tests.unit.test_footprint import Kept, pairs
+from tests.training.test_footprint import Kept, pairs
 
 TOLD = "told to by a test"
 DROPPING = LoRA(rank=4, alpha=8.0, dropout=0.3)

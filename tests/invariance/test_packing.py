@@ -15,10 +15,9 @@ from smolt.models.groups import Groups, cut, from_answers, join, pad
 from smolt.models.items import preference_items
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy, Scorer, score_head
-from tests import tiny_models
+from tests import tiny_models, tokenizers_on_the_spot
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
-from tests.unit import tokenizers_on_the_spot
 
 pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from smolt.data import Context, Turn
 from smolt.errors import UserError
 from smolt.models.rendering import Renderer, load_renderer, train_tokenizer
+from tests import tokenizers_on_the_spot as made
 from tests.shared import shared_path
-from tests.unit import tokenizers_on_the_spot as made
 
 Maker = Callable[[], PreTrainedTokenizerFast]
 CHAT: list[Maker] = [made.smollm, made.qwen, made.thinking, made.llama2]

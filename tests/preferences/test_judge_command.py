@@ -18,8 +18,8 @@ from smolt.cli import app
 from smolt.config import make_recipe
 from smolt.data import Source, load
 from smolt.training.algorithms import STAGES
-from tests.judges import stubs
-from tests.judges.server import Script, serving
+from tests import judge_stubs as stubs
+from tests.judge_server import Script, serving
 from tests.reliability.scenes import write_inputs
 from tests.tiny import tiny_model
 

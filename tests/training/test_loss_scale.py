@@ -16,7 +16,7 @@ from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, fit
 from smolt.training.loss_scale import CEILING, PATIENCE, START, LossScale
 from smolt.training.offline import sft_loss
 from tests.tiny import tiny_model
-from tests.unit.test_fitting import WHOLE, Fixed, learner_of, linear, rows, run, scalar, whole
+from tests.training.test_fit import WHOLE, Fixed, learner_of, linear, rows, run, scalar, whole
 
 
 @pytest.fixture(scope="module")

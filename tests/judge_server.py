@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.judges.stubs import GOOD
+from tests.judge_stubs import GOOD
 
 MARKED = re.compile(r"^[0-9a-f]{6} Answer ([AB])\n(.*?)\n(?=[0-9a-f]{6} )", re.MULTILINE | re.DOTALL)
 

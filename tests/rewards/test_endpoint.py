@@ -18,8 +18,8 @@ from smolt.preferences.judges.opening import open_judge
 from smolt.rewards.llm_judge import connection as connections
 from smolt.rewards.llm_judge.cache import VerdictCache
 from smolt.rewards.llm_judge.connection import asked_pause
-from tests.judges import stubs
-from tests.judges.server import Handler, Script, serving
+from tests import judge_stubs as stubs
+from tests.judge_server import Handler, Script, serving
 
 KEY = "sk-secret-0123456789"
 

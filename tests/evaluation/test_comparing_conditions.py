@@ -10,7 +10,7 @@ import pytest
 
 from smolt.evaluation.comparing import compare_files
 from smolt.evaluation.comparing.results import arm_names
-from tests.unit.test_comparing import facts, flags, run
+from tests.evaluation.test_comparing import facts, flags, run
 
 
 def test_four_arms_fit_into_eighty_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

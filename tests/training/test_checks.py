@@ -12,7 +12,7 @@ from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
 from smolt.training.checks import answer_tokens_only, forward_facts, same_policy, sampler_agrees, stop_reachable
 from tests import tiny_models
-from tests.unit.tokenizers_on_the_spot import smollm
+from tests.tokenizers_on_the_spot import smollm
 
 MASK = torch.tensor([[True, True, True], [True, False, False]])
 GROUPS = from_answers([[3, 4, 5]], [[[8, 9, 0]]])

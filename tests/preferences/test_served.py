@@ -13,9 +13,9 @@ from smolt.preferences.judges.both_orders import both_orders
 from smolt.rewards.llm_judge.prompts import LETTERS, pairwise_prompt
 from smolt.rewards.llm_judge.rubrics import load_rubric
 from smolt.training.algorithms import STAGES
-from tests.judges import stubs
-from tests.judges.served import Served, start_judge, story_teller
-from tests.judges.test_command import judged, kept, write_pairs
+from tests import judge_stubs as stubs
+from tests.preferences.test_judge_command import judged, kept, write_pairs
+from tests.served_judge import Served, start_judge, story_teller
 from tests.shared import shared_path
 
 PAIRS = 40

@@ -14,7 +14,7 @@ from smolt.models.forward.precision import choose_precision
 from smolt.rewards.llm_judge import connection as connections
 from smolt.rewards.llm_judge.judge_reward import judge_reward
 from smolt.training.algorithms import STAGES
-from tests.judges.server import Script, serving
+from tests.judge_server import Script, serving
 from tests.reliability.scenes import write_inputs
 
 PRECISION = choose_precision("cpu", "fp32")

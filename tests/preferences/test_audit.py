@@ -16,7 +16,7 @@ from smolt.report.panels import Table
 from smolt.rewards.llm_judge.cache import VerdictCache
 from smolt.rewards.llm_judge.nouns import Showing
 from smolt.statistics import Measure
-from tests.judges import stubs
+from tests import judge_stubs as stubs
 
 COUNT = 200
 
