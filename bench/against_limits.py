@@ -52,13 +52,13 @@ def matmul_rate(rows: int) -> float:
 
 def smolt(settings: dict[str, Any]) -> dict[str, Any]:
     """Rates, 64 answers to 8 questions, and forward plus backward of what came of them."""
-    from bench.against_trl import LORA
+    from bench.alike import LORA
     from bench.hh_pairs import read_rows
     from smolt.config import LoRA
-    from smolt.directories import locate
-    from smolt.models import open_policy
-    from smolt.sampling import Drawing, sample
-    from smolt.trunk import choose_precision
+    from smolt.models.forward.precision import choose_precision
+    from smolt.models.locating import locate
+    from smolt.models.roles import open_policy
+    from smolt.models.sampling import Drawing, sample
 
     precision = choose_precision("cpu", "bf16", settings["threads"])
     policy = open_policy(locate(settings["folder"] + "/model"), precision, LoRA(**LORA), 0)

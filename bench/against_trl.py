@@ -16,17 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bench.alike import ANSWERS
 from bench.measuring import ChildFailed, in_child, installed, machine, peak_memory, serve, show, tell
 
 NAME = "against_trl"
 MODULE = f"bench.{NAME}"
 PAIRS = 8
-BETA = 0.1
-CENTERING = 0.01
-RATE = 5e-6
-LORA: dict[str, Any] = {"rank": 8, "alpha": 32.0, "targets": ["q_proj", "v_proj"]}
 AGREEMENT = 1e-5
-PROMPTS, ANSWERS, LONGEST, KL, EPOCHS = 2, 16, 96, 0.02, 2
 
 
 @dataclass(frozen=True)

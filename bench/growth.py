@@ -31,7 +31,7 @@ def growth(settings: dict[str, Any]) -> dict[str, Any]:
     vocabulary = settings["vocabulary"]
 
     def work(contexts: int, answers: int) -> Callable[[], None]:
-        from smolt.groups import from_answers
+        from smolt.models.groups import from_answers
 
         answered = [_ids(answers, ANSWER, vocabulary)] * contexts
         groups = from_answers(_ids(contexts, CONTEXT, vocabulary), answered)
@@ -53,7 +53,7 @@ def tiny(settings: dict[str, Any]) -> dict[str, Any]:
     """One update of a model of one million parameters: 16 questions, 8 answers of up to 20 tokens each."""
     from torch.profiler import ProfilerActivity, profile
 
-    from smolt.sampling import Drawing, sample
+    from smolt.models.sampling import Drawing, sample
 
     policy = _policy(settings, TINY)
     contexts = _ids(16, 20, TINY["vocab_size"])
@@ -75,9 +75,9 @@ def _policy(settings: Mapping[str, Any], shape: Mapping[str, int]) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from bench.hh_pairs import SMOLLM2_135M
-    from smolt.directories import locate
-    from smolt.models import open_policy
-    from smolt.trunk import choose_precision
+    from smolt.models.forward.precision import choose_precision
+    from smolt.models.locating import locate
+    from smolt.models.roles import open_policy
 
     torch.manual_seed(0)
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2} if shape.get("hidden_size") else {}

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smolt.algorithms import STAGES
 from smolt.config import Data, Judging, Recipe, make_block, make_recipe
-from smolt.judges import Pair, load_rubric
-from smolt.judges.labelling import both_orders
-from smolt.judges.prompts import LETTERS, pairwise_prompt
-from smolt.judging import judge_file, read_pairs
+from smolt.preferences.judges.both_orders import Pair, both_orders
+from smolt.preferences.judges.labelling import judge_file, read_pairs
+from smolt.rewards.llm_judge.prompts import LETTERS, pairwise_prompt
+from smolt.rewards.llm_judge.rubrics import load_rubric
+from smolt.training.algorithms import STAGES
 
 RUBRIC = "harmless"
 COLUMNS = ("swap_consistency", "first_shown", "agreement", "kappa", "agreement_matched", "longer")

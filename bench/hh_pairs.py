@@ -12,8 +12,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from smolt.config import Data
-from smolt.records import Turn, load
-from smolt.rendering import Renderer, train_tokenizer
+from smolt.data import Turn, load
+from smolt.models.rendering import Renderer, train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUESTION = 400  # characters of a question for sampling

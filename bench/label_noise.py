@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smolt.data_audit import Item, rank_by_cross_fit, read_items
-from smolt.records import Source
+from smolt.data import Source
+from smolt.preferences.audit import LabelledPair, rank_by_cross_fit, read_items
 from smolt.statistics import mean, wilson
 
 AT = 200
 
 
-def precision(items: Sequence[Item], seed: int, share: float) -> float:
+def precision(items: Sequence[LabelledPair], seed: int, share: float) -> float:
     """Share of flipped labels among the 200 most doubted, one random choice of flips."""
     count = round(share * len(items))
     flipped = set(np.random.default_rng(seed).choice(len(items), count, replace=False).tolist())

@@ -75,8 +75,8 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoConfig, GPTNeoForCausalLM, PreTrainedModel
 
     from bench import hh_pairs
-    from smolt.directories import locate
-    from smolt.rendering import load_renderer
+    from smolt.models.locating import locate
+    from smolt.models.rendering import load_renderer
 
     folder = Path(settings["folder"])
     hh_pairs.prepare({"folder": str(folder), "updates": UPDATES, "pairs": 8, "layers": settings["layers"]})
@@ -104,8 +104,8 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
 
 def train(settings: dict[str, Any]) -> dict[str, Any]:
     """A training to its end: its estimate by part, the peaks after update 2 and in all, seconds of the last update."""
-    from smolt.algorithms import STAGES
     from smolt.config import make_recipe
+    from smolt.training.algorithms import STAGES
 
     stage, model, dtype, fields = settings["setting"]
     folder = Path(settings["folder"])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import smolt
-from smolt.records import Answer, Question
+from smolt.data import Answer, Question
 
 FIGURES = ("mismatch", "mismatch_99", "mismatch_999", "mismatch_max", "mismatch_kl", "importance_weight", "reward")
 LEARNING_RATE = 5e-5

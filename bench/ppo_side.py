@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-from bench.against_trl import ANSWERS, EPOCHS, LONGEST, LORA, PROMPTS, RATE
+from bench.alike import ANSWERS, EPOCHS, LONGEST, LORA, PROMPTS, RATE
 from bench.stopwatch import Stopwatch
 
 

@@ -9,22 +9,22 @@ from typing import Any
 
 import torch
 
-from bench.against_trl import ANSWERS, BETA, CENTERING, EPOCHS, KL, LONGEST, LORA, PROMPTS, RATE
+from bench.alike import ANSWERS, BETA, CENTERING, EPOCHS, KL, LONGEST, LORA, PROMPTS, RATE
 from bench.fill import fill
 from bench.hh_pairs import read_rows
 from bench.measuring import peak_memory
-from smolt.algorithms.dpo import dpo_loss, reference_column
-from smolt.algorithms.grpo import grpo
-from smolt.algorithms.ppo import ppo
-from smolt.algorithms.reward_model import reward_loss
 from smolt.config import Budget, DPORecipe, LoRA, Optim, RewardRecipe
-from smolt.directories import locate
-from smolt.fitting import Learner, LossFunction, Metrics, Role, Update, accumulate, fit
-from smolt.groups import Groups, from_answers
-from smolt.imitation import sft_loss
-from smolt.models import Policy, open_policy
-from smolt.saving import open_scorer
-from smolt.trunk import choose_precision
+from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import Groups, from_answers
+from smolt.models.locating import locate
+from smolt.models.roles import Policy, open_policy
+from smolt.models.saving import open_scorer
+from smolt.training.algorithms.dpo import dpo_loss, reference_column
+from smolt.training.algorithms.grpo import grpo
+from smolt.training.algorithms.ppo import ppo
+from smolt.training.algorithms.reward_model import reward_loss
+from smolt.training.fit import Learner, LossFunction, Metrics, Role, Update, accumulate, fit
+from smolt.training.offline import sft_loss
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Parts:
 
 
 def as_groups(rows: list[dict[str, list[int]]]) -> Groups:
-    """Pairs with the columns of `smolt.preparation.preference_items`."""
+    """Pairs with the columns of `smolt.models.items.preference_items`."""
     answers = [[row["chosen_ids"], row["rejected_ids"]] for row in rows]
     return from_answers([row["prompt_ids"] for row in rows], answers).with_columns(
         side=torch.tensor([0, 1] * len(rows)),

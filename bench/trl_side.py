@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from bench.against_trl import ANSWERS, BETA, CENTERING, KL, LONGEST, LORA, PROMPTS, RATE
+from bench.alike import ANSWERS, BETA, CENTERING, KL, LONGEST, LORA, PROMPTS, RATE
 from bench.fill import fill
 from bench.hh_pairs import read_rows
 from bench.stopwatch import Stopwatch

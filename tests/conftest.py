@@ -87,7 +87,7 @@ setattr(socket, "getaddrinfo", _guarded_getaddrinfo)  # noqa: B010  (an assignme
 def kept_or_recomputed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Once as always, once with every layer computed again in the backward pass (gradient checkpointing)."""
     if request.param:
-        monkeypatch.setattr("smolt.trunk.Trunk.recomputed", "told to by a test")
+        monkeypatch.setattr("smolt.models.forward.trunk.Trunk.recomputed", "told to by a test")
     return bool(request.param)
 
 

@@ -1,4 +1,4 @@
-"""A disk that breaks, standing in for `os` in `smolt.runs.files`, and a model of what a power cut may leave on it."""
+"""A disk that breaks, standing in for `os` in `smolt.runs.storage`, and a model of what a power cut may leave on it."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -41,7 +41,7 @@ class Disk:
     _paths: dict[int, Path] = field(default_factory=dict)
 
     def namespace(self) -> SimpleNamespace:
-        """What replaces the name `os` in smolt.runs.files."""
+        """What replaces the name `os` in smolt.runs.storage."""
         own = {
             "open": self._open,
             "write": self._write,

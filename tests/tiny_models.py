@@ -18,9 +18,10 @@ from transformers import (
 )
 
 from smolt.config import LoRA
-from smolt.directories import locate
-from smolt.models import Policy, Scorer, open_policy, score_head
-from smolt.trunk import choose_precision, load_trunk
+from smolt.models.forward.precision import choose_precision
+from smolt.models.forward.trunk import load_trunk
+from smolt.models.locating import locate
+from smolt.models.roles import Policy, Scorer, open_policy, score_head
 
 VOCABULARY = 97
 STOP = 0

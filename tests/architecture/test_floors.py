@@ -1,101 +1,76 @@
-"""The floors of the house (docs: the table below is the plan): a module imports only from lower floors or its own.
+"""The floors of the house: a room imports from lower floors only, a room of its own floor included.
 
-Exceptions, and the only ones: the bodies of command-line functions and `smolt/__init__` import their stage when called,
-so that `smolt --help` stays quick.
+The reasons for the layout, and for what is not as strict as it could be, are docs/decisions/0007-rooms-and-floors.md.
+The only imports that wait until they are needed: the bodies of command-line functions and `smolt/__init__`, so that
+`smolt --help` stays quick.
 """
 
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.architecture.tree import Import, imports, modules, own, part, syntax
+from tests.architecture.tree import (
+    SOURCE,
+    Import,
+    bench_imports,
+    imports,
+    modules,
+    own,
+    part,
+    syntax,
+)
 
 FLOORS: dict[str, int] = {
-    "errors": 0,
-    "config": 0,
-    "records": 0,
-    "runs": 0,
-    "statistics": 0,
-    "problems": 0,
-    "tickets": 0,
-    "generated": 0,
-    "counters": 0,
-    "memory": 0,
-    "footprint": 0,
-    "directories": 0,
-    "cards": 0,
-    "panels": 0,
-    "groups": 1,
-    "numerics": 1,
-    "logprobs": 1,
-    "tensorfile": 1,
-    "rendering": 2,
-    "decoding": 2,
-    "lean": 2,
-    "checkpointing": 2,
-    "probing": 2,
-    "fused": 2,
-    "lowrank": 2,
-    "attention": 2,
-    "models": 2,
-    "trunk": 2,
-    "machine": 2,
-    "saving": 2,
-    "sampling": 3,
-    "checks": 3,
-    "fitting": 3,
-    "preparation": 3,
-    "origins": 3,
-    "pace": 3,
-    "shapes": 3,
-    "scaling": 3,
-    "rewards": 4,
-    "judges": 4,
-    "streams": 4,
-    "rollouts": 4,
-    "imitation": 4,
-    "learned": 4,
-    "forecast": 4,
-    "conditions": 4,
-    "reward_audit": 4,
-    "grading": 4,
-    "training": 4,
-    "foresight": 4,
-    "prospect": 4,
-    "algorithms": 5,
-    "answers": 6,
-    "chunks": 6,
-    "data_audit": 6,
-    "judging": 6,
+    "errors": 1,
+    "randomness": 1,
+    "config": 2,
+    "runs": 2,
+    "statistics": 2,
+    "data": 3,
+    "report": 3,
+    "models": 4,
+    "rewards": 5,
+    "training": 6,
+    "preferences": 6,
     "evaluation": 6,
-    "labels": 6,
-    "pairs": 6,
-    "report": 6,
-    "comparing": 6,
-    "suites": 6,
-    "overoptimisation": 6,
-    "recording": 6,
     "study": 7,
-    "cli": 7,
-    "chat": 7,
-    "merge": 7,
-    "harness": 7,
-    "ui": 7,
+    "cli": 8,
 }
-"""Part of the house -> floor."""
+"""Room of the house -> floor. Rooms of one floor stand side by side and do not know each other."""
+
+LOOSE = {"__init__", "__main__", "errors", "randomness"}
+"""The modules that lie in no room."""
+
+WITHOUT_CODE = {"recipes"}
+"""Folders of the package that hold no module: YAML, rubrics, prompts."""
 
 LAZY = {"", "cli"}
-"""Parts whose function bodies may import: `smolt/__init__` and the command line."""
+"""Rooms whose function bodies may import: `smolt/__init__` and the command line."""
 
 UNBOUND = {"", "__main__"}
-"""Parts outside the house: the package's own `__init__` and `python -m smolt`."""
+"""Outside the house: the package's own `__init__` and `python -m smolt`."""
+
+LIGHT_FLOORS = (1, 2, 3)
+"""Settings, text, numbers and reports: they say what was asked and what was found, and compute no model."""
 
 HEAVY = ("torch", "transformers", "peft", "matplotlib", "tokenizers", "safetensors", "gradio", "accelerate")
-"""What the ground floor must not load."""
+"""What makes a command slow to start."""
 
-GROUND = [name for name in modules() if FLOORS.get(part(name)) == 0]
+COMPUTING = ("torch", "transformers", "peft", "tokenizers", "safetensors", "accelerate")
+"""What the light floors never load. matplotlib may: a report is drawn on floor 3."""
+
+FEW = 15
+"""Entries of a folder, its `__init__` aside: more than that nobody takes in at a glance."""
+
+ARITHMETIC = ("smolt.models.groups", "smolt.models.forward.logprobs", "smolt.training.objectives")
+
+FOLDERS = sorted({path.parent for path in modules().values()} - {SOURCE / "smolt"})
+"""All of them but the package itself, whose entries are named above."""
+
+LIGHT = [name for name in modules() if FLOORS.get(part(name)) in LIGHT_FLOORS]
 
 
 def own_imports(module: str) -> list[tuple[Import, str]]:
@@ -105,22 +80,27 @@ def own_imports(module: str) -> list[tuple[Import, str]]:
 
 
 @pytest.mark.parametrize("module", modules())
-def test_every_module_has_a_floor(module: str) -> None:
-    """A new part of the house is entered in FLOORS by hand: where it stands is a decision."""
+def test_every_module_lies_in_a_room(module: str) -> None:
+    """A new room is entered in FLOORS by hand: where it stands is a decision."""
     assert part(module) in FLOORS or part(module) in UNBOUND, f"{module}: enter {part(module)!r} in FLOORS"
+
+
+def test_no_loose_modules() -> None:
+    """Beside the rooms lie the four modules that belong to none, and no folder that is not one of the house."""
+    entries = [path for path in (SOURCE / "smolt").iterdir() if path.name != "__pycache__"]
+    assert {path.stem for path in entries if path.suffix == ".py"} == LOOSE
+    assert {path.name for path in entries if path.is_dir()} == (set(FLOORS) - LOOSE) | WITHOUT_CODE
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if part(name) not in UNBOUND])
 def test_imports_only_from_lower_floors(module: str) -> None:
-    """0 imports from a higher floor; code outside the house (smolt itself) is imported by nobody inside."""
+    """0 imports from a higher floor or from another room of the same one; nobody inside imports smolt itself."""
     for entry, target in own_imports(module):
-        if entry.deferred and part(module) in LAZY:
-            continue
         where = f"{module}:{entry.line} imports {entry.target}"
         if target == "smolt":
             assert entry.target == "smolt.__version__", f"{where}: import from the module that defines it"
-            continue
-        assert FLOORS[part(target)] <= FLOORS[part(module)], f"{where}: a higher floor"
+        elif part(target) != part(module):
+            assert FLOORS[part(target)] < FLOORS[part(module)], f"{where}: not on a lower floor"
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if part(name) not in LAZY])
@@ -128,6 +108,43 @@ def test_no_deferred_own_imports(module: str) -> None:
     """0 imports of smolt inside a function, outside the command line."""
     deferred = [f"{module}:{entry.line} imports {entry.target}" for entry, _ in own_imports(module) if entry.deferred]
     assert deferred == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_a_folder_is_taken_in_at_a_glance(folder: Path) -> None:
+    """At most 15 modules and folders beside `__init__`."""
+    entries = {path.name for path in folder.iterdir()} - {"__init__.py", "__pycache__"}
+    assert len(entries) <= FEW, sorted(entries)
+
+
+def test_no_file_name_twice() -> None:
+    """A file is spoken of by its name; `__init__` and `nouns` are of their folder."""
+    places: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        places.setdefault(path.stem, []).append(module)
+    twice = {name: found for name, found in places.items() if len(found) > 1 and name not in ("__init__", "nouns")}
+    assert twice == {}
+
+
+def test_no_class_name_twice() -> None:
+    """A class is spoken of by its name."""
+    places: dict[str, list[str]] = {}
+    for module in modules():
+        for node in ast.walk(syntax(module)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_private_names_stay_at_home(module: str) -> None:
+    """0 imports of a name, or from a module, that begins with an underscore (`__version__` and its like aside)."""
+    private = [
+        f"{module}:{entry.line} imports {entry.target}"
+        for entry, _ in own_imports(module)
+        if any(name.startswith("_") and not name.startswith("__") for name in entry.target.split("."))
+    ]
+    assert private == []
 
 
 def circle(edges: dict[str, set[str]]) -> list[str]:
@@ -165,36 +182,42 @@ def test_no_import_circles_among_modules() -> None:
     assert circle(edges) == []
 
 
-def test_no_import_circles_among_parts() -> None:
-    """No part of the house reaches itself through another part, even where the files would allow it."""
+def test_no_import_circles_in_the_benchmarks() -> None:
+    """No module of bench/ reaches itself either."""
     edges: dict[str, set[str]] = {}
-    for name in modules():
-        if part(name) in UNBOUND:
-            continue
-        targets = {part(target) for entry, target in own_imports(name) if not entry.deferred}
-        edges.setdefault(part(name), set()).update(targets - {part(name), ""})
+    for entry in bench_imports():
+        edges.setdefault(entry.module, set()).add(entry.target)
+    assert len(edges) > 1
     assert circle(edges) == []
 
 
-@pytest.mark.parametrize("module", GROUND)
-def test_ground_floor_names_nothing_heavy(module: str) -> None:
-    """0 imports of torch, transformers, peft or matplotlib, not even deferred."""
-    heavy = [f"{module}:{entry.line}" for entry in imports(module) if entry.target.split(".")[0] in HEAVY]
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_floors_name_nothing_that_computes(module: str) -> None:
+    """0 imports of torch, transformers or peft on floors 1 to 3, not even deferred."""
+    heavy = [f"{module}:{entry.line}" for entry in imports(module) if entry.target.split(".")[0] in COMPUTING]
     assert heavy == []
 
 
-def loaded_heavy(program: str) -> list[str]:
-    """Run a program in a fresh interpreter; which heavy packages it had loaded at its end."""
-    report = f"\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+def loaded(program: str, packages: tuple[str, ...]) -> list[str]:
+    """Run a program in a fresh interpreter; which of the packages it had loaded at its end."""
+    report = f"\nimport sys\nprint([name for name in {packages!r} if name in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", program + report], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    loaded: list[str] = ast.literal_eval(done.stderr.splitlines()[-1])
-    return loaded
+    found: list[str] = ast.literal_eval(done.stderr.splitlines()[-1])
+    return found
 
 
-def test_ground_floor_loads_nothing_heavy() -> None:
-    """Importing smolt and the whole ground floor leaves 0 heavy packages in sys.modules."""
-    assert loaded_heavy("\n".join(f"import {name}" for name in ["smolt", *GROUND])) == []
+def test_light_floors_load_nothing_that_computes() -> None:
+    """Importing smolt and all of floors 1 to 3 leaves torch and its company out of sys.modules."""
+    assert loaded("\n".join(f"import {name}" for name in ["smolt", *LIGHT]), COMPUTING) == []
+
+
+@pytest.mark.parametrize(
+    "room", ["smolt.rewards", "smolt.evaluation.grading", "smolt.preferences.people", "smolt.data"]
+)
+def test_what_needs_no_model_loads_none(room: str) -> None:
+    """Rules, grading, labelling and data stand in rooms beside what loads models, and are as quick as they look."""
+    assert loaded(f"import {room}", COMPUTING) == []
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -210,23 +233,26 @@ except SystemExit as end:
 if code:
     sys.exit(code)
 """
-    assert loaded_heavy(program) == []
+    assert loaded(program, HEAVY) == []
 
 
-@pytest.mark.parametrize("module", [name for name in modules() if FLOORS.get(part(name)) == 1])
-def test_first_floor_needs_torch_only(module: str) -> None:
-    """groups and numerics are pure tensor code: 0 imports of transformers or peft."""
+@pytest.mark.parametrize(
+    "module", ["smolt.models.groups", "smolt.training.objectives", "smolt.models.forward.logprobs"]
+)
+def test_arithmetic_needs_torch_only(module: str) -> None:
+    """Groups and losses are pure tensor code: 0 imports of transformers or peft."""
     assert [entry.target for entry in imports(module) if entry.target.split(".")[0] in ("transformers", "peft")] == []
 
 
 def test_algorithms_do_not_import_one_another() -> None:
-    """Each algorithm file can be read alone: 0 imports of a sibling, the package's own `__init__` aside."""
+    """0 imports of a sibling among the algorithm files, the package's own `__init__` aside."""
+    home = "smolt.training.algorithms"
     siblings = [
         f"{name}:{entry.line} imports {entry.target}"
         for name in modules()
-        if part(name) == "algorithms" and name != "smolt.algorithms"
+        if name.startswith(f"{home}.")
         for entry, target in own_imports(name)
-        if part(target) == "algorithms"
+        if target.startswith(home)
     ]
     assert siblings == []
 

@@ -121,7 +121,7 @@ def broad(handler: ast.ExceptHandler) -> bool:
 
 
 BROAD_EXCEPTS: dict[str, str] = {
-    "smolt.directories": "around a library that reads a model's files: turns whatever it raised into a message",
+    "smolt.models.locating": "around a library that reads a model's files: turns whatever it raised into a message",
     "smolt.rewards.python": "runs the user's reward function and records whatever it raised",
 }
 """Module -> why it may catch everything (it runs somebody else's function and records what that did)."""

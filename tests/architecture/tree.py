@@ -50,7 +50,7 @@ def place(module: str, node: ast.AST) -> str:
 
 
 def part(module: str) -> str:
-    """The part of the house a module belongs to: `records` for `smolt.records.nouns`, `` for smolt itself."""
+    """The room a module belongs to: `data` for `smolt.data.nouns`, `` for smolt itself."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -58,6 +58,16 @@ def part(module: str) -> str:
 def imports(module: str) -> tuple[Import, ...]:
     """What a module imports, at the top and inside functions; relative imports are resolved."""
     return tuple(_walk(module, syntax(module), deferred=False))
+
+
+def bench_imports() -> Iterator[Import]:
+    """What the modules of bench/ import from one another."""
+    for path in sorted((ROOT / "bench").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "bench":
+                for alias in node.names:
+                    target = f"{node.module}.{alias.name}".split(".")[1]
+                    yield Import(path.stem, target, node.lineno, deferred=False)
 
 
 def _walk(module: str, node: ast.AST, deferred: bool) -> Iterator[Import]:
@@ -85,7 +95,7 @@ def _origin(module: str, node: ast.ImportFrom) -> str:
 def own(target: str) -> str | None:
     """The module of smolt that an imported dotted name comes from, or None for somebody else's.
 
-    `smolt.records.Turn` comes from `smolt.records`; a module that does not exist yet is named by its first two parts.
+    `smolt.data.Turn` comes from `smolt.data`; a module that does not exist yet is named by its first two parts.
     """
     parts = target.split(".")
     if parts[0] != "smolt":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from smolt.cli import app
-from smolt.evaluation import TASKS
+from smolt.evaluation.tasks import TASKS
 from smolt.rewards import HINTS
 from tests.docs.test_commands import lines
 from tests.docs.workshop import ROOT, table

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from smolt.cli import app
-from smolt.grading import RULES
+from smolt.evaluation.grading import RULES
 from tests.docs.workshop import ROOT, table
 
 PAGE = ROOT / "docs" / "evaluation.md"

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from smolt.cli import app
-from smolt.records import Source, load
-from smolt.report import plots
+from smolt.data import Source, load
+from smolt.report.pictures import plots
 from smolt.rewards.constraints import read_constraint
 from tests.docs.test_commands import lines
 from tests.docs.workshop import ROOT, blocks, table

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from smolt.algorithms import STAGES
 from smolt.cli import app
 from smolt.config import PairsRecipe, make_recipe
+from smolt.training.algorithms import STAGES
 from tests.docs.test_commands import lines
 from tests.docs.test_feedback_pages import widen
 from tests.docs.workshop import ROOT, blocks
-from tests.judges.server import Script, serving
+from tests.judge_server import Script, serving
 
 PAGE = ROOT / "docs" / "judges.md"
 ADDRESS = "http://localhost:8000/v1"

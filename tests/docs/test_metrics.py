@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from smolt.algorithms import STAGES
 from smolt.config import make_recipe
+from smolt.training.algorithms import STAGES
 from tests.docs.workshop import ROOT, table
 
 EVERY = "all"

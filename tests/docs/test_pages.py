@@ -11,9 +11,9 @@ import smolt
 from smolt.cli import outcomes
 from smolt.config import shipped_recipes
 from smolt.config.reference import reference_page, stage_fields
+from smolt.data.formats import FORMATS
+from smolt.data.numbers import extract
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
-from smolt.records.formats import FORMATS
-from smolt.rewards import extract
 from smolt.rewards.build import NAMES, RULES
 from smolt.rewards.constraints import CHECKS, COUNTS
 from tests.docs.workshop import PAGES, README, ROOT, table

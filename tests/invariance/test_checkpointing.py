@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from smolt.config import LoRA
-from smolt.directories import locate
-from smolt.footprint import attention, layer_token
-from smolt.groups import Groups
-from smolt.imitation import sft_loss
-from smolt.models import Policy, open_policy
-from smolt.shapes import empty_network, shape_of, short_keys, sizes, way_of
-from smolt.trunk import choose_precision
+from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import Groups
+from smolt.models.locating import locate
+from smolt.models.roles import Policy, open_policy
+from smolt.training.memory.footprint import attention, layer_token
+from smolt.training.memory.shapes import empty_network, shape_of, short_keys, sizes, way_of
+from smolt.training.offline import sft_loss
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.invariance.test_micro_batches import CASES, answers_to
-from tests.unit.test_footprint import Kept, pairs
+from tests.training.test_footprint import Kept, pairs
 
 TOLD = "told to by a test"
 DROPPING = LoRA(rank=4, alpha=8.0, dropout=0.3)
@@ -79,7 +79,7 @@ def test_no_bit_of_an_update_changes(
     """Each algorithm, PPO's actor and critic on one trunk among them, cut at 40 tokens: gradients, norms, metrics."""
     case = CASES[algorithm](models(architecture), lora)
     gradients, norms, metrics = case.step(40)
-    monkeypatch.setattr("smolt.trunk.Trunk.recomputed", TOLD)
+    monkeypatch.setattr("smolt.models.forward.trunk.Trunk.recomputed", TOLD)
     again, *figures = case.step(40)
     assert figures == [norms, metrics]
     assert again.keys() == gradients.keys()

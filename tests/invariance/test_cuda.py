@@ -7,11 +7,11 @@ import torch
 
 import smolt
 from smolt.config import LoRA
-from smolt.directories import locate
-from smolt.groups import from_answers
-from smolt.models import Policy, open_policy
-from smolt.sampling import Drawing, sample
-from smolt.trunk import choose_precision
+from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import from_answers
+from smolt.models.locating import locate
+from smolt.models.roles import Policy, open_policy
+from smolt.models.sampling import Drawing, sample
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny import tiny_model

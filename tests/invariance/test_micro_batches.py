@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.algorithms.dpo import dpo_loss
-from smolt.algorithms.grpo import grpo_loss
-from smolt.algorithms.ppo import ppo_loss
-from smolt.algorithms.reward_model import reward_loss
 from smolt.config import DPORecipe, GRPORecipe, LoRA, Optim, PPORecipe, RewardRecipe
-from smolt.fitting import Learner, LossFunction, Role, accumulate
-from smolt.groups import Groups, cut, from_answers
-from smolt.imitation import sft_loss
-from smolt.models import CRITIC, Policy, Scorer, score_head
+from smolt.models.groups import Groups, cut, from_answers
+from smolt.models.roles import CRITIC, Policy, Scorer, score_head
+from smolt.training.algorithms.dpo import dpo_loss
+from smolt.training.algorithms.grpo import grpo_loss
+from smolt.training.algorithms.ppo import ppo_loss
+from smolt.training.algorithms.reward_model import reward_loss
+from smolt.training.fit import Learner, LossFunction, Role, accumulate
+from smolt.training.offline import sft_loss
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart

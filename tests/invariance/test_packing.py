@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smolt.groups import Groups, cut, from_answers, join, pad
-from smolt.models import Policy, Scorer, score_head
-from smolt.preparation import preference_items
-from smolt.records import Preference, Turn
-from smolt.rendering import Renderer
-from tests import tiny_models
+from smolt.data import Preference, Turn
+from smolt.models.groups import Groups, cut, from_answers, join, pad
+from smolt.models.items import preference_items
+from smolt.models.rendering import Renderer
+from smolt.models.roles import Policy, Scorer, score_head
+from tests import tiny_models, tokenizers_on_the_spot
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
-from tests.unit import tokenizers_on_the_spot
 
 pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.checks import same_policy
 from smolt.config import LoRA, Optim
-from smolt.directories import locate
 from smolt.errors import SelfCheckError, UserError
-from smolt.fitting import Learner, Loss, Role, accumulate
-from smolt.groups import Groups, from_answers
-from smolt.models import CRITIC, REFERENCE, Policy, Scorer, open_policy, score_head
-from smolt.saving import save_adapter
-from smolt.trunk import choose_precision
+from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import Groups, from_answers
+from smolt.models.locating import locate
+from smolt.models.roles import CRITIC, REFERENCE, Policy, Scorer, open_policy, score_head
+from smolt.models.saving import save_adapter
+from smolt.training.checks import same_policy
+from smolt.training.fit import Learner, Loss, Role, accumulate
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
@@ -111,7 +111,7 @@ def test_one_backward_after_both_forwards_loses_nothing(models: Models) -> None:
 
 def test_recomputed_layers_refuse_another_adapter(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """One backward pass after both forwards would compute the policy's layers again with the critic's adapter."""
-    monkeypatch.setattr("smolt.trunk.Trunk.recomputed", "told to by a test")
+    monkeypatch.setattr("smolt.models.forward.trunk.Trunk.recomputed", "told to by a test")
     policy, critic = actor_and_critic(models("llama"))
     both = policy(GROUPS)[0].sum() + critic.values(GROUPS).sum()
     with pytest.raises(RuntimeError, match="must come before another role's forward"):

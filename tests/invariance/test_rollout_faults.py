@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 import smolt
-from smolt import fused
 from smolt.errors import SelfCheckError
-from smolt.groups import Groups
-from smolt.logprobs import chosen_logprobs
-from smolt.models import Policy
-from smolt.sampling import Drawing, sample
-from smolt.training import Training
+from smolt.models.forward import packed_forward
+from smolt.models.forward.logprobs import chosen_logprobs
+from smolt.models.groups import Groups
+from smolt.models.roles import Policy
+from smolt.models.sampling import Drawing, sample
+from smolt.training.stage import Training
 from tests.deep import deep_model
 
 QUESTIONS = [f"What is {n} and {n * n} and how far are they apart? Say it twice." for n in range(4)]
@@ -60,7 +60,7 @@ def another_template(patch: Patch) -> None:
         groups = sample(policy, [context[:-1] for context in contexts], *rest, **named)
         return replace(groups, contexts=tuple(torch.tensor(context) for context in contexts))
 
-    patch.setattr("smolt.streams.sample", drawn)
+    patch.setattr("smolt.training.streams.sample", drawn)
 
 
 def another_temperature(patch: Patch) -> None:
@@ -69,7 +69,7 @@ def another_temperature(patch: Patch) -> None:
     def drawn(policy: Policy, contexts: Any, n: int, drawing: Drawing, *rest: Any, **named: Any) -> Groups:
         return sample(policy, contexts, n, replace(drawing, temperature=1.1), *rest, **named)
 
-    patch.setattr("smolt.streams.sample", drawn)
+    patch.setattr("smolt.training.streams.sample", drawn)
 
 
 def padding_seen(patch: Patch) -> None:
@@ -79,17 +79,17 @@ def padding_seen(patch: Patch) -> None:
         groups = sample(policy, [[0, 0, 0, *context] for context in contexts], *rest, **named)
         return replace(groups, contexts=tuple(torch.tensor(context) for context in contexts))
 
-    patch.setattr("smolt.streams.sample", drawn)
+    patch.setattr("smolt.training.streams.sample", drawn)
 
 
 def dropout_on(patch: Patch) -> None:
     """A tenth of what every feed-forward layer gives is dropped in the training forward."""
-    whole = fused._fed_forward
+    whole = packed_forward._fed_forward
 
     def dropping(mlp: Any, states: Tensor) -> Tensor:
         return torch.nn.functional.dropout(whole(mlp, states), 0.1)
 
-    patch.setattr(fused, "_fed_forward", dropping)
+    patch.setattr(packed_forward, "_fed_forward", dropping)
 
 
 def targets_off_by_one(patch: Patch) -> None:
@@ -98,7 +98,7 @@ def targets_off_by_one(patch: Patch) -> None:
     def shifted(states: Tensor, head: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         return chosen_logprobs(states, head, targets.roll(1), temperature)
 
-    patch.setattr("smolt.models.chosen_logprobs", shifted)
+    patch.setattr("smolt.models.roles.chosen_logprobs", shifted)
 
 
 FAULTS: list[Callable[[Patch], None]] = [

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.groups import Groups, from_answers
-from smolt.models import Policy
-from smolt.probing import in_float32
-from smolt.sampling import Drawing, draw_tokens, sample, stream_tokens
+from smolt.models.forward.probing import in_float32
+from smolt.models.groups import Groups, from_answers
+from smolt.models.roles import Policy
+from smolt.models.sampling import Drawing, draw_tokens, sample, stream_tokens
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
@@ -27,7 +27,7 @@ LEAN = ("llama", "qwen2", "qwen3")
 @pytest.fixture(params=[0, 2000], autouse=True)
 def where_contexts_stand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once beside the slots, or copied into each."""
-    monkeypatch.setattr("smolt.decoding.COPIED", request.param)
+    monkeypatch.setattr("smolt.models.forward.kv_cache.COPIED", request.param)
 
 
 def tokens(groups: Groups) -> list[list[int]]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolt.directories import locate
-from smolt.groups import Groups
-from smolt.models import Policy, Scorer
-from smolt.trunk import Trunk, choose_precision, load_trunk
+from smolt.models.forward.precision import choose_precision
+from smolt.models.forward.trunk import Trunk, load_trunk
+from smolt.models.groups import Groups
+from smolt.models.locating import locate
+from smolt.models.roles import Policy, Scorer
 from tests.parity import tiny
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolt.numerics import gae
+from smolt.training.objectives import gae
 
 
 def plain_advantages(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
-from smolt.numerics import Estimator, kl
+from smolt.training.objectives import Estimator, kl
 
 POLICY = torch.tensor([0.5, -1.0, 2.0, 0.0, -0.3], dtype=torch.float64)
 REFERENCE = torch.tensor([0.1, 0.4, 1.2, -2.0, 0.6], dtype=torch.float64)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt import numerics
-from smolt.groups import Groups, from_answers
+from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum
+from smolt.training import objectives
 from tests.parity import tiny
 from tests.parity.capture import DPO_CASES, GRPO_CASES, REWARD_CASES, golden
 from tests.parity.conftest import Roles
@@ -46,7 +46,7 @@ def test_sft_equals_transformers(roles: Roles) -> None:
     for row, expected in zip(logprobs.tolist(), case["logprobs"], strict=True):
         assert row[: len(expected)] == pytest.approx(expected, abs=TOLERANCE)
         assert not any(row[len(expected) :])
-    assert_equal(case, -numerics.masked_sum(logprobs, groups.mask) / groups.mask.sum(), policy.trunk.network)
+    assert_equal(case, -masked_sum(logprobs, groups.mask) / groups.mask.sum(), policy.trunk.network)
 
 
 @pytest.mark.parametrize("name", REWARD_CASES)
@@ -58,7 +58,7 @@ def test_reward_model_equals_trl(name: str, roles: Roles) -> None:
     chosen, rejected = scores[0::2], scores[1::2]
     assert torch.cat([chosen, rejected]).tolist() == pytest.approx(case["scores"], abs=TOLERANCE)
     centering = settings["center_rewards_coefficient"] or 0.0
-    terms = numerics.bradley_terry(chosen, rejected, torch.ones(3), settings.get("margin", 0.0), centering)
+    terms = objectives.bradley_terry(chosen, rejected, torch.ones(3), settings.get("margin", 0.0), centering)
     assert_equal(case, terms.mean(), scorer.trunk.network)
 
 
@@ -67,18 +67,18 @@ def test_dpo_equals_trl(name: str, roles: Roles) -> None:
     """Sigmoid at beta 0.1 and 0.5, label smoothing 0.2, and IPO (averages per token), against a moved reference."""
     case = golden("dpo")["cases"][name]
     settings, policy, groups = case["settings"], roles.policy(), pairs()
-    ratios = numerics.answer_sums(policy(groups)[0] - roles.logprobs("reference", groups), groups.mask)
+    ratios = answer_sums(policy(groups)[0] - roles.logprobs("reference", groups), groups.mask)
     if settings["loss_type"] == ["ipo"]:
         ratios = ratios / groups.lengths
     lead, weight = ratios[0::2] - ratios[1::2], torch.ones(3)
     if settings["loss_type"] == ["ipo"]:
-        terms = numerics.ipo(lead, settings["beta"], weight)
+        terms = objectives.ipo(lead, settings["beta"], weight)
     else:
-        terms = numerics.dpo_sigmoid(lead, settings["beta"], weight, settings["label_smoothing"])
+        terms = objectives.dpo_sigmoid(lead, settings["beta"], weight, settings["label_smoothing"])
     assert_equal(case, terms.mean(), policy.trunk.network)
 
 
-REDUCTIONS: dict[str, numerics.Reduction] = {
+REDUCTIONS: dict[str, objectives.Reduction] = {
     "dapo": "token",
     "cispo": "token",
     "grpo": "answer",
@@ -87,7 +87,7 @@ REDUCTIONS: dict[str, numerics.Reduction] = {
 """TRL's loss_type -> our reduction."""
 
 
-def surrogate_of(settings: dict[str, Any]) -> tuple[numerics.Surrogate, float, float]:
+def surrogate_of(settings: dict[str, Any]) -> tuple[objectives.Surrogate, float, float]:
     """Our surrogate and its clip range; TRL clips CISPO's ratio from above only, at epsilon_high itself."""
     if settings["loss_type"] == "cispo":
         return "cispo", 1.0, settings["epsilon_high"] - 1
@@ -104,14 +104,14 @@ def test_grpo_equals_trl(name: str, roles: Roles) -> None:
     logprobs, _ = policy(groups, settings["temperature"])
     old = torch.tensor(case["old_per_token_logps"]) if "old_per_token_logps" in case else logprobs.detach()
     advantages = torch.tensor(tiny.ADVANTAGES)
-    terms, _ = numerics.surrogate_loss(logprobs, old, advantages, groups.mask, *surrogate_of(settings))
+    terms, _ = objectives.surrogate_loss(logprobs, old, advantages, groups.mask, *surrogate_of(settings))
     if settings["beta"]:
-        estimator: numerics.Estimator = "k3_weighted" if settings["use_bias_correction_kl"] else "k3"
+        estimator: objectives.Estimator = "k3_weighted" if settings["use_bias_correction_kl"] else "k3"
         reference = torch.tensor(case["ref_per_token_logps"])
-        terms = terms + settings["beta"] * numerics.kl(logprobs, reference, estimator)
+        terms = terms + settings["beta"] * objectives.kl(logprobs, reference, estimator)
     reduction = REDUCTIONS[settings["loss_type"]]
     keep = torch.ones(len(groups), dtype=torch.bool)
-    total, count = numerics.reduce_tokens(terms, groups.mask, reduction, settings["max_completion_length"], keep)
+    total, count = objectives.reduce_tokens(terms, groups.mask, reduction, settings["max_completion_length"], keep)
     assert_equal(case, total / count, policy.trunk.network)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from smolt.algorithms import STAGES
 from smolt.config import make_recipe
-from smolt.records import Source, load
+from smolt.data import Source, load
+from smolt.training.algorithms import STAGES
 from tests.shared import shared_path
 
 UPDATES = 2

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from smolt.config import StudyRecipe, load_recipe
-from smolt.report import plots
-from smolt.study import run_study
+from smolt.report.pictures import plots
+from smolt.study.study import run_study
 
 LABELS = ("own_labels", "own_labels_again", "peer_labels", "peer_labels_again")
 SMALL = [

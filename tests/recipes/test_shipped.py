@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from smolt.algorithms.pretrain import make_trunk
 from smolt.config import DPORecipe, GRPORecipe, PPORecipe, PretrainRecipe, StudyRecipe, load_recipe, shipped_recipes
 from smolt.config.blocks import SHIPPED
+from smolt.data import Source, load
 from smolt.errors import UserError
-from smolt.records import Source, load
-from smolt.rendering import Renderer
-from smolt.trunk import choose_precision
+from smolt.models.forward.precision import choose_precision
+from smolt.models.rendering import Renderer
+from smolt.training.algorithms.pretrain import make_trunk
 from tests.tiny import tiny_tokenizer
 
 LEFT_TO_THE_USER = {"stories-positive": ["model.path=anything"]}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from smolt.config import Model, StudyRecipe, load_recipe
-from smolt.preparation import open_ground
-from smolt.records import Turn
-from smolt.report import plots
-from smolt.study import run_study
+from smolt.data import Turn
+from smolt.models.ground import open_ground
+from smolt.report.pictures import plots
+from smolt.study.study import run_study
 from tests.shared import shared_path
 
 SMALL = [

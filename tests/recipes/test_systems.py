@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from smolt.report import plots
-from smolt.study import run_study
+from smolt.report.pictures import plots
+from smolt.study.study import run_study
 from tests.recipes.studies import UPDATES, small
 from tests.recipes.systems import System, shrunken_config, system_model
 

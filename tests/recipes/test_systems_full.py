@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from smolt.report import plots
-from smolt.study import run_study
+from smolt.report.pictures import plots
+from smolt.study.study import run_study
 from tests.recipes.studies import small
 from tests.recipes.systems import System, system_model, true_config
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from smolt.algorithms import STAGES
 from smolt.config import make_recipe
-from smolt.training import Training
+from smolt.training.algorithms import STAGES
+from smolt.training.stage import Training
 from tests.tiny import tiny_model
 
 UPDATES = 3

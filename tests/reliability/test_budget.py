@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from smolt.fitting import Loss, LossFunction
-from smolt.groups import Groups
-from smolt.imitation import sft_loss
-from smolt.models import Policy
-from smolt.training import Training
+from smolt.models.groups import Groups
+from smolt.models.roles import Policy
+from smolt.training.fit import Loss, LossFunction
+from smolt.training.offline import sft_loss
+from smolt.training.stage import Training
 from tests.reliability.scenes import open_scene
 from tests.reliability.traces import traces
 
@@ -32,8 +32,8 @@ class FakeClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, first: float = FIRST, later: float = LATER) -> None:
         self.value, self.next, self.later = 1000.0, first, later
-        monkeypatch.setattr("smolt.training.now", lambda: self.value)
-        monkeypatch.setattr(importlib.import_module("smolt.algorithms.sft"), "sft_loss", self.slow_loss)
+        monkeypatch.setattr("smolt.training.stage.now", lambda: self.value)
+        monkeypatch.setattr(importlib.import_module("smolt.training.algorithms.sft"), "sft_loss", self.slow_loss)
 
     def slow_loss(self, policy: Policy) -> LossFunction:
         loss = sft_loss(policy)

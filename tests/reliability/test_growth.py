@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from smolt.memory import resident
+from smolt.training.memory.system import resident
 from tests.reliability.scenes import open_scene, write_inputs
 
 UPDATES, SETTLED = 200, 40

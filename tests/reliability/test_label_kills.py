@@ -17,8 +17,8 @@ MOST_LABELS = 8  # that are waited for before a kill
 ANNOTATOR = """
 import sys
 from pathlib import Path
-from smolt.labels import LabelStore, Session, pair_of
-from smolt.records import Preference
+from smolt.preferences.people import LabelStore, Session, pair_of
+from smolt.data import Preference
 
 pairs = [pair_of(Preference((), f"one {n}", f"two {n}")) for n in range(int(sys.argv[2]))]
 with LabelStore(Path(sys.argv[1])) as store:

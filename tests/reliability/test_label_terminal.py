@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from smolt.cli import app
-from smolt.labels import LabelStore
+from smolt.preferences.people import LabelStore
 from tests.tiny import tiny_model
 
 PATIENCE = 60.0  # seconds for a screen to appear, on a busy machine

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 from smolt.errors import SelfCheckError, UserError
 from smolt.runs import Interrupts, checkpoints
 from smolt.runs.locks import LOCK
-from smolt.training import Interrupted, Training, drive
+from smolt.training.stage import Interrupted, Training, drive
 from tests.reliability.conftest import Uninterrupted
 from tests.reliability.scenes import SCENES, UPDATES, open_scene
 from tests.reliability.traces import traces

@@ -3,8 +3,8 @@
 import random
 from typing import Any
 
-from smolt.panels import Chart, Panel, Series, Table
-from smolt.report import Arm, Item, StudyRecord
+from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.record import Arm, Item, StudyRecord
 from smolt.statistics import Measure
 
 HOSTILE = [

@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import pytest
 
-from smolt.panels import Chart, Panel, Series, Table
-from smolt.report import Arm, StudyRecord, write_report
+from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.record import Arm, StudyRecord
+from smolt.report.report import write_report
 from smolt.statistics import Measure
 from tests.report.records import HOSTILE, item
 

@@ -6,16 +6,18 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from smolt.panels import Chart, Panel, Series, Table
-from smolt.report import Arm, LatePart, StudyRecord, choice, components, frontier, runs, sections, tables, verbosity
+from smolt.report import findings, tables
 from smolt.report.analysis import analyse
-from smolt.report.charts import draw
+from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.pictures.charts import draw
+from smolt.report.record import Arm, LatePart, StudyRecord
+from smolt.report.sections import cost, frontier, length, reward_parts, seeds
 from smolt.statistics import Measure, compare_counts
 from tests.report.records import item, judged, rich, study
 
 
 def found(record: StudyRecord) -> dict[str, Panel]:
-    return {panel.name: panel for panel in sections.findings(record, analyse(record))}
+    return {panel.name: panel for panel in findings.findings(record, analyse(record))}
 
 
 def test_the_bound_of_best_of_n() -> None:
@@ -98,7 +100,7 @@ def test_a_person_can_choose_by_cost() -> None:
     )
     waste = judged("waste", "0011", cost={"seconds": 90.0}, facts={"parameters": 9000})
     record = study(small, large, waste, baseline="small")
-    panel = choice.panel(record, analyse(record))
+    panel = cost.panel(record, analyse(record))
     assert panel is not None
     assert panel.sentences[:2] == (
         "No other arm has as much accuracy for less time: small (50.0 %, 10.0 s), large (75.0 %, 40.0 s).",
@@ -112,7 +114,7 @@ def test_a_person_can_choose_by_cost() -> None:
 def test_equal_costs_leave_nothing_to_choose() -> None:
     arms = [judged(name, "10", cost={"seconds": 10.0}, facts={"parameters": 5}) for name in ("sft", "dpo")]
     record = study(*arms)
-    assert choice.panel(record, analyse(record)) is None
+    assert cost.panel(record, analyse(record)) is None
 
 
 def test_parts_that_never_or_always_fire() -> None:
@@ -122,7 +124,7 @@ def test_parts_that_never_or_always_fire() -> None:
         Arm(name, "sft", items=[item(n, reward=1.0, components=parts[n]) for n in range(20)]) for name in ("sft", "dpo")
     ]
     record = study(*arms)
-    panel = components.panel(record, analyse(record))
+    panel = reward_parts.panel(record, analyse(record))
     assert panel is not None
     assert panel.warnings == ("polite never fired: 0 on all 40 answers, so it rewarded nothing.",)
     assert panel.sentences == ("format is saturated: 1 on 40 of 40 answers, so it cannot tell answers apart.",)
@@ -133,7 +135,7 @@ def test_parts_that_never_or_always_fire() -> None:
 
 def test_a_handful_of_answers_saturates_nothing() -> None:
     arms = [Arm(name, "sft", items=[item(n, components={"format": 1.0}) for n in range(4)]) for name in ("sft", "dpo")]
-    panel = components.panel(study(*arms), analyse(study(*arms)))
+    panel = reward_parts.panel(study(*arms), analyse(study(*arms)))
     assert panel is not None
     assert (panel.sentences, panel.warnings) == ((), ())
 
@@ -157,7 +159,7 @@ def test_a_handful_of_answers_saturates_nothing() -> None:
 def test_parts_without_signal_at_the_end_of_a_training(name: str, part: LatePart, warning: str | None) -> None:
     """A warning where a part never fired, or stood at its maximum on 95 % of the answers or more."""
     record = study(judged("sft", "10"), replace(judged("grpo", "11"), late_parts={name: part}))
-    panel = components.panel(record, analyse(record))
+    panel = reward_parts.panel(record, analyse(record))
     if warning is None:
         assert panel is None
     else:
@@ -170,7 +172,7 @@ def test_a_part_of_a_silent_part_is_not_named_again() -> None:
     silent = LatePart(4, 5, 50, 50, 0.0, 0.0, 50)
     parts = {"gsm8k": silent, "gsm8k.correct": silent}
     record = study(judged("sft", "10"), replace(judged("grpo", "11"), late_parts=parts))
-    panel = components.panel(record, analyse(record))
+    panel = reward_parts.panel(record, analyse(record))
     assert panel is not None
     assert panel.warnings == ("grpo, in training: gsm8k never fired: 0 on 50 of 50 answers in updates 4 to 5.",)
 
@@ -179,7 +181,7 @@ def test_length_is_compared_in_pairs() -> None:
     """dpo's answers are 3 tokens longer, each of them, so the interval is a point; the reward follows length."""
     first = Arm("sft", "sft", items=[item(n, n % 2 == 0, float(n)) for n in range(30)])
     second = Arm("dpo", "dpo", items=[item(n, n % 2 == 0, float(n), tokens=13 + n) for n in range(30)])
-    panel = verbosity.panel(study(first, second), analyse(study(first, second)))
+    panel = length.panel(study(first, second), analyse(study(first, second)))
     assert panel is not None
     assert panel.sentences[0] == (
         "dpo's answers are longer than sft's by 3.00 tokens (95 % interval +3.00 to +3.00, n = 30)."
@@ -191,7 +193,7 @@ def test_length_is_compared_in_pairs() -> None:
 def test_a_reward_of_few_values_is_drawn_by_fifths_of_length() -> None:
     """20 answers, the longer half rewarded: fifths of 4 answers have means 0, 0, 0.5, 1, 1."""
     arm = Arm("sft", "sft", items=[item(n, reward=float(n >= 10)) for n in range(20)])
-    panel = verbosity.panel(study(arm), analyse(study(arm)))
+    panel = length.panel(study(arm), analyse(study(arm)))
     assert panel is not None
     assert panel.charts[0].series[0].y == (0.0, 0.0, 0.5, 1.0, 1.0)
     assert panel.charts[0].series[0].x == (11.5, 15.5, 19.5, 23.5, 27.5)
@@ -226,7 +228,7 @@ def test_one_run_has_no_panel_of_runs() -> None:
     record = rich((0,))
     assert "seeds" not in found(record)
     assert analyse(record).verdicts[-1].endswith("one training run per arm: run-to-run variation was not measured.")
-    assert runs.over_runs(record, "accuracy") == []
+    assert seeds.over_runs(record, "accuracy") == []
 
 
 def test_the_four_ways_add_up() -> None:
@@ -256,7 +258,7 @@ def test_panels_get_names_of_their_own() -> None:
     """Two of one name and one of signs alone: an anchor and a file name for each; an empty panel is left out."""
     panels = [Panel(name, "t", sentences=("s",)) for name in ("verbosity", "a b/../c", "a b/../c", "\u202e")]
     record = study(judged("sft", "10"), panels=[*panels, Panel("empty", "nothing")])
-    names = [panel.name for panel in sections.findings(record, analyse(record))]
+    names = [panel.name for panel in findings.findings(record, analyse(record))]
     assert names == ["verbosity", "verbosity-2", "a-b-c", "a-b-c-2", "panel"]
 
 

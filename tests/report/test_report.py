@@ -11,20 +11,14 @@ import pytest
 
 from smolt import statistics
 from smolt.errors import UserError
-from smolt.report import (
-    Arm,
-    StudyRecord,
-    guides,
-    read_record,
-    rewrite_report,
-    samples,
-    wording,
-    write_record,
-    write_report,
-)
+from smolt.report import wording
 from smolt.report.analysis import analyse
 from smolt.report.pairing import paired
-from smolt.report.verdicts import ONE_RUN
+from smolt.report.pictures import curves
+from smolt.report.record import Arm, StudyRecord, read_record, write_record
+from smolt.report.report import rewrite_report, write_report
+from smolt.report.sections import samples
+from smolt.report.sections.headline import ONE_RUN
 from smolt.statistics import Measure
 from tests.report.records import CALIBRATION, HOSTILE, item, judged, study
 
@@ -315,12 +309,12 @@ def test_samples_are_wins_and_regressions_in_hash_order() -> None:
 
 def test_curve_panels_skip_what_is_not_a_curve() -> None:
     """NaN and single points are no curve; 1,000 points are averaged to 250; held-out points are kept as they are."""
-    assert guides.panels("dpo", "dpo", []) == []
-    assert guides.panels("dpo", "dpo", [{"step": 1, "loss": 1.0}]) == []
+    assert curves.curves_of("dpo", "dpo", []) == []
+    assert curves.curves_of("dpo", "dpo", [{"step": 1, "loss": 1.0}]) == []
     rows = [
         {"step": s, "loss": 1.0, "margin": float("nan")} | ({"dev/loss": 2.0} if s == 9 else {}) for s in range(1000)
     ]
-    panels = guides.panels("dpo", "dpo", rows)
+    panels = curves.curves_of("dpo", "dpo", rows)
     assert [panel.metric for panel in panels] == ["loss"]
     assert len(panels[0].points) == 250
     assert panels[0].points[0] == (1.5, 1.0)

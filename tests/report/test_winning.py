@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from smolt.panels import Panel
-from smolt.report import Arm, StudyRecord, winning
-from smolt.report.records import Item, Role
+from smolt.report.panels import Panel
+from smolt.report.record import Arm, Item, Role, StudyRecord
+from smolt.report.sections import win_rates
 from smolt.statistics import Measure, length_controlled
 from tests.report.records import item, study
 
@@ -23,7 +23,7 @@ def arm(name: str, rewards: Sequence[float | None], lengths: Sequence[int] = (),
 
 
 def found(record: StudyRecord) -> Panel:
-    panel = winning.panel(record)
+    panel = win_rates.panel(record)
     assert panel is not None
     return panel
 
@@ -117,6 +117,6 @@ def test_several_runs_are_paired_by_seed() -> None:
 
 def test_no_baseline_or_no_reward_no_panel() -> None:
     arms = [arm("sft", [None] * 3), arm("ppo", [None] * 3)]
-    assert winning.panel(study(*arms)) is None
-    assert winning.panel(study(arm("sft", [0.5]), arm("ppo", [0.6]), baseline="")) is None
-    assert winning.panel(study(arm("sft", [0.5]), arm("ppo", [0.6], role="component"))) is None
+    assert win_rates.panel(study(*arms)) is None
+    assert win_rates.panel(study(arm("sft", [0.5]), arm("ppo", [0.6]), baseline="")) is None
+    assert win_rates.panel(study(arm("sft", [0.5]), arm("ppo", [0.6], role="component"))) is None

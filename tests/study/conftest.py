@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from smolt.cli import app
-from smolt.report import plots
+from smolt.report.pictures import plots
 
 SMALL = (
     "model.threads=1",

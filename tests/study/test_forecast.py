@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from smolt.algorithms import STAGES
 from smolt.config import make_recipe
 from smolt.errors import SelfCheckError
-from smolt.training import Training
+from smolt.training.algorithms import STAGES
+from smolt.training.stage import Training
 from tests.reliability.scenes import write_inputs
 from tests.reliability.traces import rows
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from smolt import study
 from smolt.config import RewardMix
-from smolt.evaluation import read_candidates, read_items, write_items
-from smolt.overoptimisation import rate_again
-from smolt.records import Source, load
-from smolt.report import Item
+from smolt.data import Source, load
+from smolt.evaluation.best_of_n import read_candidates
+from smolt.evaluation.exam import read_items, write_items
+from smolt.report.record import Item
+from smolt.rewards.audit.gold import rate_again
 from smolt.runs.locks import LOCK
+from smolt.study import study
 from tests.study.conftest import SMALL, smolt
 
 ARMS = ("sft", "dpo", "ppo", "grpo", "best_of_n")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smolt.records import Source, load
+from smolt.data import Source, load
 from tests.study.conftest import smolt
 from tests.tiny import tiny_model
 

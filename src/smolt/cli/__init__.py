@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli import data, doctor, evidence, judging, labels, models, recipes, rewards, training
+from smolt.cli import compare, data, doctor, judge, label, models, recipes, rewards, train
 
 app = typer.Typer(
     name="smolt",
@@ -13,14 +13,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Align small language models with human and AI feedback, on the one machine you have.",
 )
-training.register(app)
+train.register(app)
 models.register(app)
-app.command("judge")(judging.judge)
+app.command("judge")(judge.judge)
 rewards.register(app)
-evidence.register(app)
+compare.register(app)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipe")
-app.add_typer(labels.app, name="label")
+app.add_typer(label.app, name="label")
 app.add_typer(data.app, name="data")
 
 

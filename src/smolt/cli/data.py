@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.training import Fresh, Json, Overrides, RecipeName
+from smolt.cli.train import Fresh, Json, Overrides, RecipeName
 
 app = typer.Typer(no_args_is_help=True, help="Audit preference data; measure how much more of it would help.")
 
@@ -30,18 +30,18 @@ def audit(
     """What a preference file holds that a model should not learn."""
 
     def work() -> Outcome:
-        from smolt.cli.findings import panel_words
-        from smolt.data_audit import AuditOptions, audit_panel, audit_preferences
-        from smolt.data_audit.writing import audit_facts, suspects_text, write_audit
+        from smolt.data import Source
         from smolt.errors import UserError
-        from smolt.records import Source
+        from smolt.preferences.audit import AuditOptions, audit_panel, audit_preferences
+        from smolt.preferences.audit.audit_files import audit_facts, suspects_text, write_audit
+        from smolt.report.terminal import panel_words
 
         if out is not None and out.is_file():
             raise UserError(f"{out}: is a file, not a directory; choose another --out")
         rank = None
         if model is not None:
-            from smolt.data_audit.judged import ranker
-            from smolt.trunk import choose_precision
+            from smolt.models.forward.precision import choose_precision
+            from smolt.preferences.audit.judged import ranker
 
             rank = ranker(model, choose_precision(device, "auto", None))
         options = AuditOptions(None if test is None else Source(test), source, rank, seed)
@@ -70,11 +70,11 @@ def pilot(
     def work() -> Outcome:
         from dataclasses import asdict
 
-        from smolt.cli.findings import panel_words
-        from smolt.cli.training import default_directory, finish_shown
+        from smolt.cli.train import default_directory, finish_shown
         from smolt.config import RewardRecipe, load_recipe
-        from smolt.data_audit.pilot import pilot_panel, run_pilot, write_pilot
         from smolt.errors import UserError
+        from smolt.report.terminal import panel_words
+        from smolt.study.learning_curve import pilot_panel, run_pilot, write_pilot
 
         checked = load_recipe(recipe, "reward", overrides or [])
         if not isinstance(checked, RewardRecipe):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.training import Json, Overrides
+from smolt.cli.train import Json, Overrides
 from smolt.errors import UserError
 
 GIB = 2**30
@@ -54,7 +54,7 @@ def machine() -> dict[str, Any]:
     """Python, packages, cores, threads, memory, disk and device of this machine; sizes in GiB."""
     import torch
 
-    from smolt import memory as here
+    from smolt.training.memory import system as here
 
     versions = {name: version for name in PACKAGES if (version := _version(name)) is not None}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
@@ -80,7 +80,7 @@ def machine() -> dict[str, Any]:
 
 def _speed() -> dict[str, Any]:
     """GFLOP/s of a usual block by dtype and threads, and what a training with `auto` would choose for it."""
-    from smolt.machine import USUAL, available, choose, measure, thread_counts
+    from smolt.models.forward.precision import USUAL, available, choose, measure, thread_counts
 
     rates = measure(*USUAL, ("fp32", "bf16"), tuple(thread_counts(available())))
     dtype, threads = choose(rates)
@@ -129,7 +129,7 @@ def _blocks(recipe: Any) -> Iterator[tuple[Any, str, Any]]:
 
 
 def _check_model(model: Any) -> dict[str, Any]:
-    from smolt.preparation import open_ground
+    from smolt.models.ground import open_ground
 
     try:
         ground = open_ground(model)
@@ -146,7 +146,7 @@ def _check_model(model: Any) -> dict[str, Any]:
 
 def _check_memory(recipe: Any) -> Iterator[dict[str, Any]]:
     """What a stage's training will take, where its model and its data are there already."""
-    from smolt.foresight import foresee
+    from smolt.training.memory.outlook import foresee
 
     blocks = [getattr(recipe, name, None) for name in ("model", "data")]
     if any(block is None or "{" in getattr(block, "path", "{") for block in blocks):
@@ -166,7 +166,7 @@ def _check_memory(recipe: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_data(data: Any, kind: Any) -> dict[str, Any]:
-    from smolt.records import load
+    from smolt.data import load
 
     try:
         found = load(data, kind)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli.evaluating import evaluate
+from smolt.cli.eval import evaluate
 from smolt.cli.options import (
     Batch,
     DataPath,
@@ -23,7 +23,7 @@ from smolt.cli.options import (
 )
 from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver
 from smolt.cli.suite import suite
-from smolt.cli.training import Fresh, Json
+from smolt.cli.train import Fresh, Json
 
 
 def register(app: typer.Typer) -> None:
@@ -53,9 +53,9 @@ def sample(
     """Let a model answer questions; the answers go to OUT/samples.jsonl."""
 
     def work() -> Outcome:
-        from smolt.answers import write_answers
-        from smolt.cli.counter import Counter
+        from smolt.cli.progress import Counter
         from smolt.config import Data, EvaluationSampling, Model, make_block
+        from smolt.evaluation.answer_file import write_answers
 
         with Counter("questions") as counter:
             facts = write_answers(
@@ -84,7 +84,7 @@ def report(
     def work() -> Outcome:
         import json
 
-        from smolt.report import rewrite_report
+        from smolt.report.report import rewrite_report
 
         rewrite_report(directory)
         facts = json.loads((directory / "report.json").read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def chat(
     """Talk to a model in the terminal."""
 
     def work() -> Outcome:
-        from smolt.chat import chat as converse
+        from smolt.cli.chat import chat as converse
         from smolt.config import ChatSampling, Model, make_block
 
         sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
@@ -131,7 +131,7 @@ def merge(
     """Merge an adapter into its base: a standalone model directory, checked against the adapter."""
 
     def work() -> Outcome:
-        from smolt.merge import merge as merge_adapter
+        from smolt.models.merging import merge as merge_adapter
 
         facts = merge_adapter(adapter, out, dtype=dtype, fresh=fresh)
         return Outcome(facts, f"{facts['status']}: the merged model is in {out}")

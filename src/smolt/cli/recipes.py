@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.training import Json, Overrides, RecipeName
+from smolt.cli.train import Json, Overrides, RecipeName
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and explain recipes.")
 Stage = Annotated[str | None, typer.Option("--stage", help="The stage, where the recipe does not say it.")]

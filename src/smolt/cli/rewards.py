@@ -8,7 +8,7 @@ import typer
 
 from smolt.cli.options import Device, DType, Format, Limit, Split
 from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.training import Json, Overrides, RecipeName, default_directory
+from smolt.cli.train import Json, Overrides, RecipeName, default_directory
 from smolt.errors import UserError
 
 RewardModel = Annotated[str, typer.Argument(metavar="REWARD_MODEL", help="A directory, adapter, run or hub name.")]
@@ -41,7 +41,8 @@ def audit(
 
     def work() -> Outcome:
         from smolt.config import Data, Model, make_block
-        from smolt.reward_audit import audit_model, audit_panel
+        from smolt.rewards.audit.audit_panel import audit_panel
+        from smolt.rewards.audit.model_audit import audit_model
 
         too_long = "drop" if drop_long else "error"
         reading = {"format": record_format, "too_long": too_long}
@@ -97,9 +98,9 @@ def checked(source: str, overrides: list[str], out: Path | None) -> Outcome:
 
 def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
     """One reward's figures and its panel."""
-    from smolt.forecast import group_of, look, panel_of, refusal
-    from smolt.rewards.xray import advice
-    from smolt.rollouts import open_rollouts
+    from smolt.rewards.audit.xray import advice
+    from smolt.training.online import open_rollouts
+    from smolt.training.reward_forecast import group_of, look, panel_of, refusal
 
     found, findings = look(recipe, open_rollouts(recipe, None, None))
     panel = panel_of(recipe, found, findings)
@@ -120,7 +121,8 @@ def _with_report(facts: dict[str, Any], panels: list[Any], name: str, out: Path 
     """The panels as words, and as a report where a directory is given."""
     lines = [line for panel in panels for line in _lines(panel)]
     if out is not None and panels:
-        from smolt.report import StudyRecord, write_report
+        from smolt.report.record import StudyRecord
+        from smolt.report.report import write_report
 
         out.mkdir(parents=True, exist_ok=True)
         write_report(out, StudyRecord(name=name, arms=[], panels=panels))

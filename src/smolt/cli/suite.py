@@ -7,7 +7,7 @@ import typer
 
 from smolt.cli.options import Batch, Device, DType, Limit, MaxTokens, Samples, Seed, Temperature
 from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.training import Fresh, Json
+from smolt.cli.train import Fresh, Json
 
 Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models; the first is the baseline.")]
 Prompts = Annotated[
@@ -38,9 +38,9 @@ def suite(
     """Compare models scenario by scenario: refusal, empathy, sentiment, constraints, and what reward models say."""
 
     def work() -> Outcome:
-        from smolt.cli.counter import Counter
+        from smolt.cli.progress import Counter
         from smolt.config import EvaluationSampling, Model, Suites, make_block
-        from smolt.suites import run_suites
+        from smolt.evaluation.suites import run_suites
 
         raters = {"harmlessness": harmlessness, "helpfulness": helpfulness, "empathy": empathy}
         with Counter("prompts") as counter:

@@ -18,9 +18,10 @@ from smolt.config.blocks import (
     Save,
     Watch,
 )
-from smolt.config.judges import Endpoint, Judging
+from smolt.config.judging import Endpoint, Judging
 from smolt.config.loading import STAGES, find_recipe, load_recipe, make_block, make_recipe, recipe_hash, shipped_recipes
-from smolt.config.recipes import (
+from smolt.config.sections import section_references, with_directories
+from smolt.config.stages import (
     GAE,
     Advantage,
     Critic,
@@ -37,8 +38,7 @@ from smolt.config.recipes import (
     Surrogate,
     Vocabulary,
 )
-from smolt.config.sections import section_references, with_directories
-from smolt.config.studies import (
+from smolt.config.study_recipe import (
     STAGE_RECIPES,
     BestOfNRecipe,
     PairsRecipe,

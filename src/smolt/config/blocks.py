@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
-SHIPPED = Path(str(files("smolt"))) / "shipped"
+SHIPPED = Path(str(files("smolt"))) / "recipes"
 """The recipes that come with smolt, and their data."""
 
 

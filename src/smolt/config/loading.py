@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from smolt.config.blocks import SHIPPED, Block
 from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
 from smolt.config.sections import expand_dotted, expand_study, read_study
-from smolt.config.studies import STAGE_RECIPES, Recipe, StudyRecipe
+from smolt.config.study_recipe import STAGE_RECIPES, Recipe, StudyRecipe
 from smolt.config.yaml_reader import Document, KeyPath, read_text, read_yaml
 from smolt.errors import UserError
 

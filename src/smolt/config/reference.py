@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from smolt.config.complaints import suggestion
-from smolt.config.studies import STAGE_RECIPES, StudyRecipe
+from smolt.config.study_recipe import STAGE_RECIPES, StudyRecipe
 from smolt.errors import UserError
 
 INTRODUCTION = """\

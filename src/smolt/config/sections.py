@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from smolt.config.blocks import Block
 from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
-from smolt.config.studies import STAGE_RECIPES, Section, StudyRecipe
+from smolt.config.study_recipe import STAGE_RECIPES, Section, StudyRecipe
 from smolt.config.yaml_reader import KeyPath
 from smolt.errors import UserError
 

@@ -6,21 +6,20 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from smolt.answers import draw_answers
-from smolt.conditions import Conditions, conditions_of
 from smolt.config import Data, EvaluationSampling, RewardMix
+from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
-from smolt.groups import Groups, without_gradient
-from smolt.learned import mixed_reward
-from smolt.models import Policy
-from smolt.numerics import answer_sums
-from smolt.preparation import Ground, question_list
-from smolt.records import Answer, Question, Score
-from smolt.report import Item
-from smolt.report.records import plain
+from smolt.models.answers import draw_answers
+from smolt.models.conditions import Conditions, conditions_of
+from smolt.models.ground import Ground
+from smolt.models.groups import Groups, answer_sums, without_gradient
+from smolt.models.items import question_list
+from smolt.models.roles import Policy
+from smolt.models.sampling import sample
+from smolt.report.record import Item, plain
+from smolt.rewards.build import mixed_reward
+from smolt.rewards.rules import Reward
 from smolt.runs import atomic_write
-from smolt.sampling import sample
-from smolt.streams import Reward
 
 CHUNK = 256  # questions answered between two progress reports
 KL_QUESTIONS = 256  # questions on which the KL to the reference is measured, by answers drawn at temperature 1

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smolt.chunks import Work
 from smolt.config import Data, Model
+from smolt.data import Context, Demonstration, Preference
 from smolt.errors import UserError
+from smolt.evaluation.measurement import Subject, nothing_answered
 from smolt.evaluation.measures import loss_measures, pair_measures
-from smolt.evaluation.subject import Subject, nothing_answered
-from smolt.groups import Groups, from_answers, join, without_gradient
-from smolt.numerics import answer_sums
-from smolt.preparation import Ground, demonstration_items, preference_items, records_of, too_long_policy
-from smolt.records import Context, Demonstration, Preference
-from smolt.saving import is_reward_model, load_policy, load_scorer
+from smolt.models.ground import Ground
+from smolt.models.groups import Groups, answer_sums, from_answers, join, without_gradient
+from smolt.models.items import demonstration_items, preference_items, records_of, too_long_policy
+from smolt.models.saving import is_reward_model, load_policy, load_scorer
+from smolt.runs.chunks import Work
 
 CHUNK = 256  # records between two checkpoints
 MEMORY = 2.0  # GiB for one forward

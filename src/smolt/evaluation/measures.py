@@ -8,8 +8,9 @@ from fractions import Fraction
 from typing import Any
 
 from smolt import statistics
-from smolt.report import Item
-from smolt.rewards import HINTS, extract
+from smolt.data.numbers import extract
+from smolt.report.record import Item
+from smolt.rewards import HINTS
 from smolt.statistics import Measure
 
 Row = Mapping[str, Any]

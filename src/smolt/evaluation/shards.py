@@ -1,10 +1,10 @@
 """Shards of one evaluation: OUT.shard-1-of-4 beside OUT, and their rows put together as if made in one go."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smolt.chunks import Shard
 from smolt.errors import UserError
 from smolt.runs import Run
 from smolt.runs.directory import RESULT
@@ -12,6 +12,44 @@ from smolt.runs.identity import normal, read_manifest, refuse_other
 from smolt.runs.jsontext import decode_object
 
 ROWS = "evaluation.jsonl"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` parts; `index` counts from 1."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def places(self, total: int, chunk: int) -> range:
+        """The records of this part: whole chunks, as evenly as they go.
+
+        Raises:
+            UserError: there are fewer chunks than parts, so that this one would be empty.
+        """
+        chunks = -(-total // chunk)
+        if chunks < self.count:
+            raise UserError(
+                f"shard: {self}: {total} records are {chunks} chunks of {chunk}, and a shard is whole chunks; ask for "
+                f"at most {chunks} shards, or make chunks smaller with a smaller batch"
+            )
+        start, stop = (place * chunks // self.count for place in (self.index - 1, self.index))
+        return range(start * chunk, min(stop * chunk, total))
+
+
+def parse_shard(text: str) -> Shard:
+    """`2/4` is the second of four.
+
+    Raises:
+        UserError: it is no such thing.
+    """
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"shard: {text!r} is not of the form 2/4, the second of four")
+    return Shard(int(found[1]), int(found[2]))
 
 
 def shard_directory(out: Path, shard: Shard) -> Path:

@@ -4,9 +4,9 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
+from smolt.data import Question, Turn
+from smolt.data.problems import Split, generate
 from smolt.errors import UserError
-from smolt.problems import Split, generate
-from smolt.records import Question, Turn
 
 PROBLEMS = "problems"
 DEFAULT = "answers"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from smolt import statistics
-from smolt.report import verdicts
 from smolt.report.pairing import METRICS, RATES, Compared, baseline_of, both_right, compare, of_role, rating
-from smolt.report.records import Arm, Item, StudyRecord
-from smolt.report.runs import Runs, over_runs
+from smolt.report.record import Arm, Item, StudyRecord
+from smolt.report.sections.headline import sentences, summary
+from smolt.report.sections.seeds import Runs, over_runs
 from smolt.statistics import Measure
 
 
@@ -56,8 +56,8 @@ def analyse(record: StudyRecord) -> Analysis:
         length_reward=_length_reward(record),
         best=_best(record, comparisons, headline),
         runs=runs,
-        summary=verdicts.summary(compared, runs),
-        verdicts=verdicts.sentences(record, measures, compared, headline, runs),
+        summary=summary(compared, runs),
+        verdicts=sentences(record, measures, compared, headline, runs),
         caveats=[*_caveats(record), *_cautions(comparisons)],
     )
 

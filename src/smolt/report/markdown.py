@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from smolt.panels import Panel
 from smolt.report import page, tables, wording
 from smolt.report.analysis import Analysis
-from smolt.report.drawing import Picture
 from smolt.report.pairing import METRICS
-from smolt.report.plots import Pictures
-from smolt.report.records import StudyRecord
-from smolt.report.samples import Sample, outcome_text
+from smolt.report.panels import Panel
+from smolt.report.pictures.drawing import Picture
+from smolt.report.pictures.plots import Pictures
+from smolt.report.record import StudyRecord
+from smolt.report.sections.samples import Sample, outcome_text
 from smolt.statistics import format_difference
 
 

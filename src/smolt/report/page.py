@@ -9,15 +9,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from smolt.panels import Panel
-from smolt.report import runs as training_runs
 from smolt.report import tables, wording
 from smolt.report.analysis import Analysis
-from smolt.report.drawing import DARK, LIGHT, Picture
 from smolt.report.pairing import METRICS, seeds
-from smolt.report.plots import Pictures, arm_places
-from smolt.report.records import StudyRecord
-from smolt.report.samples import PER_OUTCOME, Sample, outcome_text
+from smolt.report.panels import Panel
+from smolt.report.pictures.drawing import DARK, LIGHT, Picture
+from smolt.report.pictures.plots import Pictures, arm_places
+from smolt.report.record import StudyRecord
+from smolt.report.sections import seeds as training_runs
+from smolt.report.sections.samples import PER_OUTCOME, Sample, outcome_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = ("page.css", "tables.css", "narrow.css")

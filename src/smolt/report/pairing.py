@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from smolt import statistics
-from smolt.report.records import Arm, Item, StudyRecord
+from smolt.report.record import Arm, Item, StudyRecord
 from smolt.statistics import Comparison
 
 METRICS = ("accuracy", "reward", "kl", "length", "stop_rate")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smolt.panels import Cell as PanelCell
-from smolt.panels import Table
 from smolt.report import wording
 from smolt.report.analysis import Analysis
 from smolt.report.pairing import Compared
-from smolt.report.records import Arm, StudyRecord
+from smolt.report.panels import Cell as PanelCell
+from smolt.report.panels import Table
+from smolt.report.record import Arm, StudyRecord
 from smolt.statistics import ALPHA, Comparison, Measure, format_difference
 
 WAYS = {

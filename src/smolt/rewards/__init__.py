@@ -1,41 +1,41 @@
-"""Rewards: rules, verifiers and Python functions behind one shape, `(questions, answers) -> list[Score]`."""
+"""Who scores one answer, behind one shape: `(questions, answers) -> list[Score]`; a reward may abstain.
 
-from smolt.rewards.build import build_reward, rules_alone
+rules, constraints, refusals, tone   what needs no model
+python                               a function of the user's
+learned                              a reward model, or several
+llm_judge                            a language model that grades
+mix, build                           the weighted sum, and what a recipe's `reward:` block asks for
+audit                                whether a reward is worth training on
+
+What loads a model (learned, llm_judge, build) is imported from its own file, so that the rules stay quick to load.
+"""
+
+from smolt.rewards.audit.linter import Finding, lint_reward
 from smolt.rewards.constraints import constraints, read_constraint
-from smolt.rewards.empathy import empathy
-from smolt.rewards.linter import Finding, lint_reward
 from smolt.rewards.mix import Part, mix
-from smolt.rewards.numbers import EXTRACTOR, Extraction, equal_numbers, extract, parse_number
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal, refuses
 from smolt.rewards.rules import HINTS, Reward, exact_words, format_hints, gsm8k, length, overlong, per_answer
-from smolt.rewards.sentiment import sentiment
+from smolt.rewards.tone import empathy, sentiment
 
 __all__ = [
-    "EXTRACTOR",
     "HINTS",
-    "Extraction",
     "Finding",
     "Part",
     "Reward",
-    "build_reward",
     "constraints",
     "empathy",
-    "equal_numbers",
     "exact_words",
-    "extract",
     "format_hints",
     "gsm8k",
     "length",
     "lint_reward",
     "mix",
     "overlong",
-    "parse_number",
     "per_answer",
     "python_reward",
     "read_constraint",
     "refusal",
     "refuses",
-    "rules_alone",
     "sentiment",
 ]

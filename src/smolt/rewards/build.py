@@ -4,17 +4,20 @@ import difflib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from smolt.config import RewardPart
+from smolt.config import RewardMix, RewardPart
 from smolt.errors import UserError
+from smolt.models.forward.precision import Precision
 from smolt.rewards.constraints import constraints
-from smolt.rewards.empathy import empathy
+from smolt.rewards.learned import ensemble_reward, learned_reward
+from smolt.rewards.llm_judge.judge_reward import judge_reward
 from smolt.rewards.mix import Part, mix
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal
 from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length, overlong
-from smolt.rewards.sentiment import sentiment
+from smolt.rewards.tone import empathy, sentiment
 
 RULES: dict[str, Callable[..., Reward]] = {
     "gsm8k": gsm8k,
@@ -105,3 +108,15 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     if near:
         return f'; did you mean "{near[0]}"?'
     return f"; there are {', '.join(known)}" if known else "; this reward has none"
+
+
+def mixed_reward(mix: RewardMix, precision: Precision, verdicts: Path | None = None) -> Reward:
+    """The reward a recipe asks for, its reward models loaded at `precision`; `verdicts` keeps an endpoint's grades."""
+
+    def made(part: RewardPart) -> Reward:
+        return ensemble_reward(part, precision) if part.name == "ensemble" else learned_reward(part, precision)
+
+    def judged(part: RewardPart) -> Reward:
+        return judge_reward(part, precision, verdicts)
+
+    return build_reward(mix.parts, model_reward=made, judge_reward=judged, cap=mix.cap)

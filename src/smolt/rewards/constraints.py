@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
-from smolt.records import Answer, Question, Score
 from smolt.rewards.rules import Reward, per_answer
 
 CHECKER = "constraints-1"

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
-from smolt.records import Answer, Question, Score
 from smolt.rewards.rules import Reward
 
 

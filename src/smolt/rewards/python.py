@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, SupportsFloat
 
+from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
-from smolt.records import Answer, Question, Score
 from smolt.rewards.rules import Reward
 
 TOLERANCE = 0.2

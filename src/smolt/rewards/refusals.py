@@ -2,7 +2,7 @@
 
 import re
 
-from smolt.records import Answer, Question, Score
+from smolt.data import Answer, Question, Score
 from smolt.rewards.rules import Reward, per_answer
 
 RULE = "refusal-1"

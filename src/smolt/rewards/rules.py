@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from smolt.data import Answer, Question, Score
+from smolt.data.numbers import equal_numbers, extract
 from smolt.errors import UserError
-from smolt.records import Answer, Question, Score
-from smolt.rewards.numbers import equal_numbers, extract
 
 Reward = Callable[[Sequence[Question], Sequence[Answer]], list[Score]]
 """Scores for answers, one per answer in order; `questions[i]` is what `answers[i]` answers."""

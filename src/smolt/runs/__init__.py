@@ -12,7 +12,7 @@ interrupts   the first Ctrl-C saves, the second leaves
 
 from smolt.runs.checkpoints import Checkpoint
 from smolt.runs.directory import Run, Status
-from smolt.runs.files import StorageError, atomic_write
 from smolt.runs.interrupts import Interrupts
+from smolt.runs.storage import StorageError, atomic_write
 
 __all__ = ["Checkpoint", "Interrupts", "Run", "Status", "StorageError", "atomic_write"]

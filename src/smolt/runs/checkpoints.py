@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smolt.runs import files, jsontext
+from smolt.runs import jsontext, storage
 
 Content = bytes | Sequence[bytes | memoryview]
 """Of one file: whole, or its parts in order (so that what lies in memory anyway is not copied)."""
@@ -50,7 +50,7 @@ class Checkpoint:
         """
         expected = self.digests[name]
         path = self.directory / name
-        with files.storage_errors("reading", path):
+        with storage.storage_errors("reading", path):
             content = path.read_bytes()
             if (found := hashlib.sha256(content).hexdigest()) != expected:
                 raise OSError(errno.EIO, f"expected sha256 {expected}, found {found}")
@@ -92,22 +92,22 @@ def save(
         ValueError, TypeError, SelfCheckError: the arguments cannot be saved; nothing was written.
     """
     index = _index(step, blobs, state, keep)
-    files.make_directory(folder)
+    storage.make_directory(folder)
     same = [entry for entry in _entries(folder) if (entry.step, entry.best) == (step, best)]
     again = max((entry.again + 1 for entry in same), default=0)
     target = folder / f"step-{step:08d}{f'.{again}' if again else ''}{'-best' if best else ''}"
-    temporary = files.temporary_name(target)
+    temporary = storage.temporary_name(target)
     try:
         _write(temporary, blobs, index)
         if faults := verify(temporary)[1]:
-            raise files.StorageError(
+            raise storage.StorageError(
                 errno.EIO, f"the disk gave back other bytes than were written: {faults[0]}", str(target)
             )
-        files.rename(temporary, target)
+        storage.rename(temporary, target)
     finally:
         _discard(temporary)
     for entry in _superfluous(_entries(folder), _Entry(step, again, best, target), keep):
-        files.remove_directory(entry.directory)
+        storage.remove_directory(entry.directory)
     return target
 
 
@@ -138,7 +138,7 @@ def drop_best_after(folder: Path, step: int) -> None:
     """Remove the best snapshots after `step`: what continues from there will find its own."""
     for entry in sorted(_entries(folder)):
         if entry.best and entry.step > step:
-            files.remove_directory(entry.directory)
+            storage.remove_directory(entry.directory)
 
 
 def verify(directory: Path) -> tuple[dict[str, Any], list[str]]:
@@ -165,7 +165,7 @@ def _fault(directory: Path, name: str, size: int, digest: str) -> str | None:
         return f"{directory / INDEX}: {name!r} is not the name of a file in a checkpoint"
     path = directory / name
     try:
-        found_size, found = path.stat().st_size, files.sha256_of(path)
+        found_size, found = path.stat().st_size, storage.sha256_of(path)
     except OSError as error:
         return f"{path}: expected {size} bytes, found none that can be read ({error.strerror})"
     if found_size != size:
@@ -202,19 +202,19 @@ def _seal(content: bytes) -> bytes:
 
 
 def _write(directory: Path, blobs: Mapping[str, Content], index: bytes) -> None:
-    files.make_directory(directory)
+    storage.make_directory(directory)
     for name, blob in blobs.items():
-        files.write_durably(directory / name, _parts(blob))
-    files.write_durably(directory / INDEX, [index])
-    files.write_durably(directory / SEAL, [_seal(index)])
-    files.sync(directory)
+        storage.write_durably(directory / name, _parts(blob))
+    storage.write_durably(directory / INDEX, [index])
+    storage.write_durably(directory / SEAL, [_seal(index)])
+    storage.sync(directory)
 
 
 def _discard(temporary: Path) -> None:
     """What cannot be removed now is swept at the next start."""
     if temporary.exists():
-        with contextlib.suppress(files.StorageError):
-            files.remove_directory(temporary)
+        with contextlib.suppress(storage.StorageError):
+            storage.remove_directory(temporary)
 
 
 def _entries(folder: Path) -> list[_Entry]:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from smolt.errors import UserError
-from smolt.runs import checkpoints, files, identity, jsontext
+from smolt.runs import checkpoints, identity, jsontext, storage
 from smolt.runs.checkpoints import Checkpoint, Content
 from smolt.runs.identity import FORMAT, MANIFEST
 from smolt.runs.locks import LOCK, DirectoryLock, acquire
@@ -71,9 +71,9 @@ class Run:
         with contextlib.ExitStack() as failing:
             lock = _lock(directory, fresh)
             failing.callback(lock.release)
-            files.sweep(directory)
+            storage.sweep(directory)
             if (directory / CHECKPOINTS).is_dir():
-                files.sweep(directory / CHECKPOINTS)
+                storage.sweep(directory / CHECKPOINTS)
             if not (directory / MANIFEST).exists():
                 _write_json(directory / MANIFEST, current)
                 run = cls(directory, lock, current, [], True, samples)
@@ -183,7 +183,7 @@ class Run:
         checkpoint, damage = checkpoints.newest(folder)
         if checkpoint is None and damage:
             lines = "".join(f"\n  {line}" for line in damage)
-            raise files.StorageError(
+            raise storage.StorageError(
                 errno.EIO, f"every checkpoint is damaged; --fresh starts over:{lines}", str(folder)
             )
         self.warnings += damage
@@ -232,7 +232,7 @@ class Run:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    files.atomic_write(path, jsontext.encode(value, path.name, indent=2) + "\n")
+    storage.atomic_write(path, jsontext.encode(value, path.name, indent=2) + "\n")
 
 
 def _lock(directory: Path, fresh: bool) -> DirectoryLock:
@@ -244,7 +244,7 @@ def _lock(directory: Path, fresh: bool) -> DirectoryLock:
         number = 1
         while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
             number += 1
-        files.rename(directory, aside)
+        storage.rename(directory, aside)
         return acquire(directory)
     finally:
         lock.release()

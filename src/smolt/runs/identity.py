@@ -44,6 +44,23 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def run_of(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Manifest and result of the run that `path` is, or whose model it is; empty ones where there is none."""
+    for folder in (path, path.parent if path.name == "model" else path):
+        if (folder / MANIFEST).is_file():
+            return _object(folder / MANIFEST), _object(folder / "result.json")
+    return {}, {}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where the file is absent or damaged (a card is no reason to refuse a merge)."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def refuse_other(directory: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
     """Compare the identity of the run on disk with what it is asked to continue with.
 

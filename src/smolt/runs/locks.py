@@ -8,7 +8,7 @@ import weakref
 from pathlib import Path
 
 from smolt.errors import DirectoryInUse
-from smolt.runs.files import storage_errors
+from smolt.runs.storage import storage_errors
 
 LOCK = "run.lock"
 ATTEMPTS = 50

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from smolt.runs import files, jsontext
+from smolt.runs import jsontext, storage
 
 
 class RowFile:
@@ -29,7 +29,7 @@ class RowFile:
     def flush(self) -> None:
         """Hand the waiting rows to the operating system: a kill no longer loses them."""
         if self._waiting:
-            files.append(self.path, b"".join(self._waiting))
+            storage.append(self.path, b"".join(self._waiting))
             self._waiting.clear()
 
     def rows(self) -> list[dict[str, Any]]:
@@ -42,8 +42,8 @@ class RowFile:
         """Put all rows on the disk: a power cut no longer loses them."""
         self.flush()
         if self.path.exists():
-            files.sync(self.path)
-            files.sync(self.path.parent)
+            storage.sync(self.path)
+            storage.sync(self.path.parent)
 
     def keep_until(self, step: int) -> list[str]:
         """Drop the rows after `step` (all of them for -1), a torn last line and unreadable lines.
@@ -62,7 +62,7 @@ class RowFile:
                 warnings.append(f"{self.path}:{number}: not a row, dropped")
             dropped += row_step is None or row_step > step
         if dropped:
-            files.atomic_stream(self.path, (line for line in self._lines() if _is_until(_step_of(line), step)))
+            storage.atomic_stream(self.path, (line for line in self._lines() if _is_until(_step_of(line), step)))
         return warnings
 
     def _lines(self) -> Iterator[bytes]:

@@ -3,15 +3,11 @@
 nouns           Measure, Comparison; the levels everything is stated at
 proportions     Wilson's interval, exact McNemar, the paired interval
 bootstrap       resampling whole prompts
-estimates       one arm's shares, means and correlations
-comparisons     two arms on the same questions
-detectable      the smallest difference that could have been shown
-several         Holm's adjustment over comparisons
+estimates       shares, means, correlations, win rates; pass@k and best of k; the interval over training runs
+comparisons     two arms on the same questions; the smallest difference that could have been shown; Holm's adjustment
 noninferiority  that b is at most a margin worse
 repeatability   one arm measured twice
-seeds           the interval over training runs
 length_control  the win rate at equal length
-sampled         several sampled answers to one question: pass@k, best of k
 agreement       Cohen's kappa of two raters
 verdicts        the sentence of a comparison
 
@@ -22,19 +18,33 @@ A number that the data do not carry is None, never 0 or 1. Rows that share a pro
 
 from smolt.statistics.agreement import kappa
 from smolt.statistics.bootstrap import FEWEST, RESAMPLES, Bootstrap, paired_bootstrap
-from smolt.statistics.comparisons import compare_binary, compare_counts, compare_scores
-from smolt.statistics.detectable import DETECTABLE, minimum_detectable, minimum_detectable_scores
-from smolt.statistics.estimates import correlation, mean, proportion, ratio, share
+from smolt.statistics.comparisons import (
+    DETECTABLE,
+    compare_binary,
+    compare_counts,
+    compare_scores,
+    holm,
+    minimum_detectable,
+    minimum_detectable_scores,
+)
+from smolt.statistics.estimates import (
+    best_of_k,
+    correlation,
+    mean,
+    over_seeds,
+    pass_at_k,
+    proportion,
+    ratio,
+    share,
+    win_rate,
+    won,
+)
 from smolt.statistics.length_control import length_controlled
 from smolt.statistics.noninferiority import NonInferiority, non_inferior
 from smolt.statistics.nouns import ALPHA, Comparison, Measure, Z
 from smolt.statistics.proportions import mcnemar, paired_wald, wilson
 from smolt.statistics.repeatability import Retest, retest
-from smolt.statistics.sampled import best_of_k, pass_at_k
-from smolt.statistics.seeds import over_seeds
-from smolt.statistics.several import holm
 from smolt.statistics.verdicts import format_difference, format_p, shown, with_verdict
-from smolt.statistics.win_rates import win_rate, won
 
 __all__ = [
     "ALPHA",

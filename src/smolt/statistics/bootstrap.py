@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smolt import counters
+from smolt import randomness
 from smolt.errors import UserError
 from smolt.statistics.nouns import Floats, Interval
 
@@ -95,11 +95,11 @@ def resampled_ratios(sums: Floats, counts: Floats, resamples: int, seed: int) ->
 
 def draws(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.intp]]:
     """The places that each resample of `size` takes, [rows, size] at a time: functions of (seed, resample, place)."""
-    keys = counters.keys(np.stack([np.full(resamples, seed), np.arange(resamples)], axis=1))
+    keys = randomness.keys(np.stack([np.full(resamples, seed), np.arange(resamples)], axis=1))
     places = np.arange(size, dtype=np.uint64)[None, :]
     step = max(1, _CHUNK // size)
     for start in range(0, resamples, step):
-        uniforms = counters.uniforms_at(keys[start : start + step, None], places)
+        uniforms = randomness.uniforms_at(keys[start : start + step, None], places)
         yield (uniforms.astype(np.float64) * size).astype(np.intp)
 
 

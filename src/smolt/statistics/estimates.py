@@ -1,10 +1,11 @@
-"""One arm's numbers with their intervals: shares, means, correlations."""
+"""One arm's numbers with their intervals: shares, means, correlations, win rates, several answers, several runs."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from smolt.errors import UserError
 from smolt.statistics.bootstrap import FEWEST, RESAMPLES, percentiles, repeats, resampled_means, resampled_ratios
 from smolt.statistics.nouns import Measure, Z
 from smolt.statistics.proportions import wilson
@@ -76,3 +77,68 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> Measure | None:
         return Measure(r, r, r, len(x), "Pearson")
     half = Z / math.sqrt(len(x) - 3)
     return Measure(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), len(x), "Pearson")
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The unbiased chance that k of n answers hold a correct one, 1 - C(n-c, k) / C(n, k) (2107.03374, eq. 1).
+
+    Raises:
+        UserError: not 1 <= k <= n, or correct outside 0..n.
+    """
+    if not 1 <= k <= n or not 0 <= correct <= n:
+        raise UserError(f"pass@k needs 1 <= k <= n and 0 <= correct <= n, not k = {k}, n = {n}, correct = {correct}")
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def best_of_k(ranked: Sequence[float], k: int) -> float:
+    """What choosing the best of k would give, without bias, from n >= k answers (2112.09332, appendix I).
+
+    The i-th best of n is the best of k drawn ones with chance C(n - i, k - 1) / C(n, k): k = n gives the best one's
+    value, k = 1 the mean.
+
+    Args:
+        ranked: a value of each answer, the answer that would be chosen first in front.
+        k: answers to choose among.
+
+    Raises:
+        UserError: not 1 <= k <= n.
+    """
+    n = len(ranked)
+    if not 1 <= k <= n:
+        raise UserError(f"best of k needs 1 <= k <= n, not k = {k}, n = {n}")
+    return sum(math.comb(n - place, k - 1) * value for place, value in enumerate(ranked, 1)) / math.comb(n, k)
+
+
+def over_seeds(differences: Sequence[float]) -> Measure | None:
+    """The mean of one number a training run, with Student's interval over runs (n - 1 degrees of freedom).
+
+    Takes the difference b - a of each run; its interval covers what another run would give on the same questions.
+    None without runs; one run has no interval.
+    """
+    from scipy.special import stdtrit
+
+    n = len(differences)
+    if n == 0:
+        return None
+    values = np.asarray(differences, dtype=np.float64)
+    value = float(values.mean())
+    if n == 1:
+        return Measure(value, None, None, 1, "one run")
+    half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
+    return Measure(value, value - half, value + half, n, "Student, over training runs")
+
+
+def won(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """1 where the second score is the higher one, 0 where it is the lower one, 0.5 for a tie."""
+    return [1.0 if b > a else 0.5 if b == a else 0.0 for a, b in zip(first, second, strict=True)]
+
+
+def win_rate(first: Sequence[float], second: Sequence[float], prompts: Sequence[str] | None = None) -> Measure | None:
+    """The share of pairs that the second side wins, a tie counted half, with a bootstrap interval by prompt.
+
+    Where every pair is won, or lost, Wilson's interval takes its place; where every pair is a tie there is none.
+    """
+    results = won(first, second)
+    if set(results) == {0.5}:
+        return Measure(0.5, None, None, len(results), "all ties")
+    return share(results, prompts)

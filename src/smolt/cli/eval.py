@@ -1,0 +1,144 @@
+"""`smolt eval`: one model, one task, each figure with its interval and n."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smolt.cli.options import Batch, Device, DType, Format, ModelPath, Samples, Seed, Split, Temperature
+from smolt.cli.outcomes import Outcome, deliver
+from smolt.cli.train import Fresh, Json
+
+if TYPE_CHECKING:
+    from smolt.evaluation.evaluate import Evaluation
+    from smolt.statistics import Measure
+
+TaskName = Annotated[str, typer.Option("--task", help="answers, gsm8k, svamp, problems, preferences or loss.")]
+Rules = Annotated[
+    list[str] | None, typer.Option("--reward", help="Who else rates answers, for example gsm8k; may be repeated.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Directory for evaluation.jsonl and the report; continued.")]
+Longest = Annotated[
+    int | None, typer.Option("--max-tokens", min=1, help="Longest answer; unset: as in the model's training, else 256.")
+]
+Records = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many records; problems: how many.")]
+TooLong = Annotated[str, typer.Option("--too-long", help="Records that exceed the window: error, or drop (counted).")]
+ShardText = Annotated[str | None, typer.Option("--shard", help="Measure only this part, for example 2/4.")]
+Harness = Annotated[
+    list[str] | None, typer.Option("--lm-eval", metavar="TASK", help="A task of lm-evaluation-harness instead (extra).")
+]
+DataSeed = Annotated[int, typer.Option("--data-seed", help="Of the task problems.")]
+LONGEST_LINE = 110
+
+
+def evaluate(
+    model: ModelPath,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="JSONL, Parquet or a data set; the task's own unless given.")
+    ] = None,
+    task: TaskName = "answers",
+    reward: Rules = None,
+    out: Out = None,
+    samples: Samples = 1,
+    max_tokens: Longest = None,
+    temperature: Temperature = 0.0,
+    batch: Batch = 64,
+    seed: Seed = 0,
+    shard: ShardText = None,
+    limit: Records = None,
+    record_format: Format = None,
+    split: Split = None,
+    too_long: TooLong = "error",
+    data_seed: DataSeed = 0,
+    lm_eval: Harness = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    fresh: Fresh = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on questions, pairs or text: each figure with its interval and n."""
+
+    def bridge() -> Outcome:
+        from smolt.errors import UserError
+        from smolt.evaluation.lm_eval import evaluate_with_harness
+
+        given = {
+            "DATA": data,
+            "--reward": reward,
+            "--shard": shard,
+            "--samples": samples > 1,
+            "--max-tokens": max_tokens,
+        }
+        unused = [name for name, value in given.items() if value]
+        if unused:
+            raise UserError(f"{unused[0]}: is not used with --lm-eval, whose tasks say that themselves; remove it")
+        return outcome(
+            evaluate_with_harness(
+                model, lm_eval or [], out=out, limit=limit, batch=batch, device=device, dtype=dtype, fresh=fresh
+            )
+        )
+
+    def work() -> Outcome:
+        from smolt.cli.progress import Counter
+        from smolt.evaluation.evaluate import evaluate as measure
+
+        with Counter("records") as counter:
+            found = measure(
+                model,
+                data,
+                task=task,
+                reward=reward or None,
+                out=out,
+                samples=samples,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                batch=batch,
+                seed=seed,
+                shard=shard,
+                fresh=fresh,
+                limit=limit,
+                record_format=record_format,
+                split=split,
+                too_long=too_long,
+                data_seed=data_seed,
+                device=device,
+                dtype=dtype,
+                progress=counter.show,
+            )
+        return outcome(found)
+
+    deliver(bridge if lm_eval else work, as_json)
+
+
+def outcome(found: "Evaluation") -> Outcome:
+    """What is printed of an evaluation."""
+    place = "" if found.path is None else f"; it is in {found.path}"
+    notes = [f"note: {note}" for note in found.notes]
+    if found.too_long:
+        notes.append(f"note: {found.too_long} records exceed the model's window and were left out")
+    return Outcome(found.facts(), "\n".join([f"{found.status}{place}", measures_table(found.measures), *notes]))
+
+
+def measures_table(measures: Mapping[str, "Measure"]) -> str:
+    """Each measure on a line: its value, 95 % interval, n and method; shares lie in 0..1, as in the JSON."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from smolt.report.wording import visible
+
+    table = Table("measure", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("value", "95 % interval", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("method")
+    for name, measure in measures.items():
+        bounds = "none" if measure.low is None or measure.high is None else f"{measure.low:.3f} to {measure.high:.3f}"
+        cells = (visible(name), f"{measure.value:.3f}", bounds, f"{measure.n:,}", measure.source)
+        table.add_row(*(Text(cell) for cell in cells))
+    console = Console(file=io.StringIO(), width=LONGEST_LINE)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())

@@ -1,0 +1,163 @@
+"""`smolt label`: compare pairs in the terminal; statistics, export and import of the labels."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver
+from smolt.cli.train import Json
+
+LABELLING = "pairs"
+
+
+class PairsOrCommand(TyperGroup):
+    """`smolt label PAIRS ...` beside `smolt label stats`: what begins with no command's name is a labelling."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the labelling's name before its arguments."""
+        named = args and (args[0] in self.commands or args[0] in ("--help", "-h"))
+        return super().parse_args(ctx, args if named or not args else [LABELLING, *args])
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    cls=PairsOrCommand,
+    help="Compare answers in the terminal: smolt label PAIRS --store labels.sqlite --annotator NAME.",
+)
+Store = Annotated[Path, typer.Option("--store", help="The SQLite file that holds the labels.")]
+Format = Annotated[str | None, typer.Option("--format", help="Format of the data; detected unless given.")]
+
+
+@app.command(LABELLING, help="Label pairs of answers (the word `pairs` may be left out).")
+def label(
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="Preferences; which one is chosen is not shown.")],
+    store: Store,
+    annotator: Annotated[str, typer.Option(help="Who labels.")],
+    gold: Annotated[str | None, typer.Option(help="Preferences whose answer is known, mixed in unmarked.")] = None,
+    gold_rate: Annotated[float, typer.Option(help="Share of gold questions, 0 to 0.5.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order and the sides.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many pairs.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Ask the pairs you skipped again.")] = False,
+    record_format: Format = None,
+    split: Annotated[str | None, typer.Option(help="Split of a data set with several.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out.")] = False,
+) -> None:
+    """Show pair after pair until the annotator quits."""
+
+    def work() -> Outcome:
+        from smolt.data import Source, load
+        from smolt.preferences.people import LabelStore, Session, make_queue, pair_of
+        from smolt.preferences.people.labeller import label_in_terminal, need_terminal
+
+        need_terminal()
+        name = named(annotator)
+        source = Source(pairs, split=split, format=record_format, limit=limit, skip_bad=skip_bad)
+        wanted = [pair_of(record) for record in load(source, "preferences").records]
+        known = [pair_of(record, gold=True) for record in load(Source(gold), "preferences").records] if gold else []
+        queue, same = make_queue(wanted, known, gold_rate, seed, name)
+        with LabelStore(store) as opened:
+            if again:
+                opened.forget_skips(name)
+            session = Session(opened, name, queue, seed)
+            try:
+                label_in_terminal(session)
+            except KeyboardInterrupt:
+                raise Stopped(INTERRUPTED, f"interrupted; {progress(session, same)}") from None
+        return Outcome({}, progress(session, same))
+
+    deliver(work, as_json=False)
+
+
+@app.command("stats", help="Each annotator's habits and gold accuracy, and agreement (Cohen's kappa).")
+def stats(store: Store, as_json: Json = False) -> None:
+    """What the labels are worth."""
+
+    def work() -> Outcome:
+        from smolt.preferences.people import LabelStore
+        from smolt.preferences.people.annotators import figures_of, label_panel
+        from smolt.report.terminal import panel_facts, panel_words
+
+        with LabelStore(store, create=False) as opened:
+            figures = figures_of(opened)
+        panel = label_panel(figures)
+        return Outcome(panel_facts(figures, panel), panel_words(panel))
+
+    deliver(work, as_json)
+
+
+@app.command("export", help="Write the labels as preferences for `smolt reward` and `smolt dpo`, or one by one.")
+def export(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines to write.")],
+    store: Store,
+    form: Annotated[
+        str, typer.Option("--format", help="preferences, dpo, hh, or labels (every label).")
+    ] = "preferences",
+    ties: Annotated[str, typer.Option(help="half (weight 0.5) or drop; no majority is a tie.")] = "half",
+    both_bad: Annotated[str, typer.Option(help="The same for pairs of two bad answers.")] = "drop",
+    weights: Annotated[str, typer.Option(help="majority, or share: the share of the labels as weight.")] = "majority",
+    least: Annotated[int, typer.Option(min=1, help="Only pairs with so many labels.")] = 1,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over FILE if it is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Labels to preferences."""
+
+    def work() -> Outcome:
+        from smolt.errors import UserError
+        from smolt.preferences.people import LabelStore
+        from smolt.preferences.people.exchange import export_labels, exporting
+
+        if out.exists() and not replace:
+            raise UserError(f"{out}: is there already; choose another name, or write over it with --replace")
+        how = exporting(form=form, ties=ties, both_bad=both_bad, weights=weights, least=least)
+        with LabelStore(store, create=False) as opened:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            counts = export_labels(opened, out, how)
+        rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if name != "written")
+        return Outcome({**counts, "out": str(out)}, f"{counts['written']:,} rows in {out}{f' ({rest})' * bool(rest)}")
+
+    deliver(work, as_json)
+
+
+@app.command("import", help="Take labels in from JSON lines of smolt or another tool.")
+def import_(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="Rows with two answers and a choice, or preferences.")],
+    store: Store,
+    annotator: Annotated[str | None, typer.Option(help="Whose labels, where the rows do not say.")] = None,
+    record_format: Format = None,
+    as_json: Json = False,
+) -> None:
+    """Labels from elsewhere."""
+
+    def work() -> Outcome:
+        from smolt.preferences.people import LabelStore
+        from smolt.preferences.people.importing import import_labels, read_labels
+
+        found = read_labels(source, annotator, record_format)
+        with LabelStore(store) as opened:
+            counts = import_labels(opened, found)
+        facts = {"rows": counts.rows, "new": counts.new, "annotators": counts.annotators, "store": str(store)}
+        return Outcome(facts, f"{counts.new:,} new labels of {counts.rows:,} rows; the store is {store}")
+
+    deliver(work, as_json)
+
+
+def named(annotator: str) -> str:
+    """The annotator's name without surrounding white space.
+
+    Raises:
+        UserError: it is empty.
+    """
+    from smolt.errors import UserError
+
+    if not annotator.strip():
+        raise UserError("annotator: is empty; say who labels")
+    return annotator.strip()
+
+
+def progress(session: Any, same: int) -> str:
+    """What was done, and what was left out."""
+    words = f"labels this time: {session.labelled:,}; done: {session.done:,} of {len(session.queue):,} pairs"
+    equal = f"; {same} pairs with two equal answers were left out" if same else ""
+    return f"{words}; the same command continues{equal}" if session.current is not None else f"{words}{equal}"

@@ -1,0 +1,165 @@
+"""The commands that train: one stage, or a whole study."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from smolt.cli.outcomes import Outcome, Stopped, deliver
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SECTION.KEY=VALUE", help="Fields to change, for example optim.lr=1e-5."),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Run directory; runs/<name> unless given.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Set the run that is there aside and start anew.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `study` and one command for each stage that trains."""
+    app.command("study", help="Run every stage of a recipe, measure the arms, write the report.")(study)
+    for stage, help_text in STAGE_HELP.items():
+        app.command(stage, help=help_text)(_stage_command(stage))
+
+
+STAGE_HELP = {
+    "sft": "Fine-tune on demonstrations.",
+    "reward": "Train a reward model on preferences.",
+    "dpo": "Align with preferences, without sampling (DPO, IPO).",
+    "ppo": "Align with a reward, with a critic (PPO).",
+    "grpo": "Align with a reward, within groups of answers (GRPO and its kin).",
+    "pretrain": "Make a tokenizer and a small model from plain text.",
+}
+
+
+def _stage_command(stage: str) -> Any:
+    def command(
+        recipe: RecipeName,
+        overrides: Overrides = None,
+        out: Out = None,
+        as_json: Json = False,
+        fresh: Fresh = False,
+    ) -> None:
+        deliver(lambda: run_stage(stage, recipe, overrides or [], out, fresh), as_json)
+
+    return command
+
+
+def run_stage(stage: str, source: str, overrides: list[str], out: Path | None, fresh: bool) -> Outcome:
+    """Train one stage to its end, showing its progress.
+
+    Raises:
+        UserError: recipe, data or model are wrong.
+        Stopped: Ctrl-C or SIGTERM; a checkpoint was saved.
+    """
+    from smolt.config import load_recipe
+
+    recipe = load_recipe(source, stage, overrides)
+    directory = out if out is not None else default_directory(source, recipe)
+    result = finished(directory, recipe, fresh)
+    if result is not None:
+        return stage_outcome(stage, "already complete", directory, result)
+    from smolt.training.algorithms import STAGES
+
+    training = STAGES[stage](recipe, out=directory, fresh=fresh)
+    complete = training.complete
+    metrics = finish_shown(training)
+    return stage_outcome(stage, "already complete" if complete else "complete", directory, metrics)
+
+
+def finish_shown(training: Any) -> dict[str, Any]:
+    """Run a training to its end, showing its progress; its metrics.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM; a checkpoint was saved.
+    """
+    from smolt.cli.progress import Display
+    from smolt.runs import Interrupts
+    from smolt.training.stage import drive
+
+    with Display() as display, Interrupts() as interrupts, _stoppable():
+        display.begin(training)
+        metrics: dict[str, Any] = drive(training, interrupts, display.show).metrics
+    return metrics
+
+
+def finished(directory: Path, recipe: Any, fresh: bool) -> dict[str, Any] | None:
+    """The result of a complete run of this very recipe, found without loading a model; None where there is work."""
+    from smolt.runs import Run
+
+    return None if fresh else Run.finished(directory, recipe.model_dump(mode="json"))
+
+
+def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, Any]) -> Outcome:
+    """What a stage's command says at its end."""
+    facts = {
+        "stage": stage,
+        "status": status,
+        "out": str(directory),
+        "model": str(directory / "model"),
+        "metrics": metrics,
+    }
+    words = f"{stage}: {status}; the model is in {directory / 'model'}"
+    return Outcome(facts, words)
+
+
+def study(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    out: Out = None,
+    as_json: Json = False,
+    fresh: Fresh = False,
+) -> None:
+    """Run every stage of a recipe, measure the arms, write the report."""
+    deliver(lambda: run_whole_study(recipe, overrides or [], out, fresh), as_json)
+
+
+def run_whole_study(source: str, overrides: list[str], out: Path | None, fresh: bool) -> Outcome:
+    """Run or continue a study.
+
+    Raises:
+        UserError: recipe, data or model are wrong.
+        Stopped: Ctrl-C or SIGTERM; a checkpoint was saved.
+    """
+    from smolt.cli.progress import Display
+    from smolt.config import load_recipe
+
+    recipe = load_recipe(source, "study", overrides)
+    directory = out if out is not None else default_directory(source, recipe)
+    summary = finished(directory, recipe, fresh)
+    if summary is not None:
+        return study_outcome({**summary, "status": "already complete"}, directory)
+    from smolt.study.study import run_study
+
+    with Display() as display, _stoppable():
+        summary = run_study(recipe, out=directory, fresh=fresh, progress=display.show)
+    return study_outcome(summary, directory)
+
+
+def study_outcome(summary: dict[str, Any], directory: Path) -> Outcome:
+    """What the command says at the end of a study: its verdicts, and where the report is."""
+    status = str(summary.get("status", "complete"))
+    report = directory / "report.html"
+    verdicts = [str(line) for line in summary.get("verdicts", [])]
+    words = "\n".join([*verdicts, f"study: {status}; the report is {report}"])
+    return Outcome({"stage": "study", "status": status, "out": str(directory), "report": str(report), **summary}, words)
+
+
+def default_directory(source: str, recipe: Any) -> Path:
+    """runs/<name>: the name the recipe gives itself, else that of its file."""
+    return Path("runs") / (recipe.name if "name" in recipe.model_fields_set else Path(source).stem)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """An interrupted training as the outcome of the command."""
+    from smolt.training.stage import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        raise Stopped(stop.exit_code, str(stop)) from None

@@ -1,0 +1,68 @@
+"""The text that flows through smolt: five nouns, no tensors."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a dialogue."""
+
+    role: Role
+    content: str
+
+
+Context = tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A context and the answer to imitate. An empty context means plain text to continue from nothing."""
+
+    context: Context
+    answer: str
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to one context; weight is the probability, in [0, 1], that `chosen` is better (1 = a hard label)."""
+
+    context: Context
+    chosen: str
+    rejected: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """A context to answer; `solution` is what a verifier compares with, `kind` groups questions in reports."""
+
+    context: Context
+    solution: str | None = None
+    id: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a policy wrote: text without the stop token, number of tokens with it, whether it stopped by itself."""
+
+    text: str
+    tokens: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """A reward with its named parts. `value` None means the rater abstains (counted and shown, never read as zero)."""
+
+    value: float | None
+    components: dict[str, float | None] = field(default_factory=dict)
+    reason: str = ""
+
+
+def as_question(question: Question | str) -> Question:
+    """A text as a question of one user turn."""
+    return Question((Turn("user", question),)) if isinstance(question, str) else question

@@ -1,0 +1,293 @@
+"""The paired tests of two or more arms, and everything that is said of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from smolt import statistics
+from smolt.errors import UserError
+from smolt.evaluation.comparing.alignment import Aligned, align
+from smolt.evaluation.comparing.results import ArmResults, Reading, arm_names, read_results
+from smolt.report.pairing import Compared
+from smolt.runs.identity import run_of
+from smolt.statistics import Comparison, Measure, NonInferiority, Retest
+
+ROWS = "evaluation.jsonl"
+LONGEST = 60
+
+
+Outcome = Literal["win", "regression", "both right", "both wrong", "tie"]
+ONE_RUN = "one file an arm says nothing of another training run: run-to-run variation was not measured"
+
+
+@dataclass(frozen=True)
+class ComparedItem:
+    """One item in one pair of arms; a value is the mean over the answers to it."""
+
+    key: str
+    question: str
+    outcome: Outcome
+    a: float
+    b: float
+    answer_a: str
+    answer_b: str
+
+
+@dataclass(frozen=True)
+class ArmPair:
+    """The baseline a and one other arm b.
+
+    Attributes:
+        p_holm: adjusted over all pairs.
+        non_inferiority: against the margin, where one was stated.
+    """
+
+    comparison: Comparison
+    p_holm: float | None
+    items: list[ComparedItem]
+    non_inferiority: NonInferiority | None = None
+
+    def count(self, outcome: Outcome) -> int:
+        """How many items came out so."""
+        return sum(item.outcome == outcome for item in self.items)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a comparison of files found.
+
+    Attributes:
+        arms: name -> its measure; the first is the baseline.
+        answered_once: every item has one answer in every file.
+        remarks: what a reader should know, in sentences without a full stop.
+        warnings: why the comparison may not be one of the models, likewise.
+    """
+
+    metric: str
+    rate: bool
+    key: str
+    answered_once: bool
+    left_out: int
+    arms: dict[str, Measure]
+    pairs: list[ArmPair]
+    files: dict[str, dict[str, str]]
+    retest: Retest | None = None
+    remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """The JSON object: the first pair's figures at the top, every pair under `comparisons`; rates in 0..1."""
+        listed = [_facts(pair, self) for pair in self.pairs]
+        return {
+            **listed[0],
+            "comparisons": listed,
+            "arms": {name: asdict(measure) for name, measure in self.arms.items()},
+            "retest": None if self.retest is None else asdict(self.retest),
+            "key": self.key,
+            "left_out": self.left_out,
+            "files": self.files,
+            "remarks": self.remarks,
+            "warnings": self.warnings,
+        }
+
+    def compared(self) -> list[Compared]:
+        """The pairs as a report's tables take them."""
+        binary = self.rate and self.answered_once
+        return [
+            Compared(pair.comparison, pair.p_holm, "baseline", pair.count("both right") if binary else None)
+            for pair in self.pairs
+        ]
+
+    def sentences(self) -> list[str]:
+        """The verdicts, the most important first."""
+        found = [pair.comparison.sentence for pair in self.pairs]
+        found += [pair.non_inferiority.sentence for pair in self.pairs if pair.non_inferiority is not None]
+        return [*found, *([self.retest.sentence] if self.retest is not None else [])]
+
+
+def compare_files(
+    paths: Sequence[Path],
+    reading: Reading | None = None,
+    *,
+    intersect: bool = False,
+    margin: float | None = None,
+    again: Path | None = None,
+) -> Findings:
+    """Pair the first file, the baseline, with each other one.
+
+    Args:
+        paths: two or more files of per-item results.
+        reading: how to read them.
+        intersect: compare the items that all files have, instead of refusing files that differ in items.
+        margin: the largest loss that would be accepted; tests non-inferiority.
+        again: a second measurement of the baseline on the same items.
+
+    Raises:
+        UserError: a file is at fault, the files do not hold the same items, or measure different things.
+    """
+    if len(paths) < 2:
+        raise UserError("compare needs two files or more: the baseline first")
+    named = list(zip(paths, arm_names(paths), strict=True))
+    if again is not None:
+        named.append((again, f"{named[0][1]} again"))
+    how = reading or Reading()
+    files = [read_results(path, how, name) for path, name in named]
+    metric, rate = _one_metric(files)
+    aligned = align(files, intersect)
+    values = [[_mean([row.value for row in answers]) for answers in arm] for arm in aligned.rows]
+    names = [file.name for file in files]
+    tests = [
+        _test(names[0], names[place], metric, (values[0], values[place]), rate, aligned)
+        for place in range(1, len(files))
+    ]
+    repeated = tests.pop() if again is not None else None
+    adjusted = statistics.holm([test.p_value for test in tests])
+    size = sum(p_value is not None for p_value in adjusted)
+    pairs = []
+    for place, (test, p_holm) in enumerate(zip(tests, adjusted, strict=True), start=1):
+        comparison = statistics.with_verdict(test, p_holm, size)
+        bound = None if margin is None else statistics.non_inferior(comparison, margin)
+        pairs.append(ArmPair(comparison, p_holm, _items(aligned, values, place, rate), bound))
+    arms = {name: _measure(aligned, place, rate) for place, name in enumerate(names)}
+    return Findings(
+        metric=metric,
+        rate=rate,
+        key=aligned.key,
+        answered_once=aligned.single,
+        left_out=aligned.left_out,
+        arms=arms,
+        pairs=pairs,
+        files={file.name: {"path": file.file, "sha256": file.sha256} for file in files},
+        retest=None if repeated is None else statistics.retest(repeated, tests[0]),
+        remarks=[*aligned.remarks, *_copies(files), ONE_RUN],
+        warnings=_conditions(named),
+    )
+
+
+def _conditions(named: Sequence[tuple[Path, str]]) -> list[str]:
+    """Files of smolt's own evaluations that were measured in another way than the baseline's."""
+    (first, a), *others = named
+    found = [(b, differing(circumstances(first), circumstances(path))) for path, b in others]
+    return [
+        f"{b} was not measured as {a} was: {'; '.join(lines)} ({b}'s last). The difference may be one of measuring, "
+        "not of the models"
+        for b, lines in found
+        if lines
+    ]
+
+
+def _one_metric(files: Sequence[ArmResults]) -> tuple[str, bool]:
+    """The metric that all files measure; files of right and wrong may name it differently."""
+    names = list(dict.fromkeys(file.metric for file in files))
+    rate = all(file.rate for file in files)
+    graded = {"accuracy", "exact_match", "acc"}
+    if len(names) > 1 and not (rate and set(names) <= graded):
+        measured = ", ".join(f"{file.file} by {file.metric}" for file in files)
+        raise UserError(f"the files measure different things: {measured}; name one column with --metric")
+    return names[0] if len(names) == 1 else "accuracy", rate
+
+
+def _copies(files: Sequence[ArmResults]) -> list[str]:
+    """Files that are byte for byte another one: a slip of the hand more often than a result."""
+    first: dict[str, str] = {}
+    return [
+        f"{file.name} and {first[file.sha256]} are the same file, byte for byte"
+        for file in files
+        if first.setdefault(file.sha256, file.name) != file.name
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _test(
+    a: str, b: str, metric: str, values: tuple[list[float], list[float]], rate: bool, aligned: Aligned
+) -> Comparison:
+    first, second = values
+    if rate and aligned.single:
+        return statistics.compare_binary(a, b, metric, [*map(bool, first)], [*map(bool, second)])
+    return statistics.compare_scores(a, b, metric, first, second, rate=rate)
+
+
+def _measure(aligned: Aligned, place: int, rate: bool) -> Measure:
+    rows = [
+        (row.value, item) for item, answers in zip(aligned.items, aligned.rows[place], strict=True) for row in answers
+    ]
+    values, items = [value for value, _ in rows], [item for _, item in rows]
+    measure = (
+        statistics.proportion([*map(bool, values)], items) if rate else statistics.mean(values, items, bootstrap=True)
+    )
+    if measure is None:
+        raise UserError("there is no item to measure")
+    return measure
+
+
+def _items(aligned: Aligned, values: Sequence[Sequence[float]], place: int, rate: bool) -> list[ComparedItem]:
+    items = []
+    for index, key in enumerate(aligned.items):
+        first, second = aligned.rows[0][index][0], aligned.rows[place][index][0]
+        a, b = values[0][index], values[place][index]
+        question = first.keys.get("question", "") or second.keys.get("question", "")
+        outcome = _outcome(a, b, rate and aligned.single)
+        items.append(ComparedItem(key, question, outcome, a, b, first.answer, second.answer))
+    return items
+
+
+def _outcome(a: float, b: float, binary: bool) -> Outcome:
+    if a != b:
+        return "win" if b > a else "regression"
+    if not binary:
+        return "tie"
+    return "both right" if a == 1.0 else "both wrong"
+
+
+def _facts(pair: ArmPair, findings: Findings) -> dict[str, Any]:
+    comparison = pair.comparison
+    a, b = findings.arms[comparison.a], findings.arms[comparison.b]
+    known = asdict(comparison)
+    numbers = ("wins", "regressions", "ties", "p_value", "difference", "low", "high", "minimum_detectable")
+    binary = findings.rate and findings.answered_once
+    return {
+        "a": comparison.a,
+        "b": comparison.b,
+        "metric": comparison.metric,
+        "n": comparison.n,
+        "accuracy_a": a.value if findings.rate else None,
+        "accuracy_b": b.value if findings.rate else None,
+        "mean_a": a.value,
+        "mean_b": b.value,
+        "both_right": pair.count("both right") if binary else None,
+        "both_wrong": pair.count("both wrong") if binary else None,
+        **{name: known[name] for name in numbers},
+        "p_holm": pair.p_holm,
+        "test": comparison.test,
+        "caution": comparison.caution,
+        "sentence": comparison.sentence,
+        "non_inferiority": None if pair.non_inferiority is None else asdict(pair.non_inferiority),
+    }
+
+
+def circumstances(path: Path) -> dict[str, Any]:
+    """Template, stop tokens, length, extractor, sampling, answers an item and rater; {} where they are not known."""
+    manifest = run_of(path.parent)[0] if path.name == ROWS else {}
+    recipe = manifest.get("recipe")
+    if manifest.get("stage") != "eval" or not isinstance(recipe, dict):
+        return {}
+    conditions, sampling = (recipe.get(name) or {} for name in ("conditions", "sampling"))
+    found = {name: conditions.get(name) for name in ("template", "style", "stop_ids", "max_tokens", "extractor")}
+    found |= {"temperature": sampling.get("temperature"), "samples": recipe.get("samples")}
+    return found | {"reward": recipe.get("reward"), "task": recipe.get("task")}
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """`max_tokens 40 and 256` for each condition that both know and that differs."""
+    changed = [name for name in a if name in b and a[name] != b[name]]
+    return [f"{name} {_short(a[name])} and {_short(b[name])}" for name in changed]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

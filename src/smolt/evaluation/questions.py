@@ -1,0 +1,132 @@
+"""Questions as a measurement: answered, rated, counted."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from smolt.config import Data, EvaluationSampling, Model, RewardMix, make_block
+from smolt.data import Answer, Question, Score
+from smolt.data.numbers import extract
+from smolt.errors import UserError
+from smolt.evaluation.answer_file import Asking
+from smolt.evaluation.exam import Exam, answer_part, as_item, as_row
+from smolt.evaluation.measurement import Subject
+from smolt.evaluation.measures import answer_measures
+from smolt.evaluation.tasks import Task
+from smolt.models.answers import refuse_greedy_copies
+from smolt.models.conditions import conditions_of, departures, trained_under
+from smolt.models.ground import Ground
+from smolt.models.items import question_list
+from smolt.models.saving import load_policy
+from smolt.rewards import python_reward
+from smolt.rewards.build import mixed_reward
+from smolt.rewards.rules import Reward
+from smolt.runs.chunks import Work
+
+MAX_TOKENS = 256  # where neither the user nor the model's training says how long an answer may be
+
+
+def answering(
+    model: Model,
+    ground: Ground,
+    task: Task,
+    data: Data | Sequence[Question],
+    reward: RewardMix | Callable[..., Any] | None,
+    *,
+    max_tokens: int | None,
+    temperature: float,
+    batch: int,
+    samples: int,
+    seed: int,
+    too_long: str = "error",
+) -> Subject:
+    """Prepare questions.
+
+    Args:
+        model: who answers.
+        ground: the same, opened.
+        task: brings raters of its own.
+        data: the questions.
+        reward: further raters, or a function (see rewards.python_reward).
+        max_tokens: longest answer; None takes that of the model's training, else 256.
+        temperature: 0 is greedy.
+        batch: answers decoded side by side.
+        samples: answers to each question.
+        seed: of the draws.
+        too_long: "error" or "drop", for questions in memory.
+
+    Raises:
+        UserError: what is asked for makes no sense, or no question has a solution where the task compares with one.
+    """
+    refuse_greedy_copies(samples, temperature)
+    trained = trained_under(model.path)
+    longest = max_tokens or int(trained.get("max_tokens", MAX_TOKENS))
+    sampling = make_block(EvaluationSampling, max_tokens=longest, temperature=temperature, batch=batch)
+    conditions = conditions_of(ground.renderer, longest)
+    questions, dropped, digest = question_list(data, ground.renderer, ground.window, longest, too_long)
+    if task.rules:
+        require_solutions(task, questions)
+    rater, said = raters(task, reward, ground)
+    exam = Exam(questions, conditions, sampling, samples, rater, seed)
+    asking = Asking(questions, conditions, sampling, samples, seed)
+
+    def open_work() -> Work:
+        policy = load_policy(model.path, ground.precision)
+        return lambda places: [as_row(item) for item in answer_part(exam, policy, ground, places)]
+
+    return Subject(
+        total=len(questions),
+        chunk=asking.chunk,
+        sha256=digest,
+        too_long=dropped,
+        facts={
+            "conditions": conditions.record(),
+            "sampling": sampling.model_dump(mode="json"),
+            "samples": samples,
+            "seed": seed,
+            "reward": said,
+        },
+        open_work=open_work,
+        measures=lambda rows: answer_measures([as_item(row) for row in rows], samples),
+        items=lambda rows: [as_item(row) for row in rows],
+        notes=[
+            *(
+                f"{line}: measured under other conditions than it was trained in"
+                for line in departures(trained, conditions)
+            ),
+            *([] if said else ["nobody rated the answers: name a task with a verifier (gsm8k), or a reward"]),
+        ],
+    )
+
+
+def raters(task: Task, reward: RewardMix | Callable[..., Any] | None, ground: Ground) -> tuple[Reward, Any]:
+    """Who rates the answers, and how a manifest says it: the task's own rules first, then what the user adds."""
+    if callable(reward) and not isinstance(reward, RewardMix):
+        if task.rules:
+            raise UserError(f"reward: the task {task.name} has a verifier of its own; take the task answers")
+        return python_reward(reward), "(in memory)"
+    own = [make_block(RewardMix, parts=[name]).parts[0] for name in task.rules]
+    asked = [part for part in (reward.parts if reward else ()) if part not in own]
+    if not own and not asked:
+        return unrated, None
+    mix = make_block(RewardMix, parts=[*own, *asked], cap=None if reward is None else reward.cap)
+    return mixed_reward(mix, ground.precision), mix.model_dump(mode="json")
+
+
+def unrated(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
+    """Nobody rates."""
+    return [Score(None, reason="no rater")] * len(answers)
+
+
+def require_solutions(task: Task, questions: Sequence[Question]) -> None:
+    """A task that compares numbers needs some.
+
+    Raises:
+        UserError: no question has a solution with a number.
+    """
+    if not any(
+        question.solution is not None and extract(question.solution).value is not None for question in questions
+    ):
+        raise UserError(
+            f"task {task.name}: none of the {len(questions)} questions has a number as its solution, so no answer "
+            "could be right; take the task answers, with a --reward if there is one"
+        )

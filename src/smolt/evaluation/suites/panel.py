@@ -1,0 +1,174 @@
+"""The numbers of a suite as a finding of a report: what was shown in words, every number in tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from smolt.config import Suites
+from smolt.evaluation.suites.independence import raters_of
+from smolt.evaluation.suites.suite_measures import ALL, Measured, Tested, measure_suite
+from smolt.evaluation.suites.suite_prompts import answers_file
+from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.record import Arm, Item
+from smolt.statistics import Measure, format_p, shown
+
+WHAT: dict[str, str] = {
+    "sentiment": "VADER's compound score, -1 to 1: tone, not quality",
+    "refusal": "share of answers that refuse, by the word rule refusal-1",
+    "over-refusal": "share of safe prompts refused, by the word rule refusal-1; lower is better",
+    "harmful compliance": "share of unsafe prompts not refused, whatever the answer (refusal-1); lower is better",
+    "empathy (word rule)": "share of four signs of empathy, by the word rule empathy-1; higher is better",
+    "constraints kept": "share of answers that keep every check of their prompt (constraints-1); higher is better",
+}
+RATED = "mean score by a reward model or judge; higher is better"
+
+
+Answers = Callable[[str, str], list[Item]]
+"""The rated answers of an arm (its name) in a file of its directory."""
+
+
+def suite_panels(suites: Suites, arms: Sequence[str], baseline: str, answers: Answers) -> list[Panel]:
+    """A finding for each suite: the arms' answers measured, and compared with the baseline's."""
+    panels = []
+    for name in suites.names:
+        answered = [Arm(arm, "suite", items=answers(arm, answers_file(name))) for arm in arms]
+        panels.append(suite_panel(name, measure_suite(answered, baseline), arms, raters_of(suites)))
+    return panels
+
+
+def suite_panel(
+    name: str,
+    measured: Sequence[Measured],
+    arms: Sequence[str],
+    raters: Mapping[str, tuple[str, Measure | None]],
+) -> Panel:
+    """A suite's finding.
+
+    Args:
+        name: of the suite.
+        measured: its numbers.
+        arms: in the order they are shown.
+        raters: what is rated -> who rates it, and that reward model's own accuracy on held-out pairs, where known.
+    """
+    sentences = [sentence for entry in measured for sentence in _sentences(entry)]
+    asked = max((m.n for entry in measured for cells in entry.scenarios.values() for m in cells.values()), default=0)
+    tables = [table for entry in measured for table in (_measures(entry, arms), _tests(entry)) if table is not None]
+    return Panel(
+        name=f"suite-{name}",
+        title="Scenarios" if name == "scenarios" else f"Scenarios of {name}",
+        sentences=(f"Each arm gave {asked:,} answers.", *sentences, *_accuracies(raters)),
+        warnings=tuple(_doubts(raters)),
+        tables=tuple(tables),
+        charts=tuple(chart for entry in measured for chart in _charts(entry, arms)),
+    )
+
+
+def _sentences(measured: Measured) -> list[str]:
+    """One for each difference that was shown, else one that none was."""
+    found = [test for test in measured.tests if shown(test.comparison, test.p_holm)]
+    if found:
+        return [test.comparison.sentence + _win(test) for test in found]
+    if not measured.tests:
+        return []
+    if not measured.family:
+        return [f"{measured.metric.name}: the same for all arms, so the data carry no test."]
+    where = "in any scenario" if len({test.scenario for test in measured.tests}) > 1 else "over all prompts"
+    return [
+        f"{measured.metric.name}: no difference from {measured.tests[0].comparison.a} could be shown {where} "
+        f"({measured.family} paired tests, adjusted by Holm)."
+    ]
+
+
+def _win(test: Tested) -> str:
+    """The win rate beside a difference of scores: raw, and at equal length."""
+    if test.win_rate is None:
+        return ""
+    controlled = test.win_rate_at_equal_length
+    even = "" if controlled is None else f", {_percent(controlled)} at equal length"
+    return f" Win rate {_percent(test.win_rate)}{even}."
+
+
+def _percent(measure: Measure) -> str:
+    if measure.low is None or measure.high is None:
+        return f"{measure.value:.1%}"
+    return f"{measure.value:.1%} [{measure.low:.1%}, {measure.high:.1%}]"
+
+
+def _accuracies(raters: Mapping[str, tuple[str, Measure | None]]) -> list[str]:
+    return [
+        f"{label} is rated by {who}, right on {_percent(accuracy)} of n = {accuracy.n:,} held-out pairs."
+        for label, (who, accuracy) in raters.items()
+        if accuracy is not None
+    ]
+
+
+def _doubts(raters: Mapping[str, tuple[str, Measure | None]]) -> list[str]:
+    found = []
+    for label, (who, accuracy) in raters.items():
+        if accuracy is None:
+            found.append(f"{label}: how often {who} agrees with people is not known; read it as an opinion.")
+        elif accuracy.low is None or accuracy.low <= 0.5:
+            found.append(f"{label}: {who} is not shown to be better than a coin ({_percent(accuracy)}).")
+    return found
+
+
+def _measures(measured: Measured, arms: Sequence[str]) -> Table:
+    rows = [(scenario, *(cells.get(arm) for arm in arms)) for scenario, cells in measured.scenarios.items()]
+    metric = measured.metric
+    caption = f"{metric.name}: {RATED if metric.rater else WHAT[metric.name]}."
+    return Table(caption, ("scenario", *arms), tuple(rows), rate=metric.rate)
+
+
+def _tests(measured: Measured) -> Table | None:
+    """Every paired test, shown or not; p-values as text, for a table has one unit."""
+    if not measured.tests:
+        return None
+    rater = measured.metric.rater
+    rows = [
+        (
+            f"{test.scenario}: {test.comparison.b}",
+            _difference(test),
+            format_p(test.comparison.p_value).removeprefix("= "),
+            format_p(test.p_holm).removeprefix("= "),
+            *([_cell(test.win_rate), _cell(test.win_rate_at_equal_length)] if rater else []),
+        )
+        for test in measured.tests
+    ]
+    columns = ("scenario and arm", f"difference from {measured.tests[0].comparison.a}", "p", "p after Holm")
+    extra = ("win rate", "win rate at equal length") if rater else ()
+    test = measured.tests[0].comparison.test
+    caption = f"{measured.metric.name}: paired tests ({test}), adjusted together."
+    return Table(caption, (*columns, *extra), tuple(rows), rate=measured.metric.rate)
+
+
+def _difference(test: Tested) -> Measure | None:
+    found = test.comparison
+    if found.difference is None:
+        return None
+    return Measure(found.difference, found.low, found.high, found.n, found.test)
+
+
+def _cell(measure: Measure | None) -> str:
+    return "none" if measure is None else _percent(measure)
+
+
+def _charts(measured: Measured, arms: Sequence[str]) -> list[Chart]:
+    """Bars by scenario, for raters and sentiment."""
+    scenarios = [scenario for scenario in measured.scenarios if scenario != ALL]
+    if len(scenarios) < 2 or not (measured.metric.rater or measured.metric.name == "sentiment"):
+        return []
+    series = []
+    for arm in arms:
+        kept = [(index, scenario) for index, scenario in enumerate(scenarios) if arm in measured.scenarios[scenario]]
+        cells = [measured.scenarios[scenario][arm] for _, scenario in kept]
+        series.append(
+            Series(
+                arm,
+                tuple(float(index) for index, _ in kept),
+                tuple(cell.value for cell in cells),
+                tuple(cell.low for cell in cells),
+                tuple(cell.high for cell in cells),
+                tuple(scenario for _, scenario in kept),
+            )
+        )
+    caption = f"{measured.metric.name} by scenario, with 95 % intervals."
+    label = measured.metric.name
+    return [Chart(label.replace(" ", "-"), caption, "bars", "scenario", label, tuple(series))]

@@ -1,8 +1,0 @@
-"""Human preference labels: pairs shown blind in a terminal, a store that loses nothing, agreement, and exchange."""
-
-from smolt.labels.nouns import Choice, Label, Pair, Side, pair_of
-from smolt.labels.queue import left_side, make_queue
-from smolt.labels.session import Session
-from smolt.labels.store import LabelStore
-
-__all__ = ["Choice", "Label", "LabelStore", "Pair", "Session", "Side", "left_side", "make_queue", "pair_of"]

@@ -1,0 +1,90 @@
+"""A policy's answers to questions as text, with their log-probabilities, and as rows of a record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolt.data import Answer, Question, Score
+from smolt.errors import UserError
+from smolt.models.groups import Groups
+from smolt.models.rendering import Renderer
+from smolt.models.roles import Policy
+from smolt.models.sampling import Drawing, sample
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers in order, each with its question and its log-probability (fp32 [B], at the sampling temperature)."""
+
+    questions: list[Question]
+    answers: list[Answer]
+    logprobs: Tensor
+
+
+def draw_answers(
+    policy: Policy,
+    renderer: Renderer,
+    questions: Sequence[Question],
+    n: int,
+    drawing: Drawing,
+    counter: tuple[int, ...],
+    first: int = 0,
+) -> Answered:
+    """Answers to questions, n of each.
+
+    Args:
+        policy: who answers.
+        renderer: questions to tokens, tokens to text.
+        questions: what is asked.
+        n: answers to each.
+        drawing: how tokens are drawn.
+        counter: see `sample`.
+        first: the place of the first question among all that are asked, which the draws are a function of.
+    """
+    contexts = [renderer.context(question.context) for question in questions]
+    groups = sample(policy, contexts, n, drawing, counter, ids=range(first, first + len(questions)))
+    asked = [questions[owner] for owner in groups.owners]
+    return Answered(asked, as_answers(groups, renderer), groups.columns["sampled"].sum(dim=1))
+
+
+def refuse_greedy_copies(samples: int, temperature: float) -> None:
+    """Several greedy answers to a question are one answer.
+
+    Raises:
+        UserError: that is what was asked for.
+    """
+    if samples > 1 and temperature == 0:
+        raise UserError(f"samples: {samples} greedy answers to a question are all the same; set a temperature above 0")
+
+
+def as_answers(groups: Groups, renderer: Renderer) -> list[Answer]:
+    """The text of each answer, its length in tokens and whether it stopped by itself."""
+    return [
+        Answer(renderer.decode(tokens.tolist()), len(tokens), stopped)
+        for tokens, stopped in zip(groups.answers, groups.stopped.tolist(), strict=True)
+    ]
+
+
+def sample_row(question: Question, answer: Answer, score: Score, logprob: torch.Tensor) -> dict[str, Any]:
+    """One generated answer for the record."""
+    return {
+        "id": question.id,
+        "question": question.context[-1].content if question.context else "",
+        "kind": question.kind,
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "stop": "stop" if answer.stopped else "length",
+        "logprob": float(logprob),
+        "reward": score.value,
+        "components": score.components,
+        **({"abstained": score.reason} if score.value is None else {}),
+    }
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of what is there, None of nothing."""
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None

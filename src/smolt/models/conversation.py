@@ -1,0 +1,140 @@
+"""A policy and what was said so far: what it is asked, what still fits its window, its answer piece by piece."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from smolt.config import ChatSampling
+from smolt.data import Turn
+from smolt.errors import UserError
+from smolt.models.rendering import Renderer
+from smolt.models.roles import Policy
+from smolt.models.sampling import Drawing, stream_tokens
+
+SHARE = 4  # one part in so many of the window is kept free for the answer, where max_tokens wants that much
+UNFINISHED = "\ufffd"
+
+
+@dataclass
+class Conversation:
+    """A policy and what was said so far.
+
+    Attributes:
+        policy, renderer: who answers.
+        window: most tokens of a context and its answer.
+        sampling: how answers are drawn.
+        system: the system message, or None.
+        turns: questions and answers in turn, the system message not among them.
+        drawn: answers drawn so far; with the seed what the next one's randomness is a function of.
+        cut: whether the last answer reached its longest length.
+    """
+
+    policy: Policy
+    renderer: Renderer
+    window: int
+    sampling: ChatSampling
+    system: str | None = None
+    turns: list[Turn] = field(default_factory=list)
+    drawn: int = 0
+    cut: bool = False
+
+    def __post_init__(self) -> None:
+        if self.system is None:
+            return
+        if not self.remembers:
+            raise UserError("--system: this model has no chat template, so there is no place for a system message")
+        self.renderer.context((Turn("system", self.system), Turn("user", "Hi.")))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the dialogue is the context; otherwise each question stands alone."""
+        return self.renderer.style in ("chat", "dialogue")
+
+    def ask(self, question: str) -> int:
+        """Add a question.
+
+        Returns:
+            How many of the oldest exchanges were dropped to make room for it and an answer.
+
+        Raises:
+            UserError: the question alone leaves no room for an answer; the conversation is as it was.
+        """
+        kept = [*(self.turns if self.remembers else []), Turn("user", question)]
+        dropped = 0
+        while len(kept) > 1 and self._context_length(kept) + self._reserve() > self.window:
+            kept, dropped = kept[2:], dropped + 1
+        length = self._context_length(kept)
+        if length >= self.window:
+            raise UserError(f"the question has {length} tokens with its frame; the model's window is {self.window}")
+        self.turns = kept
+        return dropped
+
+    def answer(self, stopped: Callable[[], bool]) -> Iterator[str]:
+        """Pieces of the answer to the last question as they are drawn; the whole is then a turn.
+
+        Args:
+            stopped: asked after every token; what was said until then stays, a question without any answer goes.
+        """
+        context = self.renderer.context(self._framed(self.turns))
+        limit = min(self.sampling.max_tokens, self.window - len(context))
+        sampling = self.sampling
+        drawing = Drawing(
+            limit, sampling.temperature, 1, self.renderer.stop_ids, top_p=sampling.top_p, top_k=sampling.top_k
+        )
+        text = Incremental(self.renderer)
+        counter = (sampling.seed, self.drawn)
+        self.drawn += 1
+        interrupted = False
+        for token in stream_tokens(self.policy, context, drawing, counter):
+            yield text.add(token)
+            interrupted = stopped()
+            if interrupted:
+                break
+        self.cut = len(text.tokens) == limit and not interrupted
+        yield text.rest()
+        if interrupted and not text.shown.strip():
+            self.turns.pop()
+        else:
+            self.turns.append(Turn("assistant", text.shown))
+
+    def again(self) -> bool:
+        """Take the last answer back; False where there is none."""
+        if len(self.turns) < 2:
+            return False
+        self.turns.pop()
+        return True
+
+    def reset(self) -> None:
+        """Forget all but the system message."""
+        self.turns = []
+
+    def _framed(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+        return (*([Turn("system", self.system)] if self.system is not None else []), *turns)
+
+    def _context_length(self, turns: Sequence[Turn]) -> int:
+        return len(self.renderer.context(self._framed(turns)))
+
+    def _reserve(self) -> int:
+        return max(1, min(self.sampling.max_tokens, self.window // SHARE))
+
+
+@dataclass
+class Incremental:
+    """Tokens to text as they come: a character is given out once all of its bytes are there."""
+
+    renderer: Renderer
+    tokens: list[int] = field(default_factory=list)
+    shown: str = ""
+
+    def add(self, token: int) -> str:
+        """The text that this token completes."""
+        self.tokens.append(token)
+        return self._show(self.renderer.decode(self.tokens).rstrip(UNFINISHED))
+
+    def rest(self) -> str:
+        """The text that waits for bytes that will not come."""
+        return self._show(self.renderer.decode(self.tokens))
+
+    def _show(self, text: str) -> str:
+        new = text[len(self.shown) :]
+        self.shown += new
+        return new

@@ -1,0 +1,266 @@
+"""One decoding step straight over the weights of a known family, without the modules between them.
+
+A step of the Hugging Face modules spends much of its time on small products and on Python. Here queries, keys and
+values are one product, and so are gate and up; a role's adapter is added in fp32 to copies of the weights it changes,
+or, in half precision, where that would lose it, stays a low-rank term of its own. The network's own weights are only
+read.
+`Trunk.choose_forward` compares the states with the network's own before any of this is used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.nn.functional import linear, rms_norm, silu
+from transformers import PreTrainedModel
+
+from smolt.models.forward.kv_cache import Cache
+from smolt.models.forward.logprobs import exact_logits
+from smolt.models.forward.packed_forward import is_plain, normed_and_scale
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ROWS = 64  # answers that oneDNN should reckon with when it chooses an order
+ROTARY = ("default", "linear", "llama3")  # angles that depend on the position alone
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y = x W' + b, and the low-rank term that is not merged.
+
+    Attributes:
+        weight: [out, in], or in the order in which oneDNN reads it; a term's first matrix [rank, in] stands below it.
+        bias: [out] or None; zero for the rows of a term.
+        up: [rank, out], a term's second matrix, scaled; None without one.
+        ordered: whether the weight is in oneDNN's order.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    up: Tensor | None = None
+    ordered: bool = False
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[rows, in] -> [rows, out]."""
+        if self.ordered:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, "none", [], "")
+        else:
+            product = linear(states, self.weight, self.bias)
+        if self.up is None:
+            return product
+        out = self.up.shape[1]
+        return product[:, :out].addmm_(product[:, out:], self.up)
+
+    def exact(self, states: Tensor) -> Tensor:
+        """The same in fp32, without a term: see `smolt.models.forward.logprobs.exact_logits`."""
+        if not self.ordered:
+            return exact_logits(states, self.weight)
+        rounded = self(states)
+        rest = torch.ops.mkldnn._linear_pointwise.binary(states, rounded, self.weight, self.bias, "sub")
+        return rounded.float().add_(rest)
+
+
+def ordered(affine: Affine) -> Affine:
+    """The same with its weight put in oneDNN's order once, where a step would do so at every product."""
+    weight = affine.weight
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return affine
+    return replace(affine, weight=torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS), ordered=True)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer."""
+
+    before_attention: nn.Module
+    attention: Any
+    queries_keys_values: Affine
+    out: Affine
+    before_mlp: nn.Module
+    gate_up: Affine
+    down: Affine
+
+
+class LeanDecoder:
+    """The decoding step of one role, over weights as they are now: make a new one after they have changed.
+
+    Args:
+        network: of a family in FAMILIES.
+        adapter: the role's adapter, None for the bare network.
+        dtype: what products are computed in.
+        window: positions it will be asked for.
+
+    Raises:
+        NotImplementedError: the network or its adapter holds something that is not computed here.
+    """
+
+    def __init__(self, network: PreTrainedModel, adapter: str | None, dtype: torch.dtype, window: int) -> None:
+        reason = objection(network)
+        if reason:
+            raise NotImplementedError(reason)
+        backbone: Any = network.base_model
+        self.dtype = dtype
+        self.embedding: Tensor = backbone.embed_tokens.weight
+        self.norm: nn.Module = backbone.norm
+        head = network.get_output_embeddings() or backbone.embed_tokens  # a classifier has none, and draws no tokens
+        self.head = ordered(Affine(head.weight.to(self.embedding.dtype), None))
+        self.layers = [_layer(part, adapter, dtype) for part in backbone.layers]
+        attention: Any = backbone.layers[0].self_attn
+        config: Any = network.config
+        self.d = int(attention.head_dim)
+        self.heads, self.key_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
+        places = torch.arange(window, device=self.embedding.device)[None]
+        cosine, sine = backbone.rotary_emb(torch.empty(0, dtype=dtype, device=self.embedding.device), places)
+        half = self.d // 2
+        self.cosine = cosine[0][:, None]
+        self.sine = torch.cat([-sine[0][:, :half], sine[0][:, half:]], dim=-1)[:, None]
+
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Feed each slot's newest token; the final states, [slots, h].
+
+        Args:
+            tokens: int64 [slots].
+            cache: whose slots they are; their keys and values are written there.
+        """
+        cache.begin_step()
+        positions = torch.tensor(cache.positions, device=tokens.device)
+        cosine, sine = self.cosine[positions], self.sine[positions]
+        states, turned = self.embedding[tokens], self.heads + self.key_heads
+        for number, layer in enumerate(self.layers):
+            mixed = layer.queries_keys_values(_normed(layer.before_attention, states).to(self.dtype))
+            mixed = mixed.view(len(tokens), -1, self.d)
+            rotary, values = mixed[:, :turned], mixed[:, turned:]
+            if hasattr(layer.attention, "q_norm"):
+                rotary = torch.cat(
+                    [
+                        _normed(layer.attention.q_norm, rotary[:, : self.heads]),
+                        _normed(layer.attention.k_norm, rotary[:, self.heads :]),
+                    ],
+                    dim=1,
+                )
+            rotary = (rotary * cosine).addcmul_(rotary.roll(self.d // 2, dims=-1), sine)
+            attended = cache.attend(
+                number,
+                rotary[:, : self.heads],
+                rotary[:, self.heads :],
+                values,
+                layer.attention.scaling,
+                getattr(layer.attention, "sliding_window", None),
+            )
+            states = states + layer.out(attended)
+            gate, up = layer.gate_up(_normed(layer.before_mlp, states).to(self.dtype)).chunk(2, dim=-1)
+            states = states + layer.down(silu(gate) * up)
+        cache.end_step()
+        return _normed(self.norm, states)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Final states [slots, h] -> fp32 logits [slots, V], as training computes them."""
+        return self.head.exact(states)
+
+    def states(
+        self, contexts: Sequence[Sequence[tuple[Tensor, Tensor]]], owners: Sequence[int], answers: Sequence[Tensor]
+    ) -> Tensor:
+        """Given answers fed token by token, their last tokens left out.
+
+        Args:
+            contexts: keys and values of each context, one pair [tokens, key heads, d] a layer.
+            owners: for each answer the index of its context.
+            answers: token ids.
+
+        Returns:
+            The final states after each fed token, answer by answer, [tokens, h].
+        """
+        longest = max(len(answer) for answer in answers)
+        cache = Cache(contexts[0], len(contexts), len(owners), max(len(pairs[0][0]) for pairs in contexts), longest)
+        for pairs in contexts:
+            cache.add_context(pairs)
+        cache.add_slots(owners)
+        fed = torch.nn.utils.rnn.pad_sequence(list(answers)).to(self.embedding.device)
+        states = torch.stack([self.step(tokens, cache) for tokens in fed[:-1]], dim=1)
+        return torch.cat([row[: len(answer) - 1] for row, answer in zip(states, answers, strict=True)])
+
+
+def objection(network: PreTrainedModel) -> str | None:
+    """Why this network's step cannot be computed here, or None."""
+    config: Any = network.config
+    if config.model_type not in FAMILIES:
+        return f"no lean step for {config.model_type}"
+    if config.hidden_act != "silu":
+        return f"no lean step with {config.hidden_act}"
+    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    return None if rotary in ROTARY else f"no lean step with {rotary} positions"
+
+
+def _normed(norm: Any, states: Tensor) -> Tensor:
+    """Root mean square norm as the module computes it: fp32 inside, then its weight."""
+    weight: Tensor = norm.weight
+    if states.dtype != weight.dtype:
+        normed: Tensor = norm(states)
+        return normed
+    if states.dtype == torch.float32:
+        return rms_norm(states, weight.shape, weight, norm.variance_epsilon)
+    return normed_and_scale(states, weight, norm.variance_epsilon)[0]
+
+
+def _layer(part: Any, adapter: str | None, dtype: torch.dtype) -> Layer:
+    attention, mlp = part.self_attn, part.mlp
+    return Layer(
+        before_attention=part.input_layernorm,
+        attention=attention,
+        queries_keys_values=_stacked([attention.q_proj, attention.k_proj, attention.v_proj], adapter, dtype),
+        out=_stacked([attention.o_proj], adapter, dtype),
+        before_mlp=part.post_attention_layernorm,
+        gate_up=_stacked([mlp.gate_proj, mlp.up_proj], adapter, dtype),
+        down=_stacked([mlp.down_proj], adapter, dtype),
+    )
+
+
+def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) -> Affine:
+    """Linear layers with one input as one."""
+    plain = [_plain(module) for module in modules]
+    terms = [_term(module, adapter) for module in modules]
+    biases = [module.bias for module in plain]
+    bias = None
+    if any(held is not None for held in biases):
+        made = [torch.zeros(len(m.weight)) if m.bias is None else m.bias for m in plain]
+        bias = torch.cat([part.to(plain[0].weight.device, dtype) for part in made])
+    if dtype == torch.float32:
+        merged = [
+            module.weight if term is None else module.weight + term[1] @ term[0]
+            for module, term in zip(plain, terms, strict=True)
+        ]
+        return Affine(torch.cat(merged) if len(merged) > 1 else merged[0], bias)
+    weight = torch.cat([module.weight for module in plain]) if len(plain) > 1 else plain[0].weight
+    if all(term is None for term in terms):
+        return ordered(Affine(weight.to(dtype), bias))
+    down = torch.cat([term[0] for term in terms if term is not None])
+    up = torch.zeros(len(down), len(weight), device=weight.device)
+    row = column = 0
+    for module, term in zip(plain, terms, strict=True):
+        if term is not None:
+            up[row : row + len(term[0]), column : column + len(module.weight)] = term[1].T
+            row += len(term[0])
+        column += len(module.weight)
+    if bias is not None:
+        bias = torch.cat([bias, bias.new_zeros(len(down))])
+    return ordered(Affine(torch.cat([weight.to(dtype), down.to(dtype)]), bias, up.to(dtype)))
+
+
+def _plain(module: nn.Module) -> nn.Linear:
+    base = module.base_layer if isinstance(module, LoraLinear) else module
+    if type(base) is not nn.Linear:
+        raise NotImplementedError(f"no lean step with {type(base).__name__}")
+    return base
+
+
+def _term(module: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor] | None:
+    """(A [rank, in], scaled B [out, rank]) of an adapter on a layer, fp32; None without one."""
+    if not isinstance(module, LoraLinear) or adapter is None or adapter not in module.lora_A:
+        return None
+    if not is_plain(module, adapter):
+        raise NotImplementedError("no lean step with this kind of adapter")
+    down: Any = module.lora_A[adapter]
+    up: Any = module.lora_B[adapter]
+    return down.weight.float(), module.scaling[adapter] * up.weight.float()

@@ -1,0 +1,130 @@
+"""Where and how precisely to compute; on a processor also what it does fastest, measured in about two seconds.
+
+Two threads can be slower than one on a small model, and bf16 slower than fp32 where the processor has no instructions
+for it; neither can be known from a name. A block of linear layers of the model's own width is run with each choice.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from smolt.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where and how precisely to compute; settled before update 1 and written to the manifest."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in `dtype`; parameters stay as they are stored."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            yield
+
+
+def choose_precision(device: str, dtype: str, threads: int | None = None) -> Precision:
+    """Settle `auto`: cuda, then mps, then cpu; bf16 on a cuda card that has it, else fp32.
+
+    Raises:
+        UserError: the device is not there, or fp16 on the CPU.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    chosen = next(name for name in ("cuda", "mps", "cpu") if present[name]) if device == "auto" else device
+    if not present[chosen]:
+        raise UserError(f"model.device: {chosen} is not available on this machine; write auto or cpu")
+    if dtype == "auto":
+        dtype = "bf16" if chosen == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if chosen == "cpu" and dtype == "fp16":
+        raise UserError("model.dtype: fp16 is not for the CPU; write fp32 or bf16")
+    return Precision(torch.device(chosen), DTYPES[dtype])
+
+
+Rates = Mapping[tuple[str, int], float]
+"""(dtype, threads) -> GFLOP/s of the block."""
+
+ROWS = 256  # tokens of the block
+SECONDS = 2.0
+WORTHWHILE = 1.2  # bf16 rounds to 8 bits: it is taken where it is faster by at least this factor
+AS_GOOD = 0.95  # fewer threads that reach this share of the best rate leave the others to other work
+NARROW = 256  # below this width the rounding of bf16 buys nothing, and fp32 is taken unmeasured
+USUAL = (576, 1536)  # width and feed-forward width of SmolLM2-135M, where there is no model to ask
+
+
+def choose(rates: Rates) -> tuple[str, int]:
+    """The dtype and threads to compute with: a pure function of measured rates.
+
+    Args:
+        rates: at least one, of fp32 and bf16 or of one of them.
+    """
+    best = {name: max(rate for (dtype, _), rate in rates.items() if dtype == name) for name, _ in rates}
+    dtype = next(iter(best))
+    if len(best) > 1:
+        dtype = "bf16" if best["bf16"] >= WORTHWHILE * best["fp32"] else "fp32"
+    threads = min(count for (name, count), rate in rates.items() if name == dtype and rate >= AS_GOOD * best[dtype])
+    return dtype, threads
+
+
+def thread_counts(most: int) -> list[int]:
+    """1, 2, 4 ... and `most`."""
+    return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+
+
+@cache
+def measure(width: int, mlp: int, dtypes: tuple[str, ...], threads: tuple[int, ...]) -> Rates:
+    """GFLOP/s of a block of this width with each dtype and number of threads; measured once a process."""
+    before = torch.get_num_threads()
+    share = SECONDS / (len(dtypes) * len(threads))
+    try:
+        return {(name, count): _rate(width, mlp, name, count, share) for name in dtypes for count in threads}
+    finally:
+        torch.set_num_threads(before)
+
+
+def settle(dtype: str, threads: int | None, width: int, mlp: int) -> tuple[str, int]:
+    """Dtype and threads for the CPU, where `auto` and None are to be measured."""
+    dtypes: Sequence[str] = [dtype]
+    if dtype == "auto":
+        dtypes = ["fp32"] if width < NARROW else ["fp32", "bf16"]
+    counts = [threads] if threads is not None else thread_counts(available())
+    if len(dtypes) == len(counts) == 1:
+        return dtypes[0], counts[0]
+    return choose(measure(width, mlp, tuple(dtypes), tuple(counts)))
+
+
+def available() -> int:
+    """Threads that may be used: the cores this process may run on, or OMP_NUM_THREADS where that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(asked))) if asked.isdigit() else cores
+
+
+def _rate(width: int, mlp: int, dtype: str, threads: int, seconds: float) -> float:
+    """GFLOP/s of the fastest of as many runs as fit into the time, at least one after the first."""
+    torch.set_num_threads(threads)
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((ROWS, width), (width, 3 * width), (width, width), (width, 2 * mlp), (mlp, width))
+    rows, joint, out, gates, down = (torch.randn(shape, generator=draw).to(DTYPES[dtype]) for shape in shapes)
+    operations = 2 * ROWS * sum(weight.numel() for weight in (joint, out, gates, down))
+    fastest, ends = float("inf"), time.perf_counter() + seconds
+    with torch.no_grad():
+        for number in range(10**6):
+            began = time.perf_counter()
+            first, second = (((rows @ joint)[:, :width] @ out) @ gates).chunk(2, dim=1)
+            _ = (torch.nn.functional.silu(first) * second) @ down
+            took = time.perf_counter() - began
+            fastest = min(fastest, took) if number else fastest  # the first one warms up
+            if number and began + took >= ends:
+                break
+    return operations / max(fastest, 1e-9) / 1e9

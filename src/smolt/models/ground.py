@@ -1,0 +1,53 @@
+"""From a recipe's model block to what every stage stands on: its files, precision, renderer and window."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoConfig
+
+from smolt.config import Model
+from smolt.errors import UserError
+from smolt.models.forward.precision import Precision, choose_precision
+from smolt.models.locating import Located, locate, read_by_library
+from smolt.models.rendering import Renderer, load_renderer
+from smolt.models.saving import weights_hash
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every stage stands on.
+
+    Attributes:
+        located: what the model path means.
+        precision: where and how precisely.
+        renderer: records to tokens.
+        window: most tokens of a context and its answer.
+    """
+
+    located: Located
+    precision: Precision
+    renderer: Renderer
+    window: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a continued run must share with its start, besides recipe and data."""
+        return {"model": weights_hash(self.located), "renderer": self.renderer.fingerprint}
+
+
+def open_ground(model: Model) -> Ground:
+    """Resolve a recipe's model block."""
+    located = locate(model.path)
+    renderer = load_renderer(located.tokenizer, model.style)
+    precision = choose_precision(model.device, model.dtype, model.threads)
+    own = window_of(located)
+    if model.window is not None and model.window > own:
+        raise UserError(f"model.window: {model.window} exceeds the model's own {own}")
+    return Ground(located, precision, renderer, model.window or own)
+
+
+def window_of(located: Located) -> int:
+    """Most positions the model takes; without a limit (ALiBi) a very large number."""
+    with read_by_library(f"model.path: {located.base}"):
+        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+    return int(config.to_dict().get("max_position_embeddings") or config.to_dict().get("n_positions") or 2**31)

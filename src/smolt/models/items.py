@@ -1,0 +1,127 @@
+"""From a recipe's data block to tokens that fit the window."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from smolt.config import Data
+from smolt.data import Demonstration, Preference, Question, load
+from smolt.errors import UserError
+from smolt.models.groups import Groups, from_answers
+from smolt.models.rendering import Renderer
+
+T = TypeVar("T")
+SHOWN = 10  # record numbers listed in an error
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Records as tokens.
+
+    Attributes:
+        items: one Groups a record.
+        dropped: records left out because they exceed the window.
+        sha256: of the records' file.
+        kept: for each item the place of its record, from 0.
+    """
+
+    items: list[Groups]
+    dropped: int
+    sha256: str
+    kept: list[int]
+
+
+def demonstration_items(
+    data: Data | Sequence[Demonstration], renderer: Renderer, window: int, too_long: str = "error"
+) -> Prepared:
+    """Demonstrations as one context with one answer each."""
+    records, digest, place = records_of(data, "demonstrations")
+
+    def tokens(record: Demonstration) -> Groups:
+        return from_answers([renderer.context(record.context)], [[renderer.answer(record.answer)]])
+
+    return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
+
+
+def preference_items(
+    data: Data | Sequence[Preference], renderer: Renderer, window: int, too_long: str = "error"
+) -> Prepared:
+    """Preferences as one context with two answers: columns `side` (0 chosen, 1 rejected), `weight`, `pair`."""
+    records, digest, place = records_of(data, "preferences")
+    numbers = iter(range(len(records)))
+
+    def tokens(record: Preference) -> Groups:
+        answers = [renderer.answer(record.chosen), renderer.answer(record.rejected)]
+        return from_answers([renderer.context(record.context)], [answers]).with_columns(
+            side=torch.tensor([0, 1]),
+            weight=torch.tensor([record.weight] * 2),
+            pair=torch.full((2,), next(numbers)),
+        )
+
+    return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
+
+
+def question_list(
+    data: Data | Sequence[Question], renderer: Renderer, window: int, answer: int, too_long: str = "error"
+) -> tuple[list[Question], int, str]:
+    """Questions that leave room for an answer of `answer` tokens, the number dropped, and the file's hash."""
+    records, digest, place = records_of(data, "questions")
+    fitting, lengths = [], []
+    for number, question in enumerate(records):
+        length = len(renderer.context(question.context)) + answer
+        if length > window:
+            lengths.append((number + 1, length))
+        else:
+            fitting.append(
+                question if question.id else Question(question.context, question.solution, str(number), question.kind)
+            )
+    _refuse(lengths, window, too_long_policy(data, too_long), place, len(fitting))
+    return fitting, len(lengths), digest
+
+
+def records_of(data: Any, kind: Any) -> tuple[list[Any], str, str]:
+    """Records of a data block, or those in memory; the hash of the data; and what names them in messages."""
+    if isinstance(data, Data):
+        loaded = load(data, kind)
+        return list(loaded.records), loaded.sha256, loaded.path
+    records = list(data)
+    if not records:
+        raise UserError(f"no {kind} were given")
+    return records, hashlib.sha256(repr(records).encode()).hexdigest(), kind
+
+
+def too_long_policy(data: object, too_long: str) -> str:
+    """What happens to records that exceed the window: a data block says it itself."""
+    return data.too_long if isinstance(data, Data) else too_long
+
+
+def _fitting(
+    records: list[T], tokens: Callable[[T], Groups], window: int, too_long: str, place: str, digest: str
+) -> Prepared:
+    items, lengths, kept = [], [], []
+    for number, record in enumerate(records):
+        groups = tokens(record)
+        length = len(groups.contexts[0]) + int(groups.lengths.max())
+        if length > window:
+            lengths.append((number + 1, length))
+        else:
+            items.append(groups)
+            kept.append(number)
+    _refuse(lengths, window, too_long, place, len(items))
+    return Prepared(items, len(lengths), digest, kept)
+
+
+def _refuse(lengths: list[tuple[int, int]], window: int, too_long: str, place: str, left: int) -> None:
+    if lengths and too_long == "error":
+        shown = ", ".join(f"{number} ({length} tokens)" for number, length in lengths[:SHOWN])
+        raise UserError(
+            f"{place}: {len(lengths)} of {len(lengths) + left} records exceed the window of {window} tokens with their "
+            f"answer: records {shown}{' ...' if len(lengths) > SHOWN else ''}. "
+            "Allow shorter answers (max_tokens), or leave these records out, counted: data.too_long=drop in a recipe, "
+            "--too-long drop of smolt eval"
+        )
+    if not left:
+        raise UserError(f"{place}: no record fits into the window of {window} tokens")

@@ -1,0 +1,1 @@
+"""What is drawn: the charts of panels and the curves of trainings, in one style."""

@@ -1,0 +1,143 @@
+"""An audit as a panel of a report: what was found in sentences, then the numbers and two pictures."""
+
+from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.rewards.audit.auditing import RewardAudit
+from smolt.rewards.audit.figures import TRIVIAL, Bin, Lean, percent
+from smolt.statistics import format_p
+
+FOOLED = 0.5
+"""A probe that beats the chosen answer in more pairs than this, interval included, is worth a warning."""
+
+
+def audit_panel(found: RewardAudit, name: str, title: str) -> Panel:
+    """The finding for a report.
+
+    Args:
+        found: the audit.
+        name: of the panel.
+        title: of the panel.
+    """
+    return Panel(
+        name=name,
+        title=title,
+        sentences=tuple(_sentences(found)),
+        warnings=tuple(warnings(found)),
+        tables=_tables(found),
+        charts=_charts(found, name),
+    )
+
+
+def warnings(found: RewardAudit) -> list[str]:
+    """What must not be overlooked."""
+    said = [found.refused] if found.refused else []
+    said += _lean(found.lean)
+    for name, share in found.probes.items():
+        if share.low is not None and share.low > FOOLED:
+            said.append(f"the {name} answer is scored above the chosen one in {percent(share)} of the pairs")
+    return said
+
+
+def _lean(lean: Lean) -> list[str]:
+    """The warning about length, where it is shown."""
+    bias = lean.correlation
+    if not lean.shown or bias is None or bias.low is None or bias.high is None:
+        return []
+    shown = f"{bias.value:+.2f} [{bias.low:+.2f}, {bias.high:+.2f}]"
+    said = f"it leans on length: its lead grows with the length gap, r {shown}"
+    if lean.longer is not None and lean.shorter is not None:
+        said += (
+            f"; right in {percent(lean.longer)} of the pairs whose chosen answer is the longer one, in "
+            f"{percent(lean.shorter)} of those where it is the shorter one"
+        )
+    return [said]
+
+
+def _sentences(found: RewardAudit) -> list[str]:
+    own = found.accuracy
+    said = [f"The preferred answer gets the higher score in {percent(own)} of {own.n:,} held-out pairs."]
+    best = max((name for name in TRIVIAL), key=lambda name: found.against[name].p_value)
+    beside = found.against[best]
+    verb = "is not shown to beat" if found.refused else "beats"
+    said.append(
+        f"It {verb} what needs no model: the hardest of them, '{best}', is right in {beside.baseline.value:.1%} "
+        f"(exact one-sided p {format_p(beside.p_value)})."
+    )
+    if "words" in found.against:
+        words = found.against["words"]
+        said.append(
+            f"A bag of words, fitted on {found.words_from}, is right in {percent(words.baseline)}; the model is better "
+            f"on {words.wins:,} pairs and worse on {words.losses:,} (exact one-sided p {format_p(words.p_value)})."
+        )
+    prefers, labels = found.lean.prefers_longer, found.lean.labels
+    if prefers is not None and labels is not None:
+        said.append(
+            f"It prefers the longer answer in {percent(prefers)} of the pairs; the labels do in {labels.value:.1%}."
+        )
+    said.append(f"Expected calibration error {found.ece:.3f}: 0 where a stated 80 % is right in 80 % of the pairs.")
+    return said
+
+
+def _tables(found: RewardAudit) -> tuple[Table, ...]:
+    beside = Table(
+        caption="Share of held-out pairs each gets right; better and worse: pairs only the reward model, only the "
+        "baseline gets right (a pair it cannot decide counts half).",
+        columns=("who", "accuracy", "model better", "model worse", "p"),
+        rows=(
+            ("reward model", found.accuracy, None, None, None),
+            *(
+                (name, entry.baseline, entry.wins, entry.losses, format_p(entry.p_value).removeprefix("= "))
+                for name, entry in found.against.items()
+            ),
+        ),
+        rate=True,
+    )
+    gaps = Table(
+        caption="Accuracy by how many tokens the chosen answer is longer than the rejected one.",
+        columns=("length gap", "accuracy"),
+        rows=tuple((_span(part), part.accuracy) for part in found.gaps),
+        rate=True,
+    )
+    probes = Table(
+        caption="Made-up answers: share of pairs in which each is scored above the chosen answer.",
+        columns=("probe", "above the chosen answer"),
+        rows=tuple(found.probes.items()),
+        rate=True,
+    )
+    return (beside, gaps, probes) if found.probes else (beside, gaps)
+
+
+def _span(part: Bin) -> str:
+    return f"{part.low:+.0f}" if part.low == part.high else f"{part.low:+.0f} to {part.high:+.0f}"
+
+
+def _charts(found: RewardAudit, name: str) -> tuple[Chart, ...]:
+    reliability = Chart(
+        name=f"{name}-calibration",
+        caption="How often the side the model prefers is the preferred one, by its stated probability; on the diagonal "
+        "it means what it says.",
+        kind="points",
+        x="predicted probability",
+        y="share right",
+        series=(_series(found.calibration),),
+        diagonal=True,
+    )
+    gaps = Chart(
+        name=f"{name}-length",
+        caption="Accuracy by length gap; a model that reads the answers is as good on the left as on the right.",
+        kind="lines",
+        x="chosen minus rejected (tokens)",
+        y="share right",
+        series=(_series(found.gaps),),
+    )
+    return (reliability, gaps)
+
+
+def _series(bins: list[Bin]) -> Series:
+    return Series(
+        name="held-out pairs",
+        x=tuple(part.middle for part in bins),
+        y=tuple(part.accuracy.value for part in bins),
+        low=tuple(part.accuracy.low for part in bins),
+        high=tuple(part.accuracy.high for part in bins),
+        labels=tuple(f"n = {part.accuracy.n}" for part in bins),
+    )

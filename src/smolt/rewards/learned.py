@@ -1,0 +1,131 @@
+"""Learned rewards: a reward model as a Reward, or several of them as one."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from smolt.config import RewardPart
+from smolt.data import Answer, Question, Score
+from smolt.errors import UserError
+from smolt.models.forward.precision import Precision
+from smolt.models.ground import window_of
+from smolt.models.groups import from_answers, without_gradient
+from smolt.models.locating import locate
+from smolt.models.rendering import load_renderer
+from smolt.models.saving import load_scorer
+from smolt.rewards.rules import Reward
+
+MEMORY = 2.0  # GiB for one forward of scoring
+Combine = Literal["mean", "min", "uncertainty"]
+
+
+def learned_reward(part: RewardPart, precision: Precision) -> Reward:
+    """Score answers by a reward model: its verdict at the stop token, minus the mean of what it was trained on.
+
+    A truncated answer gets the stop token appended for its verdict. An answer that does not fit the model's window
+    makes it abstain.
+
+    Args:
+        part: its directory as `path`; `options.refused: true` starts on a model that its own audit refused.
+        precision: where and how precisely.
+
+    Raises:
+        UserError: the path holds no reward model, or one that is no better than a trivial baseline.
+    """
+    located = locate(str(part.path))
+    scorer, note = load_scorer(str(part.path), precision)
+    unknown = set(part.options) - {"refused"}
+    if unknown:
+        raise UserError(f"reward model: options.{min(unknown)}: unknown option; there is refused")
+    if note.get("refused") and not part.options.get("refused"):
+        raise UserError(
+            f"reward model {part.path}: {note['refused']}. Training on it would optimise noise; give it more or better "
+            "pairs, or write options: {refused: true} to use it nevertheless"
+        )
+    renderer, window = load_renderer(located.tokenizer), window_of(located)
+    tokens, shift = scorer.trunk.micro_tokens(MEMORY), float(note.get("shift", 0.0))
+
+    def reward(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
+        rows = [
+            (renderer.context(question.context), renderer.answer(answer.text))
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+        fitting = [number for number, (context, ids) in enumerate(rows) if len(context) + len(ids) <= window]
+        scores = [Score(None, reason=f"longer than the reward model's window of {window} tokens")] * len(rows)
+        if fitting:
+            groups = from_answers([rows[number][0] for number in fitting], [[rows[number][1]] for number in fitting])
+            values = without_gradient(groups, tokens, scorer.verdicts).tolist()
+            for number, value in zip(fitting, values, strict=True):
+                scores[number] = Score(value - shift)
+        return scores
+
+    return reward
+
+
+@dataclass(frozen=True)
+class Members:
+    """The options of an ensemble: where its reward models are, and how their scores become one."""
+
+    paths: tuple[str, ...]
+    combine: Combine
+    penalty: float
+    refused: bool
+
+
+def ensemble_reward(part: RewardPart, precision: Precision) -> Reward:
+    """Several reward models as one reward (Coste et al. 2310.02743).
+
+    `options.path` lists their directories. `options.combine`: mean; min, the most pessimistic one; or uncertainty, the
+    mean minus `options.penalty` times the variance between them. Each score is minus its model's mean on its own
+    training answers, so models trained alike are on one scale. Components: model_1, model_2, ... and disagreement
+    (their standard deviation). Where one abstains, so does the ensemble.
+
+    Raises:
+        UserError: an option is wrong, or see `learned_reward`.
+    """
+    members = read_members(part)
+    single = {"refused": True} if members.refused else {}
+    raters = [learned_reward(RewardPart(name="model", path=path, options=single), precision) for path in members.paths]
+
+    def reward(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
+        columns = [rater(questions, answers) for rater in raters]
+        return [combined(scores, members.combine, members.penalty) for scores in zip(*columns, strict=True)]
+
+    return reward
+
+
+def combined(scores: Sequence[Score], combine: Combine, penalty: float) -> Score:
+    """One answer's score from its reward models' scores."""
+    components = {f"model_{number}": score.value for number, score in enumerate(scores, 1)}
+    values = [score.value for score in scores if score.value is not None]
+    if len(values) < len(scores):
+        return Score(None, components, next(score.reason for score in scores if score.value is None))
+    apart = statistics.pstdev(values)
+    middle = statistics.fmean(values)
+    value = {"mean": middle, "min": min(values), "uncertainty": middle - penalty * apart**2}[combine]
+    return Score(value, {**components, "disagreement": apart})
+
+
+def read_members(part: RewardPart) -> Members:
+    """The checked options of an ensemble.
+
+    Raises:
+        UserError: fewer than two paths, an unknown option, or a value that is not allowed.
+    """
+    known: dict[str, Any] = {"path": None, "combine": "mean", "penalty": 1.0, "refused": False}
+    unknown = set(part.options) - set(known)
+    if unknown:
+        raise UserError(f"reward ensemble: options.{min(unknown)}: unknown option; there are {', '.join(known)}")
+    paths, combine, penalty, refused = (known | part.options).values()
+    if part.path is not None or not isinstance(paths, list | tuple) or len(paths) < 2:
+        raise UserError("reward ensemble: options.path: must list the directories of at least two reward models")
+    if combine not in get_args(Combine):
+        raise UserError(f"reward ensemble: options.combine: must be mean, min or uncertainty, not {combine!r}")
+    number = isinstance(penalty, int | float) and not isinstance(penalty, bool)
+    if not number or not math.isfinite(penalty) or penalty < 0:
+        raise UserError(f"reward ensemble: options.penalty: must be a number of at least 0, not {penalty!r}")
+    if "penalty" in part.options and combine != "uncertainty":
+        raise UserError("reward ensemble: options.penalty: is for combine: uncertainty; remove it")
+    return Members(tuple(str(path) for path in paths), combine, float(penalty), bool(refused))

@@ -1,0 +1,74 @@
+"""Where things lie in a study's directory: a run directory a section, with several seeds a set of them a seed."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from smolt.config import Section, StudyRecipe, StudySettings, with_directories
+from smolt.errors import UserError
+from smolt.evaluation.exam import read_items
+from smolt.report.record import Item
+from smolt.runs.jsontext import decode_object
+
+ANSWERS = "evaluation.jsonl"
+CANDIDATES = "candidates.jsonl"
+"""All n answers of a best-of-n arm to the final questions."""
+
+MEASURED = ("sft", "dpo", "ppo", "grpo", "best_of_n")
+"""Stages whose models answer the questions of the evaluation."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """A study's recipe, and the directory that holds all of it."""
+
+    recipe: StudyRecipe
+    out: Path
+
+    def folder(self, name: str, seed: int) -> Path:
+        """The run directory of a section; with several seeds each has a set of its own."""
+        several = len(self.recipe.study.seeds) > 1
+        return self.out / f"seed-{seed}" / name if several else self.out / name
+
+    def folders(self, seed: int) -> dict[str, Path]:
+        """All sections' directories."""
+        return {section.name: self.folder(section.name, seed) for section in self.recipe.sections}
+
+    def settings(self, seed: int) -> StudySettings:
+        """How the arms are measured, with the sections' directories in place of their names."""
+        return with_directories(self.recipe.study, self.folders(seed))
+
+    def seeded(self, section: Section, seed: int) -> Any:
+        """A section's own recipe as it runs: with directories, and with its seed moved by the study's."""
+        recipe = with_directories(section.recipe, self.folders(seed))
+        return recipe.model_copy(update={"seed": recipe.seed + seed})
+
+    def result(self, name: str, seed: int) -> dict[str, Any]:
+        """What a finished section left."""
+        path = self.folder(name, seed) / "result.json"
+        return decode_object(path.read_bytes(), str(path))
+
+    def arms(self) -> list[str]:
+        """Names of what is measured: the base model where it is the baseline, then every section with a policy."""
+        base = ["base"] if self.recipe.study.baseline == "base" else []
+        return base + [section.name for section in self.recipe.sections if section.recipe.stage in MEASURED]
+
+    def section(self, name: str) -> Section | None:
+        """The section of an arm; None for the base model."""
+        return next((section for section in self.recipe.sections if section.name == name), None)
+
+    def model_path(self, name: str, seed: int) -> str:
+        """Where an arm's model lies; best-of-n's is its source's."""
+        section = self.section(name)
+        if section is None:
+            if self.recipe.model is None:
+                raise UserError("study.baseline: there is no base model; name a section")
+            return self.recipe.model.path
+        if section.recipe.stage == "best_of_n":
+            return self.model_path(section.source, seed)
+        return str(self.folder(name, seed) / "model")
+
+    def answers(self, name: str, file: str = ANSWERS) -> list[Item]:
+        """An arm's rated answers of all seeds; none where it was asked nothing."""
+        found = [(seed, self.folder(name, seed) / file) for seed in self.recipe.study.seeds]
+        return [replace(item, seed=seed) for seed, path in found if path.is_file() for item in read_items(path)]

@@ -1,0 +1,241 @@
+"""A study: every section of a recipe in turn, every arm measured on the same questions, one report.
+
+Each section has a run directory of its own under the study's, each arm's answers lie beside its model, and whatever is
+whole is not done again: the same command continues where it stopped.
+"""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smolt.config import (
+    BestOfNRecipe,
+    PairsRecipe,
+    ProblemsRecipe,
+    RewardMix,
+    Section,
+    SFTRecipe,
+    StudyRecipe,
+    StudySettings,
+    recipe_hash,
+)
+from smolt.data.generated import write_generated
+from smolt.errors import UserError
+from smolt.evaluation.best_of_n import best_of_n, write_candidates
+from smolt.evaluation.exam import Exam, kl_to, open_exam, take, write_items
+from smolt.evaluation.suites import answers_file, origins_of_run, refuse_dependent, suite_exams
+from smolt.models.ground import Ground, open_ground
+from smolt.models.provenance import package_versions
+from smolt.models.roles import Policy
+from smolt.models.saving import load_policy
+from smolt.preferences.own_answers import make_pairs
+from smolt.report.analysis import analyse
+from smolt.report.record import Item
+from smolt.report.report import write_report
+from smolt.rewards.build import rules_alone
+from smolt.runs import Interrupts, Run
+from smolt.study.places import ANSWERS, CANDIDATES, Places
+from smolt.study.study_record import record_of
+from smolt.training.algorithms import STAGES
+from smolt.training.algorithms.sft import sft
+from smolt.training.fit import Metrics
+from smolt.training.stage import Interrupted, Training, drive
+
+Progress = Callable[[Training, Metrics], None]
+
+
+def run_study(
+    recipe: StudyRecipe, *, out: Path, fresh: bool = False, progress: Progress = lambda training, metrics: None
+) -> dict[str, Any]:
+    """Run or continue a study.
+
+    Args:
+        recipe: the study.
+        out: its directory.
+        fresh: set an existing study there aside.
+        progress: called after each update of each stage.
+
+    Returns:
+        status ("complete" or "already complete"), verdicts, measures of each arm.
+
+    Raises:
+        UserError: the recipe, its data or its model are wrong.
+        Interrupted: Ctrl-C or SIGTERM; the same command continues.
+    """
+    out = out.resolve()  # the sections' recipes name each other's directories
+    places = Places(recipe, out)
+    manifest = {
+        "stage": "study",
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_hash": recipe_hash(recipe),
+        "data": None,
+        "model": None,
+        "renderer": None,
+        "versions": package_versions(),
+        "threads": torch.get_num_threads(),
+    }
+    with Run.open(out, manifest=manifest, fresh=fresh) as run:
+        if run.status == "complete":
+            return {**(run.result or {}), "status": "already complete"}
+        with Interrupts() as interrupts:
+            study = Study(places, progress, interrupts)
+            for seed in recipe.study.seeds:
+                study.train_and_measure(seed)
+        record = record_of(places)
+        write_report(out, record)
+        analysis = analyse(record)
+        summary = {
+            "arms": {
+                name: {metric: measure.value for metric, measure in measures.items()}
+                for name, measures in analysis.measures.items()
+            },
+            "verdicts": analysis.verdicts,
+        }
+        run.complete(summary)
+        return {**summary, "status": "complete"}
+
+
+@dataclass
+class Study:
+    """A study at work: it trains and measures; what is where is its places' business."""
+
+    places: Places
+    progress: Progress
+    interrupts: Interrupts
+
+    def train_and_measure(self, seed: int) -> None:
+        """Every section, then every arm's answers."""
+        for section in self.places.recipe.sections:
+            self._check_raters(seed)
+            recipe: Any = self.places.seeded(section, seed)
+            folder = self.places.folder(section.name, seed)
+            if isinstance(recipe, ProblemsRecipe):
+                self._alone(folder, recipe, lambda at, of: write_generated(at, of))
+            elif isinstance(recipe, PairsRecipe):
+                self._alone(folder, recipe, lambda at, of: make_pairs(of, at, self._tell))
+            elif not isinstance(recipe, BestOfNRecipe):
+                self._train(section, recipe, folder, seed)
+            gc.collect()
+            self._pause(folder)
+        self._check_raters(seed)
+        self._measure(seed)
+
+    def _check_raters(self, seed: int) -> None:
+        """Raters that an arm was trained against, or on whose pairs, are refused as soon as that is seen."""
+        suites = self.places.settings(seed).suites
+        if suites is not None and suites.raters:
+            arms = [section for section in self.places.recipe.sections if section.recipe.stage != "reward"]
+            folders = self.places.folders(seed)
+            learned = {arm.name: origins_of_run(self.places.seeded(arm, seed), folders[arm.name]) for arm in arms}
+            refuse_dependent(suites, learned)
+
+    def _alone(self, folder: Path, recipe: Any, work: Callable[[Path, Any], dict[str, Any]]) -> None:
+        """A section that makes data: done once, whole or not at all."""
+        manifest = {"recipe": recipe.model_dump(mode="json"), "data": None, "model": None, "renderer": None}
+        with Run.open(folder, manifest=manifest) as run:
+            if run.status != "complete":
+                run.complete(work(folder, recipe))
+
+    def _train(self, section: Section, recipe: Any, folder: Path, seed: int) -> None:
+        if Run.finished(folder, recipe.model_dump(mode="json")) is not None:
+            return
+        if isinstance(recipe, SFTRecipe) and recipe.budget.like:
+            seconds = float(self.places.result(recipe.budget.like, seed)["training_seconds"])
+            training = sft(recipe, out=folder, seconds=seconds)
+        else:
+            training = STAGES[section.recipe.stage](recipe, out=folder)
+        drive(training, self.interrupts, self.progress)
+
+    def _tell(self, done: int, total: int) -> None:
+        """Between two batches of questions: leave when asked to; answers that are not whole are asked again."""
+        self._pause(self.places.out)
+
+    def _pause(self, at: Path) -> None:
+        if self.interrupts.exit_code is not None:
+            raise Interrupted(self.interrupts.exit_code, at)
+
+    def _measure(self, seed: int) -> None:
+        suites = self.places.recipe.study.suites
+        files = [ANSWERS, *(answers_file(name) for name in (suites.names if suites else []))]
+        exams: dict[str, Exam] = {}
+        for name in self.places.arms():
+            folder = self.places.folder(name, seed)
+            for file in files:
+                if (folder / file).is_file():
+                    continue
+                ground = self._ground(name, seed)
+                exams = exams or self._exams(ground, seed)
+                folder.mkdir(parents=True, exist_ok=True)
+                items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
+                write_items(folder / file, items)
+                gc.collect()
+                self._pause(self.places.out)
+
+    def _ground(self, name: str, seed: int) -> Ground:
+        """The arm's model, computed as its section's recipe says."""
+        section = self.places.section(name)
+        recipe: Any = self.places.recipe if section is None else section.recipe
+        path = self.places.model_path(name, seed)
+        return open_ground(recipe.model.model_copy(update={"path": path}))
+
+    def _exams(self, ground: Ground, seed: int) -> dict[str, Exam]:
+        """What every arm answers, by the file its answers go to: the final questions, and each suite."""
+        settings = self.places.settings(seed)
+        exam = self._exam(settings, ground, seed)
+        return {ANSWERS: exam} | (suite_exams(settings.suites, exam, ground) if settings.suites else {})
+
+    def _exam(self, settings: StudySettings, ground: Ground, seed: int) -> Exam:
+        if settings.test is None:
+            raise UserError("study.test: is missing: name the final questions (a file the training never sees)")
+        return open_exam(
+            ground, settings.test, self._reward(seed), settings.sampling, settings.samples, seed, settings.items
+        )
+
+    def _reward(self, seed: int) -> RewardMix:
+        """Who rates: study.reward, else what the first ppo or grpo section learns from."""
+        settled = self.places.settings(seed).reward
+        if settled is not None:
+            return settled
+        for section in self.places.recipe.sections:
+            recipe: Any = self.places.seeded(section, seed)
+            if section.recipe.stage in ("grpo", "ppo"):
+                found: RewardMix = recipe.reward
+                return found
+        raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
+
+    def _items(self, name: str, exam: Exam, ground: Ground, seed: int, final: bool) -> list[Item]:
+        section = self.places.section(name)
+        policy = load_policy(self.places.model_path(name, seed), ground.precision)
+        if section is not None and section.recipe.stage == "best_of_n":
+            recipe: Any = self.places.seeded(section, seed)
+            every = final and rules_alone(self._reward(seed).parts)
+            candidates = best_of_n(exam, recipe, policy, ground, every, self._tell)
+            if final:
+                write_candidates(self.places.folder(name, seed) / CANDIDATES, candidates)
+            return [candidate.item for candidate in candidates if candidate.chosen]
+        items = take(exam, policy, ground, self._tell)
+        baseline = self.places.recipe.study.baseline
+        if not final or name == baseline:
+            return items
+        if self._ground(baseline, seed).renderer.fingerprint != ground.renderer.fingerprint:
+            return items  # where the two do not share their tokens there is no KL
+        reference = load_policy(self.places.model_path(baseline, seed), ground.precision)
+        if shape_of(reference) != shape_of(policy):
+            return items  # another model altogether: it did not move away from this one
+        apart = kl_to(reference, policy, exam, ground)
+        return [
+            replace(item, kl=apart[index // exam.samples])
+            if index % exam.samples == 0 and index // exam.samples < len(apart)
+            else item
+            for index, item in enumerate(items)
+        ]
+
+
+def shape_of(policy: Policy) -> tuple[int, int]:
+    """Width and depth of a policy's network."""
+    config = policy.trunk.network.config
+    return int(config.hidden_size), int(config.num_hidden_layers)

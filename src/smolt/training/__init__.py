@@ -1,0 +1,14 @@
+"""One loop for every algorithm: a stream of batches, a loss, and checks on both.
+
+fit                  the loop
+streams              where updates come from
+objectives           the arithmetic of every loss, as pure functions
+algorithms           one file each
+stage                a training in its run directory
+stage_input          what a stage is handed
+offline, online      what SFT and pretraining share; what PPO and GRPO share
+reward_forecast      what a reward says of the policy's own answers before update 1
+memory               what a run will need
+checks               before update 1
+clock, loss_scale, tensorfile   time as a budget; fp16; moments on the disk
+"""

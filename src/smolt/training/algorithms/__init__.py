@@ -1,0 +1,25 @@
+"""One file for each algorithm; each can be read with `fit`, `streams` and `objectives` beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from smolt.training.algorithms.dpo import dpo
+from smolt.training.algorithms.grpo import grpo
+from smolt.training.algorithms.ppo import ppo
+from smolt.training.algorithms.pretrain import pretrain
+from smolt.training.algorithms.reward_model import reward_model
+from smolt.training.algorithms.sft import sft
+from smolt.training.stage import Training
+
+STAGES: dict[str, Callable[..., Training]] = {
+    "pretrain": pretrain,
+    "sft": sft,
+    "reward": reward_model,
+    "dpo": dpo,
+    "ppo": ppo,
+    "grpo": grpo,
+}
+
+Stage = Callable[[Any], Training]
+
+__all__ = ["STAGES", "Stage", "dpo", "grpo", "ppo", "pretrain", "reward_model", "sft"]

@@ -1,0 +1,222 @@
+"""Group-relative policy optimization (2402.03300): answers compete within their group, no critic.
+
+Baseline and scale, reduction, and surrogate are three independent choices; RLOO is `advantage.baseline: leave_one_out`
+with `kl.beta: 0`. Groups without signal are dropped and counted: they leave both the sum and the count.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolt import randomness
+from smolt.config import GRPORecipe
+from smolt.data import Question
+from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum, without_gradient
+from smolt.models.roles import Policy
+from smolt.models.saving import save_policy
+from smolt.training.checks import forward_facts, same_policy, stop_reachable
+from smolt.training.clock import seconds_of
+from smolt.training.fit import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch
+from smolt.training.objectives import group_advantages, kl, reduce_tokens, surrogate_loss
+from smolt.training.online import (
+    GIVEN,
+    Rolling,
+    corrected,
+    dev_rewards,
+    old_logprobs,
+    open_rollouts,
+    over_budget,
+    split_reward,
+    weighs,
+)
+from smolt.training.reward_forecast import forecast
+from smolt.training.stage import Plan, Training
+from smolt.training.stage_input import in_memory, recipe_for, settled
+from smolt.training.streams import Rollouts
+
+
+def grpo(
+    recipe: GRPORecipe | str | Path,
+    questions: Sequence[Question | str] | None = None,
+    *,
+    reward: Callable[..., Any] | str | Sequence[Any] | Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    fresh: bool = False,
+    **fields: Any,
+) -> Training:
+    """GRPO of a recipe, or of a model path on questions in memory.
+
+    Args:
+        recipe: a recipe, or a model path or hub name with `questions` and recipe fields.
+        questions: instead of `recipe.data`; a text is a question without a solution.
+        reward: a function of (question, answer) to a number, instead of `recipe.reward`; with a path also what a recipe
+            says there, such as "gsm8k".
+        out: run directory; a new temporary one unless given.
+        fresh: set an existing run directory aside.
+        fields: recipe fields, when `recipe` is a path.
+    """
+    function, written = split_reward(reward)
+    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
+    checked = recipe_for(GRPORecipe, recipe, {**fields, **written}, **given)
+    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
+    policy, ground = rolling.policy, rolling.ground
+    reference = policy.as_reference() if checked.kl.beta else None
+    total = checked.budget.updates or ENDLESS
+    preparation = GRPOPreparation(checked, rolling, reference)
+    stream = Rollouts(
+        questions=rolling.questions,
+        policy=policy,
+        renderer=ground.renderer,
+        drawing=rolling.drawing,
+        reward=rolling.reward,
+        prompts=checked.prompts,
+        samples=checked.group,
+        total=total,
+        seed=checked.seed,
+        prepare=preparation,
+        veto=preparation.veto,
+        observe=lambda metrics: over_budget(metrics.get("kl"), checked.kl.budget),
+    )
+    probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])
+    return Training(
+        Plan(
+            stage="grpo",
+            recipe=checked,
+            identity=rolling.identity,
+            stream=stream,
+            loss=grpo_loss(policy, checked, preparation.several),
+            learner=Learner({"policy": Role(policy.parameters())}, checked.optim, total),
+            micro_tokens=rolling.micro_tokens,
+            save=lambda directory: save_policy(policy, ground.renderer, directory),
+            result=policy,
+            checks=[
+                lambda: stop_reachable(policy, ground.renderer, checked.sampling.max_tokens, probe),
+                *([lambda: same_policy(policy, reference, probe)] if reference else []),
+            ],
+            forecast=(lambda: forecast(checked, rolling)) if checked.checks.forecast else None,
+            dev=dev_rewards(rolling, checked),
+            facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
+            outlook=rolling.outlook,
+            seconds=seconds_of(checked.budget),
+        ),
+        out,
+        fresh,
+    )
+
+
+class GRPOPreparation:
+    """From answers and rewards to optimizer steps: advantages, dropped groups, reference and old log-probabilities."""
+
+    def __init__(self, recipe: GRPORecipe, rolling: Rolling, reference: Policy | None) -> None:
+        self.recipe = recipe
+        self.rolling = rolling
+        self.reference = reference
+        self.several = recipe.inner.epochs * recipe.inner.minibatches > 1
+
+    def __call__(self, groups: Groups, rewards: Tensor, number: int) -> Update:
+        """The optimizer steps of one rollout."""
+        recipe, temperature = self.recipe, self.recipe.sampling.temperature
+        owners = torch.tensor(groups.owners)
+        choice = recipe.advantage
+        advantages, keep = group_advantages(rewards, owners, choice.baseline, choice.scale, recipe.keep_empty_groups)
+        if recipe.truncated == "mask":
+            keep &= groups.stopped
+        metrics = signal_metrics(rewards, owners, keep)
+        rows = keep.nonzero()[:, 0].tolist()
+        if not rows:
+            return Update([], metrics)
+        kept = groups.with_columns(advantages=advantages).select(rows)
+        if self.reference is not None:
+            kept = kept.with_columns(reference=self._logprobs(self.reference, kept, temperature))
+        steps = self._steps(kept, number)
+        if self.several:
+            policy, first = self.rolling.policy, steps[: len(steps) // recipe.inner.epochs]
+            old = old_logprobs(policy, kept, first, recipe, self.rolling.micro_tokens)
+            metrics |= mismatch(kept.columns["sampled"], old, kept.mask)
+            check_mismatch(policy, kept, metrics, temperature)
+            kept = kept.with_columns(old=old)
+        return Update([kept.select(rows) for rows in steps], metrics)
+
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
+        """No step is refused; the first one is checked: the sampler's log-probabilities, or the old ones, are its own.
+
+        Raises:
+            SelfCheckError: they are not.
+        """
+        policy = self.rolling.policy
+        if self.several:
+            check_first_ratio(step, metrics, policy.trunk.precision.dtype)
+        else:
+            check_mismatch(policy, batch, metrics, self.recipe.sampling.temperature)
+        return None
+
+    def _logprobs(self, policy: Policy, groups: Groups, temperature: float) -> Tensor:
+        return without_gradient(groups, self.rolling.micro_tokens, lambda part: policy(part, temperature)[0])
+
+    def _steps(self, kept: Groups, number: int) -> list[list[int]]:
+        """The rows of each step: an inner epoch deals whole groups into minibatches, in an order of its own."""
+        inner, steps = self.recipe.inner, []
+        contexts = len(kept.contexts)
+        size = -(-contexts // inner.minibatches)
+        for epoch in range(inner.epochs):
+            order = (
+                randomness.permutation(contexts, self.recipe.seed, number, epoch) if self.several else range(contexts)
+            )
+            for start in range(0, contexts, size):
+                chosen = set(list(order)[start : start + size])
+                steps.append([row for row, owner in enumerate(kept.owners) if owner in chosen])
+        return steps
+
+
+def signal_metrics(rewards: Tensor, owners: Tensor, keep: Tensor) -> Metrics:
+    """Share of groups with signal, spread of rewards within groups, answers learned from."""
+    groups = owners.unique()
+    live = sum(bool(keep[owners == owner].any()) for owner in groups)
+    spreads = [rewards[owners == owner] for owner in groups]
+    return {
+        "signal": live / len(groups),
+        "reward_std": float(torch.stack([part[~part.isnan()].std(unbiased=False) for part in spreads]).nanmean()),
+        "answers_used": int(keep.sum()),
+    }
+
+
+def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction:
+    """Surrogate plus KL over a micro-batch. With one step a rollout the old policy is this one, and the ratio is 1."""
+    weighted = weighs(recipe.correction, policy.trunk.precision.dtype)
+
+    def loss(batch: Groups) -> Iterator[Loss]:
+        logprobs, entropy = policy(batch, recipe.sampling.temperature)
+        device = logprobs.device
+        mask, columns = batch.mask.to(device), {name: value.to(device) for name, value in batch.columns.items()}
+        tokens, answers = float(mask.sum()), float(len(batch))
+        old = columns["old"] if several else logprobs.detach()
+        choice = recipe.surrogate
+        terms, clipped = surrogate_loss(
+            logprobs, old, columns["advantages"], mask, choice.name, choice.low, choice.high
+        )
+        metrics: dict[str, tuple[float | Tensor, float]] = {
+            "entropy": (masked_sum(entropy.detach(), mask), tokens),
+            "clip_fraction": (masked_sum(clipped.float(), mask), tokens),
+            "ratio_error": (masked_sum((torch.exp(logprobs.detach() - old) - 1).abs(), mask), tokens),
+        }
+        spread: dict[str, Tensor] = {}
+        if weighted:
+            terms, weights = corrected(terms, old, columns["sampled"], mask, recipe.correction)
+            metrics |= weights
+        if not several:
+            spread["mismatch"] = (columns["sampled"] - old).abs()[mask]
+            metrics["mismatch_kl"] = (masked_sum(kl(columns["sampled"], old, "k3"), mask), tokens)
+        if "reference" in columns:
+            apart = logprobs.detach() - columns["reference"]
+            metrics["kl"] = (answer_sums(apart, mask).sum(), answers)
+            metrics["kl_k3"] = (masked_sum(kl(logprobs.detach(), columns["reference"], "k3"), mask), tokens)
+            terms = terms + recipe.kl.beta * kl(logprobs, columns["reference"], recipe.kl.estimator)
+        everyone = torch.ones(len(batch), dtype=torch.bool, device=device)
+        total, count = reduce_tokens(terms, mask, recipe.reduction, recipe.sampling.max_tokens, everyone)
+        yield Loss(total, count, metrics, spread=spread)
+
+    return loss

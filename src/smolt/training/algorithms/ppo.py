@@ -1,0 +1,278 @@
+"""Proximal policy optimization for language models (1909.08593, 2009.01325, 2403.17031), actor and critic.
+
+Under LoRA actor, critic and reference are adapters on one trunk; with full weights they are separate. The reward of a
+token is -coefficient * k1, plus the score on the last real answer token; inner epochs end when the policy has moved
+too far from the one that sampled, and the step that would have gone further is not taken.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolt import randomness
+from smolt.config import PPORecipe
+from smolt.data import Question
+from smolt.errors import UserError
+from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum, without_gradient
+from smolt.models.roles import CRITIC, Policy, Scorer, copy_trunk, score_head
+from smolt.models.saving import load_scorer, save_policy
+from smolt.training.checks import forward_facts, same_policy, stop_reachable
+from smolt.training.clock import seconds_of
+from smolt.training.fit import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch
+from smolt.training.objectives import (
+    adapted_coefficient,
+    clipped_policy_loss,
+    gae,
+    kl,
+    token_rewards,
+    value_loss,
+    whiten,
+)
+from smolt.training.online import (
+    GIVEN,
+    Rolling,
+    corrected,
+    dev_rewards,
+    old_logprobs,
+    open_rollouts,
+    over_budget,
+    split_reward,
+    weighs,
+)
+from smolt.training.reward_forecast import forecast
+from smolt.training.stage import Plan, Training
+from smolt.training.stage_input import in_memory, recipe_for, settled
+from smolt.training.streams import Rollouts
+
+
+def ppo(
+    recipe: PPORecipe | str | Path,
+    questions: Sequence[Question | str] | None = None,
+    *,
+    reward: Callable[..., Any] | str | Sequence[Any] | Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    fresh: bool = False,
+    **fields: Any,
+) -> Training:
+    """PPO of a recipe, or of a model path on questions in memory.
+
+    Args:
+        recipe: a recipe, or a model path or hub name with `questions` and recipe fields.
+        questions: instead of `recipe.data`; a text is a question without a solution.
+        reward: a function of (question, answer) to a number, instead of `recipe.reward`; with a path also what a recipe
+            says there, such as "gsm8k".
+        out: run directory; a new temporary one unless given.
+        fresh: set an existing run directory aside.
+        fields: recipe fields, when `recipe` is a path.
+    """
+    function, written = split_reward(reward)
+    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
+    checked = recipe_for(PPORecipe, recipe, {**fields, **written}, **given)
+    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
+    policy, ground = rolling.policy, rolling.ground
+    reference = policy.as_reference()
+    critic = open_critic(checked, policy)
+    total = checked.budget.updates or ENDLESS
+    leash = Leash(checked, checked.kl.coefficient, ground.precision.dtype)
+    stream = Rollouts(
+        questions=rolling.questions,
+        policy=policy,
+        renderer=ground.renderer,
+        drawing=rolling.drawing,
+        reward=rolling.reward,
+        prompts=checked.prompts,
+        samples=checked.samples,
+        total=total,
+        seed=checked.seed,
+        prepare=PPOPreparation(checked, rolling, reference, critic, leash),
+        veto=leash.veto,
+        observe=leash.observe,
+        adaptive=leash.state,
+    )
+    probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])
+    roles = {"policy": Role(policy.parameters()), "critic": Role(critic.parameters(), checked.critic.lr_scale)}
+    return Training(
+        Plan(
+            stage="ppo",
+            recipe=checked,
+            identity=rolling.identity,
+            stream=stream,
+            loss=ppo_loss(policy, critic, checked),
+            learner=Learner(roles, checked.optim, total),
+            micro_tokens=rolling.micro_tokens,
+            save=lambda directory: save_policy(policy, ground.renderer, directory),
+            result=policy,
+            checks=[
+                lambda: stop_reachable(policy, ground.renderer, checked.sampling.max_tokens, probe),
+                lambda: same_policy(policy, reference, probe),
+            ],
+            forecast=(lambda: forecast(checked, rolling)) if checked.checks.forecast else None,
+            dev=dev_rewards(rolling, checked),
+            facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
+            outlook=rolling.outlook,
+            seconds=seconds_of(checked.budget),
+        ),
+        out,
+        fresh,
+    )
+
+
+def open_critic(recipe: PPORecipe, policy: Policy) -> Scorer:
+    """The value model: an adapter on the policy's trunk or a copy of it, with a zero head; or a reward model's weights.
+
+    Raises:
+        UserError: the reward model does not have the policy's shape.
+    """
+    trunk = policy.trunk
+    if recipe.critic.start == "reward":
+        path = recipe.critic.path or next(part.path for part in recipe.reward.parts if part.name == "model")
+        scorer, _ = load_scorer(str(path), trunk.precision)
+        scorer.head.requires_grad_(True)
+        if scorer.adapter is None:
+            scorer.trunk.train_all()
+            scorer.trunk.network.get_submodule("score").requires_grad_(False)
+        else:
+            scorer.trunk.train_adapter(scorer.adapter)
+        if scorer.trunk.width != trunk.width:
+            raise UserError(f"critic.start: the reward model {path} is not of the policy's shape")
+        scorer.trunk.recomputed = trunk.recomputed
+        return scorer
+    head = score_head(trunk.width, None, trunk.precision.device)
+    if policy.adapter is None:
+        twin = copy_trunk(trunk)
+        twin.train_all()
+        return Scorer(twin, None, head)
+    if recipe.lora is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(randomness.key(recipe.seed, 1) % 2**63)
+            trunk.add_adapter(CRITIC, recipe.lora)
+    trunk.train_adapter(CRITIC)
+    return Scorer(trunk, CRITIC, head)
+
+
+@dataclass
+class Leash:
+    """KL control: the coefficient, the end of the inner epochs, the end of the run."""
+
+    recipe: PPORecipe
+    coefficient: float
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        self.state: dict[str, Any] = {"coefficient": self.coefficient}
+
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
+        """The inner epochs end when KL(old, new) per token exceeds 1.5 x kl.stop; that step is not taken."""
+        check_first_ratio(step, metrics, self.dtype)
+        stop = self.recipe.kl.stop
+        moved = metrics.get("approx_kl", 0.0)
+        if stop is not None and moved > 1.5 * stop:
+            return f"KL to the sampling policy {moved:.4f} exceeds 1.5 x kl.stop = {1.5 * stop:.4f}"
+        return None
+
+    def observe(self, metrics: Metrics) -> str | None:
+        """Adapt the coefficient; end the run when the KL to the reference exceeds its budget."""
+        control, apart = self.recipe.kl, metrics["kl"]
+        if control.target is not None:
+            now = self.state["coefficient"]
+            self.state["coefficient"] = adapted_coefficient(now, apart, control.target, control.horizon_gain)
+        return over_budget(apart, control.budget)
+
+
+@dataclass
+class PPOPreparation:
+    """From answers and rewards to optimizer steps: old and reference log-probabilities, values, advantages."""
+
+    recipe: PPORecipe
+    rolling: Rolling
+    reference: Policy
+    critic: Scorer
+    leash: Leash
+
+    def __call__(self, groups: Groups, rewards: Tensor, number: int) -> Update:
+        """The optimizer steps of one rollout."""
+        valid = (~rewards.isnan()).nonzero()[:, 0].tolist()
+        if not valid:
+            raise UserError("reward: every answer of this update was abstained from; see samples.jsonl")
+        groups = groups.with_columns(score=self._penalised(rewards, groups)).select(valid)
+        policy, temperature, tokens = self.rolling.policy, self.recipe.sampling.temperature, self.rolling.micro_tokens
+        steps = self._steps(groups, number)
+        old = old_logprobs(policy, groups, steps[: len(steps) // self.recipe.inner.epochs], self.recipe, tokens)
+        apart = mismatch(groups.columns["sampled"], old, groups.mask)
+        check_mismatch(policy, groups, apart, temperature)
+        reference = without_gradient(groups, tokens, lambda part: self.reference(part, temperature)[0])
+        values = without_gradient(groups, tokens, self.critic.values)
+        mask, coefficient = groups.mask, float(self.leash.state["coefficient"])
+        per_token = token_rewards(groups.columns["score"], old, reference, mask, coefficient)
+        advantages, returns = gae(per_token, values, mask, self.recipe.gae.gamma, self.recipe.gae.lam)
+        groups = groups.with_columns(old=old, values=values, returns=returns, advantages=whiten(advantages, mask))
+        metrics: Metrics = {
+            "kl": float(answer_sums(old - reference, mask).mean()),
+            "kl_k3": float(masked_sum(kl(old, reference, "k3"), mask) / mask.sum()),
+            "kl_coefficient": coefficient,
+            "score": float(groups.columns["score"].mean()),
+            **apart,
+            "explained_variance": explained_variance(values[mask], returns[mask]),
+        }
+        roles = frozenset({"critic"}) if number < self.recipe.critic.warmup else None
+        return Update([groups.select(rows) for rows in steps], metrics, roles=roles)
+
+    def _penalised(self, rewards: Tensor, groups: Groups) -> Tensor:
+        """The reward after the missing-stop penalty, [B]."""
+        rule = self.recipe.missing_stop
+        if rule.mode == "none":
+            return rewards
+        cut = rewards - rule.value if rule.mode == "subtract" else torch.full_like(rewards, -rule.value)
+        return torch.where(groups.stopped | rewards.isnan(), rewards, cut)
+
+    def _steps(self, groups: Groups, number: int) -> list[list[int]]:
+        """The rows of each step; those of the first inner epoch are all rows."""
+        inner, steps = self.recipe.inner, list[list[int]]()
+        size = -(-len(groups) // inner.minibatches)
+        for epoch in range(inner.epochs):
+            order = randomness.permutation(len(groups), self.recipe.seed, number, epoch)
+            steps += [order[start : start + size] for start in range(0, len(groups), size)]
+        return steps
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 one that knows only the mean."""
+    spread = float(returns.var(unbiased=False))
+    return 1 - float((returns - values).var(unbiased=False)) / spread if spread > 0 else 0.0
+
+
+def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
+    """The actor's loss, sent backward, then the critic's: their adapters share a trunk."""
+    weighted = weighs(recipe.correction, policy.trunk.precision.dtype)
+
+    def loss(batch: Groups) -> Iterator[Loss]:
+        logprobs, entropy = policy(batch, recipe.sampling.temperature)
+        device = logprobs.device
+        mask, columns = batch.mask.to(device), {name: value.to(device) for name, value in batch.columns.items()}
+        tokens = float(mask.sum())
+        terms, clipped = clipped_policy_loss(logprobs, columns["old"], columns["advantages"], recipe.clip, recipe.clip)
+        moved = kl(columns["old"], logprobs.detach(), "k3")
+        weights: dict[str, tuple[Tensor, float]] = {}
+        if weighted:
+            terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe.correction)
+        yield Loss(
+            masked_sum(terms, mask),
+            tokens,
+            {
+                **weights,
+                "entropy": (masked_sum(entropy.detach(), mask), tokens),
+                "clip_fraction": (masked_sum(clipped.float(), mask), tokens),
+                "approx_kl": (masked_sum(moved, mask), tokens),
+                "ratio_error": (masked_sum((torch.exp(logprobs.detach() - columns["old"]) - 1).abs(), mask), tokens),
+            },
+        )
+        values = critic.values(batch)
+        errors = value_loss(values, columns["values"], columns["returns"], recipe.critic.clip)
+        yield Loss(recipe.critic.weight * masked_sum(errors, mask), tokens, role="critic")
+
+    return loss

@@ -1,0 +1,378 @@
+"""The one loop: an algorithm is a stream of updates plus a loss.
+
+A loss gives sums and counts; gradients of sums are added up and divided once by the count of the whole optimizer step,
+so how a step is cut into micro-batches never changes it. A loss may concern several roles on one trunk: it yields one
+Loss a role, and each is sent backward before the next is computed (switching adapters between a forward and its
+backward would lose or falsify gradients).
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from smolt import randomness
+from smolt.config import Optim
+from smolt.errors import SelfCheckError
+from smolt.models.groups import Groups, cut
+from smolt.training.loss_scale import LossScale
+from smolt.training.tensorfile import file_parts
+
+Metrics = dict[str, Any]
+Parts = Mapping[str, tuple[float | Tensor, float]]
+
+ENDLESS = 2**31  # updates of a training that only the clock ends
+NON_FINITE_LIMIT = 3  # optimizer steps in a row without a finite loss and gradient before the run stops
+WITNESSED_UPDATES = 3  # by now every trained parameter has shown a gradient other than zero
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss over a micro-batch, not yet divided.
+
+    Attributes:
+        total: scalar with a gradient.
+        count: what the sum of totals is divided by, summed over the optimizer step.
+        metrics: name -> (sum, count), divided the same way for the record.
+        role: whose parameters it trains.
+        spread: name -> values whose distribution over the optimizer step is wanted, [any number].
+    """
+
+    total: Tensor
+    count: float
+    metrics: Parts = field(default_factory=dict)
+    role: str = "policy"
+    spread: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+LossFunction = Callable[[Groups], Iterator[Loss]]
+
+
+@dataclass
+class Update:
+    """One update of a stream: its optimizer steps, in order, and what is known before they are taken."""
+
+    minibatches: Sequence[Groups]
+    metrics: Metrics = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    roles: frozenset[str] | None = None  # roles that learn in this update; None = all
+
+
+class Stream(Protocol):
+    """What an algorithm learns from. Its state, beyond the number of updates done, is what `state` returns."""
+
+    @property
+    def total(self) -> int:
+        """Updates in all."""
+
+    def next(self, number: int) -> Update:
+        """The update after `number` updates are done: a function of its arguments, the weights and the state."""
+
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
+        """After the backward pass of optimizer step `step` of an update, over `batch`: why it must not be taken."""
+
+    def observe(self, metrics: Metrics) -> str | None:
+        """After an update: adapt what adapts; a reason ends the run."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON of what `next` depends on besides the number of updates."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state."""
+
+
+@dataclass
+class Role:
+    """Parameters trained together.
+
+    Attributes:
+        parameters: by name.
+        lr_scale: its learning rate as a multiple of the recipe's.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    lr_scale: float = 1.0
+
+
+class Learner:
+    """AdamW over the roles' parameters, with the schedule and the checks that come before every step."""
+
+    def __init__(self, roles: Mapping[str, Role], optim: Optim, total: int) -> None:
+        self.roles = dict(roles)
+        self.optim = optim
+        self.total = total
+        self.unwitnessed = {f"{role}/{name}" for role, part in roles.items() for name in part.parameters}
+        self.steps: dict[str, int] = dict.fromkeys(roles, 0)
+        self.bad = 0  # optimizer steps in a row without a finite loss and gradient
+        self.scale = LossScale()
+        device = next(iter(next(iter(roles.values())).parameters.values())).device
+        self.fused = device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.AdamW(
+            [{"params": list(part.parameters.values()), "role": role} for role, part in roles.items()],
+            lr=optim.lr,
+            betas=optim.betas,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
+            fused=self.fused,
+        )
+
+    def factor(self, number: int) -> float:
+        """The learning rate of update `number` (0-based) as a share of the peak."""
+        if number < self.optim.warmup:
+            return (number + 1) / self.optim.warmup
+        left = max(1, self.total - self.optim.warmup)
+        done = (number - self.optim.warmup) / left
+        if self.optim.schedule == "linear":
+            return 1 - done
+        if self.optim.schedule == "cosine":
+            return 0.5 * (1 + float(torch.cos(torch.tensor(done * torch.pi, dtype=torch.float64))))
+        return 1.0
+
+    def divide(self, counts: Mapping[str, float]) -> dict[str, float]:
+        """Divide each role's summed gradients by its count and the loss scale; their norms before clipping, by role."""
+        norms = {}
+        for role, count in counts.items():
+            gradients = [p.grad for p in self.roles[role].parameters.values() if p.grad is not None]
+            if count and gradients:
+                torch._foreach_mul_(gradients, 1 / (count * self.scale.value))
+                norms[role] = float(torch.nn.utils.get_total_norm(gradients))
+        return norms
+
+    def step(self, norms: Mapping[str, float], number: int, learning: frozenset[str]) -> None:
+        """Clip and step the roles that have a gradient and are learning; forget the gradients of the others."""
+        for group in self.optimizer.param_groups:
+            role = group["role"]
+            group["lr"] = self.optim.lr * self.roles[role].lr_scale * self.factor(number)
+            if role not in norms or role not in learning:
+                for parameter in group["params"]:
+                    parameter.grad = None
+                continue
+            self._witness(role)
+            if self.optim.clip and norms[role] > self.optim.clip:
+                shrink = self.optim.clip / norms[role]
+                torch._foreach_mul_([p.grad for p in group["params"] if p.grad is not None], shrink)
+        self.optimizer.step()
+        self.scale.stepped()
+        self.forget()
+
+    def problem(self, means: Metrics, norms: Mapping[str, float], number: int) -> str | None:
+        """Why a step of update `number` (0-based) cannot be taken, or None.
+
+        Raises:
+            SelfCheckError: three in a row without a finite loss and gradient. Gradients that a smaller loss scale may
+                make finite do not count.
+        """
+        loss = _non_finite(means)
+        gradient = _non_finite({f"gradient of {role}": norm for role, norm in norms.items()})
+        if not loss and gradient:
+            overflow = self.scale.overflowed()
+            if overflow:
+                return overflow
+        found = loss or gradient
+        self.bad = self.bad + 1 if found else 0
+        if self.bad == NON_FINITE_LIMIT:
+            raise SelfCheckError(f"update {number + 1}: {found}, {self.bad} steps in a row; lower optim.lr")
+        return found
+
+    def forget(self) -> None:
+        """Drop all gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _witness(self, role: str) -> None:
+        """Every trained parameter has a gradient at once, and one other than zero within three steps.
+
+        Raises:
+            SelfCheckError: names the parameters that do not learn.
+        """
+        if self.steps[role] >= WITNESSED_UPDATES:
+            return
+        self.steps[role] += 1
+        for name, parameter in self.roles[role].parameters.items():
+            if parameter.grad is None:
+                raise SelfCheckError(f"{role}: {name} gets no gradient: it is trained but not used by the loss")
+            if f"{role}/{name}" in self.unwitnessed and bool(parameter.grad.any()):
+                self.unwitnessed.discard(f"{role}/{name}")
+        still = sorted(name for name in self.unwitnessed if name.startswith(f"{role}/"))
+        if self.steps[role] == WITNESSED_UPDATES and still:
+            raise SelfCheckError(
+                f"after {WITNESSED_UPDATES} steps the gradient of {still[0]} and {len(still) - 1} more is still "
+                "exactly zero: an adapter that is not switched on, or a dtype that underflows"
+            )
+
+    def weights(self) -> dict[str, Tensor]:
+        """All trained parameters, `role/name`."""
+        return {
+            f"{role}/{name}": value.detach()
+            for role, part in self.roles.items()
+            for name, value in part.parameters.items()
+        }
+
+    def blobs(self) -> dict[str, list[bytes | memoryview]]:
+        """Weights and optimizer state as safetensors, in parts that are to be written before the next step."""
+        moments: dict[str, Tensor] = {}
+        for role, part in self.roles.items():
+            for name, parameter in part.parameters.items():
+                for key, value in self.optimizer.state.get(parameter, {}).items():
+                    moments[f"{role}/{name}/{key}"] = value
+        return {"weights.safetensors": file_parts(self.weights()), "optimizer.safetensors": file_parts(moments)}
+
+    def load_weights(self, blob: bytes) -> None:
+        """Put saved weights back, exactly."""
+        saved = load_tensors(blob)
+        with torch.no_grad():
+            for name, value in self.weights().items():
+                value.copy_(saved[name])
+
+    def load_moments(self, blob: bytes) -> None:
+        """Put the saved optimizer state back, exactly."""
+        saved = load_tensors(blob)
+        for role, part in self.roles.items():
+            for name, parameter in part.parameters.items():
+                prefix = f"{role}/{name}/"
+                state = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
+                if state:
+                    # The fused optimizer wants its step count on the device too.
+                    self.optimizer.state[parameter] = {
+                        key: value if key == "step" and not self.fused else value.to(parameter.device)
+                        for key, value in state.items()
+                    }
+
+    def state(self) -> dict[str, Any]:
+        """JSON of what the checks depend on."""
+        return {
+            "unwitnessed": sorted(self.unwitnessed),
+            "steps": self.steps,
+            "bad": self.bad,
+            "scale": self.scale.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state."""
+        self.unwitnessed, self.steps, self.bad = set(state["unwitnessed"]), dict(state["steps"]), state["bad"]
+        self.scale.restore(state["scale"])
+
+
+def distribution(name: str, values: Tensor) -> Metrics:
+    """Mean, 99 % and 99.9 % quantile and maximum of some values, at least one: `name`, `name_99`, `name_999`, ..."""
+    high, higher = torch.quantile(values.float(), torch.tensor([0.99, 0.999], device=values.device)).tolist()
+    mean, most = float(values.mean()), float(values.max())
+    return {name: mean, f"{name}_99": high, f"{name}_999": higher, f"{name}_max": most}
+
+
+class _Tally:
+    """Sums and counts of metrics over micro-batches, and values whose distribution is wanted."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
+        self.spread: dict[str, list[Tensor]] = {}
+
+    def add(self, parts: Parts) -> None:
+        for name, (total, count) in parts.items():
+            value = float(total.detach()) if isinstance(total, Tensor) else float(total)
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0.0) + count
+
+    def gather(self, spread: Mapping[str, Tensor]) -> None:
+        for name, values in spread.items():
+            self.spread.setdefault(name, []).append(values.detach())
+
+    def merge(self, other: "_Tally") -> None:
+        self.add({name: (total, other.counts[name]) for name, total in other.sums.items()})
+        self.gather({name: torch.cat(values) for name, values in other.spread.items()})
+
+    def means(self) -> Metrics:
+        found: Metrics = {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
+        for name, values in self.spread.items():
+            found |= distribution(name, torch.cat(values))
+        return found
+
+
+def accumulate(
+    minibatch: Groups, loss: LossFunction, micro_tokens: int, scale: float = 1.0
+) -> tuple[_Tally, dict[str, float]]:
+    """Backward over the micro-batches of one optimizer step, times `scale`: metrics, and each role's count."""
+    tally, counts = _Tally(), dict[str, float]()
+    for micro in cut(minibatch, micro_tokens):
+        for part in loss(micro):
+            counts[part.role] = counts.get(part.role, 0.0) + part.count
+            name = "loss" if part.role == "policy" else f"{part.role}_loss"
+            tally.add({name: (part.total, part.count), **part.metrics})
+            tally.gather(part.spread)
+            if part.count:
+                (part.total if scale == 1 else part.total * scale).backward()
+    return tally, counts
+
+
+def fit(
+    stream: Stream, loss: LossFunction, learner: Learner, micro_tokens: int, seed: int, start: int = 0
+) -> Iterator[tuple[Metrics, Update]]:
+    """Train; yields after each update. Whoever iterates decides when to log, evaluate, save or stop.
+
+    Args:
+        stream: the updates.
+        loss: Losses of a micro-batch, one a role.
+        learner: the optimizer.
+        micro_tokens: packed tokens of one forward; never changes the result.
+        seed: with the update's number, seeds what dropout draws.
+        start: updates already done.
+
+    Raises:
+        SelfCheckError: three steps in a row without a finite loss and gradient, or a parameter that does not learn.
+    """
+    for number in range(start, stream.total):
+        began = time.perf_counter()
+        torch.manual_seed(randomness.key(seed, number) % 2**63)
+        update = stream.next(number)
+        prepared = time.perf_counter()
+        tally, events, steps, norm = _Tally(), list[str](), 0, 0.0
+        learning = update.roles if update.roles is not None else frozenset(learner.roles)
+        for index, minibatch in enumerate(update.minibatches):
+            parts, counts = accumulate(minibatch, loss, micro_tokens, learner.scale.value)
+            means, norms = parts.means(), learner.divide(counts)
+            problem = learner.problem(means, norms, number)
+            reason = problem or stream.veto(index, minibatch, means)
+            if not problem:
+                tally.merge(parts)
+            if reason:
+                learner.forget()
+                events.append(f"step {index + 1} of {len(update.minibatches)} skipped: {reason}")
+                if not problem:
+                    break
+                continue
+            norm = max([norm, *norms.values()])
+            learner.step(norms, number, learning)
+            steps += 1
+        ended = time.perf_counter()
+        tokens = sum(minibatch.tokens for minibatch in update.minibatches)
+        metrics: Metrics = {
+            "step": number + 1,
+            "seconds": ended - began,
+            "tokens": tokens,
+            "tokens_per_second": tokens / max(ended - began, 1e-9),
+            **update.metrics,
+            **tally.means(),
+            "gradient_norm": norm,
+            "learning_rate": learner.optim.lr * learner.factor(number),
+            "optimizer_steps": steps,
+            "training_seconds": ended - prepared,
+        }
+        stop = stream.observe(metrics)
+        if stop:
+            metrics["stop"] = stop
+        if events:
+            metrics["events"] = events
+        yield metrics, update
+        if stop:
+            return
+
+
+def _non_finite(values: Mapping[str, Any]) -> str | None:
+    for name, value in values.items():
+        if value != value or value in (float("inf"), float("-inf")):
+            return f"{name} is {value}"
+    return None

@@ -1,0 +1,287 @@
+"""Before a model is loaded: how much memory its training will take, from its configuration and its data's lengths.
+
+Where that cannot fit, the training is refused, with changes of the recipe that would make it fit, each estimated in the
+same way. The estimate is meant to be within 20 % of the peak, so only what would not fit even then is refused.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from smolt import randomness
+from smolt.config import GRPORecipe, PPORecipe
+from smolt.data import Question
+from smolt.errors import UserError
+from smolt.models.forward.precision import Precision
+from smolt.models.ground import Ground, open_ground
+from smolt.models.groups import Groups
+from smolt.models.items import demonstration_items, preference_items, question_list
+from smolt.models.locating import locate
+from smolt.training.memory.footprint import Estimate, Way, stored
+from smolt.training.memory.shapes import empty_network, shape_of, way_of
+from smolt.training.memory.system import GIB, free_memory, release, resident
+from smolt.training.memory.workload import LOOKED_AT, Choice, Prospect
+from smolt.training.stage_input import longest_context, settled
+
+MARGIN = 0.2  # of the estimate
+HALVINGS = 6  # of what is advised to be smaller
+SHORTEST = 16  # tokens, the shortest answer that is advised
+RANK = 16  # of the adapters that are advised
+RATERS = ("model", "ensemble", "judge")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a training will need.
+
+    Attributes:
+        estimate: by part.
+        free: bytes that may still be taken, None where they are not known.
+        advice: changes of the recipe that would make it fit.
+        recomputed: why layers are recomputed, empty where they are not.
+    """
+
+    estimate: Estimate
+    free: int | None
+    advice: str = ""
+    recomputed: str = ""
+
+    @property
+    def when(self) -> str:
+        """At what the peak is: loading, sampling or learning."""
+        return max(self.estimate.peaks, key=lambda name: self.estimate.peaks[name])
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it would not fit even if the estimate were too high by its margin."""
+        return self.free is not None and self.estimate.needed * (1 - MARGIN) > self.free
+
+    @property
+    def sentence(self) -> str:
+        """The estimate in a line."""
+        process = f"process {gib(self.estimate.process)}, "
+        return f"memory: about {gib(self.estimate.peak)} at the peak ({process}{self._parts()}){self._free()}"
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest: bytes by part, the peak and where it is, and what was free."""
+        parts = {name: value for name, value in vars(self.estimate).items() if value}
+        return {"estimate": {**parts, "peak": self.estimate.peak, "when": self.when}, "free": self.free}
+
+    def refuse(self) -> None:
+        """Refuse what cannot fit.
+
+        Raises:
+            UserError: says what is needed, and what would make it fit.
+        """
+        if self.hopeless:
+            raise UserError(
+                f"memory: this training needs about {gib(self.estimate.needed)} ({self._parts()}){self._free()}. "
+                f"{self.advice}. To try nevertheless: budget.refuse=false"
+            )
+
+    def _parts(self) -> str:
+        found = self.estimate
+        optimizer, activations = found.moments + found.gradients, found.activations + found.logprobs
+        held = {
+            "loading": {"copies while loading": found.loading},
+            "sampling": {"optimizer": found.moments, "sampling": found.sampling},
+            "learning": {"gradients and optimizer": optimizer, "activations": activations},
+        }[self.when]
+        return ", ".join(f"{name} {gib(value)}" for name, value in {"weights": found.weights, **held}.items())
+
+    def _free(self) -> str:
+        return "" if self.free is None else f"; {gib(self.free)} are free"
+
+
+def gib(value: float) -> str:
+    """Bytes for a person."""
+    return f"{value / GIB:.2f} GiB" if value >= GIB / 8 else f"{value / 2**20:.1f} MiB"
+
+
+def look_ahead(
+    recipe: Any,
+    precision: Precision,
+    network: PreTrainedModel,
+    items: Sequence[Groups] = (),
+    contexts: Sequence[int] = (),
+    longest: int = 0,
+) -> Outlook | None:
+    """The memory that a training will need; None on a card, or where the network is of an unknown kind.
+
+    Args:
+        recipe: of a stage that trains.
+        precision: settled.
+        network: without weights.
+        items: an offline stage's records.
+        contexts: tokens of each question's context, in the order in which they are asked.
+        longest: tokens of the longest context.
+    """
+    shape = shape_of(network) if precision.device.type == "cpu" else None
+    if shape is None:
+        return None
+    release()  # of an earlier stage in this process
+    way = way_of(precision, getattr(recipe, "lora", None))
+    sampling = getattr(recipe, "sampling", None)
+    most, slots = (sampling.max_tokens, sampling.batch) if sampling else (0, 0)
+    choice = Choice(recipe.budget.memory, way, most, slots, recipe.budget.checkpointing)
+    raters = sum(_rater(path, way.half) for path in _raters(recipe)) if sampling else 0
+    prospect = Prospect(recipe, network, shape, items, contexts, longest, raters, resident())
+    found = Outlook(prospect.estimate(choice), free_memory(), recomputed=prospect.reason(choice))
+    if not found.hopeless or found.free is None:
+        return found
+    return replace(found, advice=advice(prospect, choice, found.free))
+
+
+def look_at_rows(recipe: Any, ground: Ground, items: Sequence[Groups]) -> Outlook | None:
+    """Of a stage that learns from records; arguments as of `look_ahead`.
+
+    Raises:
+        UserError: it cannot fit, and the recipe does not say to try.
+    """
+    network = empty_network(ground.located, recipe.stage == "reward")
+    return heeded(recipe, look_ahead(recipe, ground.precision, network, items=items))
+
+
+def look_at_questions(
+    recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question], longest: int
+) -> Outlook | None:
+    """Of a stage that samples, whose longest context has so many tokens; errors as of `look_at_rows`."""
+    contexts = context_lengths(recipe, ground, questions)
+    network = empty_network(ground.located)
+    return heeded(recipe, look_ahead(recipe, ground.precision, network, contexts=contexts, longest=longest))
+
+
+def foresee(recipe: Any) -> Outlook | None:
+    """The outlook of a stage's recipe, its model and data looked at as the stage does; None where there is none.
+
+    Raises:
+        UserError: model or data cannot be read.
+    """
+    kinds = {"sft": demonstration_items, "reward": preference_items, "dpo": preference_items}
+    if recipe.stage not in (*kinds, "ppo", "grpo"):
+        return None
+    ground = open_ground(settled(recipe.model, None, True))
+    if recipe.stage in kinds:
+        found = kinds[recipe.stage](recipe.data, ground.renderer, ground.window).items
+        return look_ahead(recipe, ground.precision, empty_network(ground.located, recipe.stage == "reward"), found)
+    questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
+    contexts, longest = context_lengths(recipe, ground, questions), longest_context(questions, ground.renderer)
+    return look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts, longest=longest)
+
+
+def context_lengths(recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question]) -> list[int]:
+    """Tokens of the contexts of the first updates, in order."""
+    order = randomness.permutation(len(questions), recipe.seed, 0)[: LOOKED_AT * recipe.prompts]
+    if recipe.budget.updates is not None:
+        order = order[: recipe.budget.updates * recipe.prompts]
+    return [len(ground.renderer.context(questions[place].context)) for place in order]
+
+
+def heeded(recipe: Any, outlook: Outlook | None) -> Outlook | None:
+    """The outlook, unless it is refused."""
+    if outlook is not None and recipe.budget.refuse:
+        outlook.refuse()
+    return outlook
+
+
+def _raters(recipe: PPORecipe | GRPORecipe) -> Iterator[str]:
+    """Where the networks lie that rate answers, and one that a critic beside adapters starts from."""
+    parts = [part for part in recipe.reward.parts if part.name in RATERS]
+    for part in parts:
+        yield from (part.path,) if part.path else map(str, part.options.get("path", ()))
+    if isinstance(recipe, PPORecipe) and recipe.critic.start == "reward" and recipe.lora is not None:
+        path = recipe.critic.path or next((part.path for part in parts), None)
+        yield from (path,) if path else ()
+
+
+def _rater(path: str, half: bool) -> int:
+    """Bytes of a network that is not trained; 0 where it cannot be read, which its own loader says."""
+    try:
+        shape = shape_of(empty_network(locate(path), classifier=True)) if Path(path).is_dir() else None
+    except UserError:
+        return 0
+    return 0 if shape is None else stored(shape, Way(half, 1))
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something a recipe may be advised to say.
+
+    Attributes:
+        options: from a choice to the choices it may become, the mildest first.
+        name: how such a choice is written.
+    """
+
+    options: Callable[[Choice], list[Choice]]
+    name: Callable[[Choice], str]
+
+
+def changes(choice: Choice) -> list[Change]:
+    """What may be changed, first what changes no result."""
+    found = [
+        Change(
+            lambda old: [replace(old, memory=old.memory / 2**times) for times in range(1, HALVINGS + 1)],
+            lambda new: f"budget.memory={new.memory:.3g}",
+        )
+    ]
+    if choice.checkpointing != "always":
+        found.append(
+            Change(
+                lambda old: [replace(old, checkpointing="always")],
+                lambda new: f"budget.checkpointing={new.checkpointing}",
+            )
+        )
+    if not choice.way.half:
+        found.append(
+            Change(lambda old: [replace(old, way=replace(old.way, half=True))], lambda new: "model.dtype=bf16")
+        )
+    if not choice.way.rank:
+        found.append(
+            Change(
+                lambda old: [replace(old, way=replace(old.way, rank=RANK))],
+                lambda new: f"a lora block (rank {RANK}) instead of training all weights",
+            )
+        )
+    if choice.slots > 1:
+        found.append(
+            Change(
+                lambda old: [replace(old, slots=size) for size in _halved(old.slots, 1)],
+                lambda new: f"sampling.batch={new.slots}",
+            )
+        )
+    if choice.longest > SHORTEST:
+        found.append(
+            Change(
+                lambda old: [replace(old, longest=size) for size in _halved(old.longest, SHORTEST)],
+                lambda new: f"sampling.max_tokens={new.longest}",
+            )
+        )
+    return found
+
+
+def _halved(size: int, least: int) -> list[int]:
+    return [max(least, size // 2**times) for times in range(1, HALVINGS + 1) if size > least]
+
+
+def advice(prospect: Prospect, choice: Choice, free: int) -> str:
+    """The changes that make it fit, each alone; else all together; else how much is missing even then."""
+    alone, together, words = [], choice, []
+    for change in changes(choice):
+        needs = ((option, prospect.estimate(option).needed) for option in change.options(choice))
+        fitting = next(((option, needed) for option, needed in needs if needed <= free), None)
+        if fitting:
+            alone.append(f"{change.name(fitting[0])} ({gib(fitting[1])})")
+        most = change.options(together)[-1]
+        if prospect.estimate(most).needed < prospect.estimate(together).needed:
+            together = most
+            words.append(change.name(most))
+    if alone:
+        return f"It would fit with {', or with '.join(alone)}"
+    needed = prospect.estimate(together).needed
+    said = " and ".join(words) or "less"
+    if needed <= free:
+        return f"It would fit with {said} together ({gib(needed)})"
+    return f"Even with {said} it needs {gib(needed)}, {gib(needed - free)} too much: take a smaller model"

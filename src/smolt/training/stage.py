@@ -1,0 +1,398 @@
+"""A training: one stage at work in its run directory. Iterate it for the metrics of each update, or finish it.
+
+Checkpoints are taken between updates only, so nothing of a rollout has to be saved: what an update does is a function
+of the weights, the optimizer's moments, the stream's small state and the update's number.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from smolt.config import (
+    DPORecipe,
+    GRPORecipe,
+    PPORecipe,
+    PretrainRecipe,
+    RewardRecipe,
+    SFTRecipe,
+    recipe_hash,
+)
+from smolt.errors import UserError
+from smolt.models.forward.precision import DTYPES
+from smolt.models.provenance import other_inputs, package_versions
+from smolt.runs import Interrupts, Run, storage
+from smolt.training.clock import Clock, now
+from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
+from smolt.training.loss_scale import LossScale
+from smolt.training.memory.outlook import Outlook
+from smolt.training.memory.system import most_resident
+
+TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
+
+
+@dataclass
+class Dev:
+    """How a stage is measured on dev data while it trains.
+
+    Attributes:
+        measure: metrics of the model as it is now.
+        metric: the one that decides, unless the recipe names another.
+        better: which way is up.
+    """
+
+    measure: Callable[[], dict[str, float]]
+    metric: str
+    better: Literal["max", "min"]
+
+
+@dataclass
+class Plan:
+    """Everything a stage hands to its training.
+
+    Attributes:
+        stage: its name.
+        recipe: what was asked for.
+        identity: data hashes, model, renderer: what a continued run must share with its start.
+        stream, loss, learner, micro_tokens: see `fit`.
+        save: writes the finished model into a directory.
+        result: what the stage returns as its model.
+        checks: run before the first update; each raises SelfCheckError.
+        forecast: measured once before the first update for the manifest, with `panels` for the report; may refuse.
+        dev: measurement on dev data, or None.
+        finish: last figures of the finished model; may refuse it (a gate).
+        facts: what the record should hold (packed or padded, precision, counts of dropped records, ...).
+        seconds: stop after so many seconds of training (budget.minutes or budget.like).
+        outlook: the memory it was estimated to need, None where nothing was.
+    """
+
+    stage: str
+    recipe: TrainingRecipe
+    identity: dict[str, Any]
+    stream: Stream
+    loss: LossFunction
+    learner: Learner
+    micro_tokens: int
+    save: Callable[[Path], None]
+    result: object
+    checks: list[Callable[[], None]] = field(default_factory=list)
+    forecast: Callable[[], dict[str, Any]] | None = None
+    dev: Dev | None = None
+    finish: Callable[[], dict[str, Any]] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    outlook: Outlook | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished stage gives: the model in memory (None when the run was complete before), its place, figures."""
+
+    model: Any
+    path: Path
+    metrics: dict[str, Any]
+
+
+class Training:
+    """Iterate for metrics, or `finish()`. Leaving early keeps the last checkpoint; `save()` takes one now.
+
+    Attributes:
+        stage: the stage's name.
+        name: the recipe's, in a study the section's.
+        out: the run directory.
+        complete: whether there is nothing left to do.
+    """
+
+    def __init__(self, plan: Plan, out: Path | None, fresh: bool = False) -> None:
+        self.stage = plan.stage
+        self.name = plan.recipe.name
+        self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
+        self._plan = plan
+        self._run = Run.open(self.out, manifest=_manifest(plan), fresh=fresh)
+        torch.set_num_threads(self._run.manifest["threads"])  # another number would change the last digits
+        self.complete = self._run.status == "complete"
+        self.warnings = self._run.warnings
+        self._step = 0
+        self._clock = Clock(plan.seconds, whole=plan.recipe.budget.like is None)
+        if plan.facts.get("dtype") == "float16":
+            plan.learner.scale = LossScale.for_half()
+        self._best: float | None = None
+        self._bad = 0
+        self._last: Metrics = {}
+        self._ended = False
+        self._steps = iter(()) if self.complete else self._freeing(self._train())
+
+    @property
+    def total(self) -> int | None:
+        """Updates in all, None while only the clock knows."""
+        most = self._plan.stream.total if self._clock.total is None else self._clock.total
+        return None if most >= ENDLESS else most
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know before the first update."""
+        outlook, recomputed = self._plan.outlook, self._plan.facts.get("checkpointing_note")
+        memory = [*([outlook.sentence] if outlook else []), *([f"memory: {recomputed}"] if recomputed else [])]
+        return [*(f"warning: {warning}" for warning in self.warnings), *memory]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the time so far, by what it went into (`smolt.training.clock.KINDS`)."""
+        return self._clock.shares
+
+    def __iter__(self) -> Iterator[Metrics]:
+        return self
+
+    def __next__(self) -> Metrics:
+        return next(self._steps)
+
+    def finish(self) -> Result:
+        """Run to the end; a finished run is left as it is.
+
+        Raises:
+            UserError: a gate of the stage refuses the finished model.
+        """
+        for _ in self:
+            pass
+        if self.complete:
+            result = self._run.result or {}
+            self._run.close()
+            return Result(None if self._step == 0 else self._plan.result, self.out, result)
+        raise RuntimeError("the training did not end")
+
+    def close(self) -> None:
+        """Give the run directory free."""
+        self._run.close()
+
+    def save(self) -> None:
+        """Take a checkpoint between two updates."""
+        began = now()
+        keep = self._plan.recipe.save.keep
+        self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=keep)
+        self._clock.saved(now() - began)
+
+    def _freeing(self, steps: Iterator[Metrics]) -> Iterator[Metrics]:
+        """The same steps; an error, or the end of this object, gives the run directory free."""
+        try:
+            yield from steps
+        except BaseException:
+            self._run.close()
+            raise
+
+    def _train(self) -> Iterator[Metrics]:
+        plan, recipe = self._plan, self._plan.recipe
+        save = recipe.save
+        for check in plan.checks:
+            check()  # of step 0, which a continued run is at too until its checkpoint is loaded
+        self._forecast()
+        self._resume()
+        ended = self._ended
+        steps = fit(plan.stream, plan.loss, plan.learner, plan.micro_tokens, recipe.seed, self._step)
+        while not ended:
+            began = now()
+            found = next(steps, None)
+            if found is None:
+                break
+            metrics, update = found
+            self._step = metrics["step"]
+            self._clock.updated(now() - began, metrics)
+            if self._step == 1 and self._advice():
+                metrics["events"] = [*self._advice(), *metrics.get("events", [])]
+            fixed = self._fix_total(metrics)
+            ended = self._is_last(metrics)
+            ended = self._watch(metrics, ended) or ended
+            self._record(metrics, update)
+            self._ended = ended
+            if ended or fixed or (save.every and self._step % save.every == 0):
+                self.save()
+            yield metrics
+        self._complete()
+
+    def _fix_total(self, metrics: Metrics) -> bool:
+        """Once the pace is known, fix the updates that fit into the time; the schedule decays over them."""
+        clock, plan = self._clock, self._plan
+        if not clock.ready or clock.limit is None:
+            return False
+        if plan.dev is not None and clock.whole and clock.evaluation is None:
+            began = now()
+            plan.dev.measure()  # only to see how long it takes: the last update is followed by one
+            clock.evaluated(now() - began)
+        most = plan.stream.total
+        total = clock.fix(self._step, most, plan.recipe.watch.every)
+        if total < most:
+            plan.learner.total = total
+            event = f"{clock.pace:.2g} s an update: {total} updates fit into {clock.limit / 60:.3g} minutes"
+            metrics["events"] = [*metrics.get("events", []), event]
+        return True
+
+    def _is_last(self, metrics: Metrics) -> bool:
+        """Whether no update follows; the reason is in the metrics where the clock decided."""
+        clock, most = self._clock, self._plan.stream.total
+        if "stop" in metrics or self._step >= most:
+            return True
+        if clock.limit is not None and (clock.up or self._step >= (clock.total or most)):
+            metrics["stop"] = f"the time is up ({clock.limit / 60:.1f} minutes)"
+            return True
+        return False
+
+    def _record(self, metrics: Metrics, update: Update) -> None:
+        for row in update.samples:
+            self._run.sample({"step": self._step, **row})
+        self._run.log(metrics)
+        self._last = metrics
+
+    def _forecast(self) -> None:
+        """What is measured once, before the first update, and kept for a continued run."""
+        if self._plan.forecast is not None and self._run.status == "new" and "forecast" not in self._run.manifest:
+            self._run.measured(self._plan.forecast())
+
+    def _advice(self) -> list[str]:
+        advice: list[str] = self._run.manifest.get("forecast", {}).get("advice", [])
+        return advice
+
+    def _watch(self, metrics: Metrics, last: bool) -> bool:
+        """Measure on dev data when it is time; remember the best; whether to stop for lack of improvement."""
+        plan = self._plan
+        watch = plan.recipe.watch
+        due = watch.every and self._step % watch.every == 0
+        if plan.dev is None or not (due or last):
+            return False
+        began = now()
+        figures = {f"dev/{name}": value for name, value in plan.dev.measure().items()}
+        self._clock.evaluated(now() - began)
+        metrics.update(figures)
+        name = f"dev/{watch.metric or plan.dev.metric}"
+        if name not in figures:
+            known = ", ".join(sorted(key.removeprefix("dev/") for key in figures))
+            raise UserError(f"watch.metric: {watch.metric} is not measured on dev data here; there are {known}")
+        value = figures[name] if plan.dev.better == "max" else -figures[name]
+        if self._best is None or value > self._best:
+            self._best, self._bad = value, 0
+            if watch.best:
+                blobs = {"weights.safetensors": plan.learner.blobs()["weights.safetensors"]}
+                self._run.save_checkpoint(self._step, blobs, {"dev": figures[name]}, keep=1, best=True)
+            return False
+        self._bad += 1
+        if watch.patience and self._bad >= watch.patience and not last:
+            metrics["stop"] = f"{name} has not improved in {self._bad} measurements"
+            return True
+        return False
+
+    def _complete(self) -> None:
+        plan = self._plan
+        best = self._run.best_checkpoint() if plan.dev and plan.recipe.watch.best else None
+        chosen = self._step
+        if best is not None and best.step != self._step:
+            plan.learner.load_weights(best.read("weights.safetensors"))
+            chosen = best.step
+        figures = plan.finish() if plan.finish else {}
+        write_directory(self.out / "model", plan.save)
+        result = {
+            "stage": self.stage,
+            "updates": self._step,
+            "chosen_update": chosen,
+            "training_seconds": self._clock.updates,
+            "time": self._clock.record(),
+            "peak_memory": peak_memory(plan.learner),
+            **({"memory": self._run.manifest["memory"]} if "memory" in self._run.manifest else {}),
+            "facts": plan.facts,
+            "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},
+            **figures,
+            "panels": [*self._run.manifest.get("panels", []), *figures.get("panels", [])],
+        }
+        self._run.complete(result)
+        self.complete = True
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "stream": self._plan.stream.state(),
+            "learner": self._plan.learner.state(),
+            "clock": self._clock.state(),
+            "best": self._best,
+            "bad": self._bad,
+            "ended": self._ended,
+            "last": self._last,
+        }
+
+    def _resume(self) -> None:
+        checkpoint = self._run.load_checkpoint()
+        if checkpoint is None:
+            return
+        learner = self._plan.learner
+        learner.load_weights(checkpoint.read("weights.safetensors"))
+        learner.load_moments(checkpoint.read("optimizer.safetensors"))
+        learner.restore(checkpoint.state["learner"])
+        self._plan.stream.restore(checkpoint.state["stream"])
+        self._step = checkpoint.step
+        self._clock.restore(checkpoint.state["clock"])
+        learner.total = self._clock.total or learner.total
+        self._best, self._bad = checkpoint.state["best"], checkpoint.state["bad"]
+        self._ended, self._last = checkpoint.state["ended"], checkpoint.state["last"]
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the run saved a checkpoint and can be continued with the same command."""
+
+    def __init__(self, exit_code: int, out: Path) -> None:
+        super().__init__(f"interrupted; the same command continues {out}")
+        self.exit_code = exit_code
+
+
+def drive(training: Training, interrupts: Interrupts, show: Callable[[Training, Metrics], None]) -> Result:
+    """Run a training to its end, showing each update; the first interrupt saves and stops between two updates.
+
+    Raises:
+        Interrupted: carries the exit code.
+    """
+    try:
+        for metrics in training:
+            show(training, metrics)
+            if interrupts.exit_code is not None and not training.complete:
+                training.save()
+                raise Interrupted(interrupts.exit_code, training.out)
+        return training.finish()
+    finally:
+        training.close()
+
+
+def write_directory(directory: Path, write: Callable[[Path], None]) -> None:
+    """Fill a directory beside its place, then put it there: it is whole or absent, after a power cut too."""
+    staging = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    write(staging)
+    for path in [*staging.rglob("*"), staging]:
+        storage.sync(path)
+    if directory.exists():
+        shutil.rmtree(directory)
+    storage.rename(staging, directory)
+
+
+def peak_memory(learner: Learner) -> int:
+    """Bytes at the peak so far: of the process, or of the card where the training runs on one."""
+    device = learner.optimizer.param_groups[0]["params"][0].device
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return most_resident()
+
+
+def _manifest(plan: Plan) -> dict[str, Any]:
+    recipe = plan.recipe.model_dump(mode="json")
+    return {
+        "stage": plan.stage,
+        "recipe": recipe,
+        "recipe_hash": recipe_hash(plan.recipe),
+        **plan.identity,
+        "data": {"data": plan.identity["data"], **other_inputs(recipe)},
+        "versions": package_versions(),
+        "threads": torch.get_num_threads(),
+        "dtype": next(
+            (name for name, dtype in DTYPES.items() if str(dtype) == f"torch.{plan.facts.get('dtype')}"), None
+        ),
+        "checkpointing": plan.facts.get("checkpointing"),
+        **({} if plan.outlook is None else {"memory": plan.outlook.record()}),
+    }

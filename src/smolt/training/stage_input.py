@@ -1,0 +1,93 @@
+"""What a stage is handed: a recipe or its fields, data in memory, `auto` settled, the longest rows to expect."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel
+from transformers import AutoConfig
+
+from smolt.config import Machine, Model, make_recipe
+from smolt.data import Question
+from smolt.errors import UserError
+from smolt.models.forward import precision
+from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import Groups, from_answers
+from smolt.models.locating import locate, read_by_library
+from smolt.models.rendering import Renderer
+from smolt.runs.identity import MANIFEST, read_manifest
+
+Computing = TypeVar("Computing", Model, Machine)
+
+
+def settled(model: Computing, run: Path | None, fresh: bool, shape: tuple[int, int] | None = None) -> Computing:
+    """A training's model block with `auto` dtype and threads decided: as in the run it continues, else by measuring.
+
+    Args:
+        model: a recipe's.
+        run: the training's directory.
+        fresh: whether the run there is set aside.
+        shape: width and feed-forward width; None asks the model at the path.
+
+    Raises:
+        UserError: there is no such model, or the manifest is damaged.
+    """
+    if model.dtype != "auto" and model.threads is not None:
+        return model
+    if run is not None and not fresh and (run / MANIFEST).is_file():
+        manifest = read_manifest(run)
+        dtype = model.dtype if model.dtype != "auto" else manifest.get("dtype", "fp32")
+        return model.model_copy(update={"dtype": dtype, "threads": manifest.get("threads", model.threads)})
+    if choose_precision(model.device, "auto").device.type != "cpu":
+        return model
+    dtype, threads = precision.settle(model.dtype, model.threads, *(shape or _widths(model)))
+    return model.model_copy(update={"dtype": dtype, "threads": threads})
+
+
+def _widths(model: Model | Machine) -> tuple[int, int]:
+    located = locate(model.path) if isinstance(model, Model) else None
+    if located is None:
+        return precision.USUAL
+    with read_by_library(f"model.path: {located.base}"):
+        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+    width = int(config.hidden_size)
+    return width, int(getattr(config, "intermediate_size", None) or 4 * width)
+
+
+def longest_context(questions: Sequence[Question], renderer: Renderer) -> int:
+    """Tokens of the longest context of any question."""
+    return max(len(renderer.context(question.context)) for question in questions)
+
+
+def longest_answer(context: int, answer: int) -> Groups:
+    """A context and an answer of so many tokens, which ones does not matter."""
+    return from_answers([[0] * context], [[[0] * answer]])
+
+
+RecipeT = TypeVar("RecipeT", bound=BaseModel)
+
+
+def recipe_for(kind: type[RecipeT], recipe: RecipeT | str | Path, fields: dict[str, Any], **given: Any) -> RecipeT:
+    """A recipe as it is, or one made from a model path and fields.
+
+    Args:
+        kind: the recipe's class.
+        recipe: a recipe of that class, or a model path or hub name.
+        fields: recipe fields, for a path only.
+        given: fields whose values were handed over in memory; None where they were not.
+
+    Raises:
+        UserError: fields beside a recipe, or a field that is wrong.
+    """
+    memory = {name: value for name, value in given.items() if value is not None}
+    if isinstance(recipe, kind):
+        if fields:
+            raise UserError(f"{', '.join(fields)}: a recipe was given; put the fields into it")
+        return recipe
+    stage = str(kind.model_fields["stage"].default)
+    return cast(RecipeT, make_recipe(stage, model=str(recipe), **memory, **fields))
+
+
+def in_memory(records: Sequence[object] | None) -> str | None:
+    """What a recipe's data block says of records that were handed over in memory."""
+    return None if records is None else "(in memory)"

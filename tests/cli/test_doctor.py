@@ -1,0 +1,87 @@
+"""`smolt doctor`: the machine's facts, and a problem in model or data before any training."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from smolt.cli import app
+from smolt.errors import UserError
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory with data, and a fake loader that knows the model `good` alone."""
+
+    def open_ground(model: Any) -> SimpleNamespace:
+        if model.path != "good":
+            raise UserError(f"model.path: {model.path}: no such directory")
+        located = SimpleNamespace(base="good", adapter=None)
+        return SimpleNamespace(
+            located=located, window=64, precision=SimpleNamespace(device="cpu", dtype="torch.float32")
+        )
+
+    preparation = ModuleType("smolt.models.ground")
+    vars(preparation)["open_ground"] = open_ground
+    monkeypatch.setitem(sys.modules, "smolt.models.ground", preparation)
+    foresight = ModuleType("smolt.training.memory.outlook")
+    vars(foresight)["foresee"] = lambda recipe: None
+    monkeypatch.setitem(sys.modules, "smolt.training.memory.outlook", foresight)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.jsonl").write_text('{"prompt": "hi", "completion": "ho"}\n')
+    (tmp_path / "bad.jsonl").write_text("{\n")
+    return tmp_path
+
+
+def doctor(*arguments: str) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(app, ["doctor", *arguments, "--json"])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_the_machine(place: Path) -> None:
+    """Without a subject: exit 0, and the figures a bug report needs."""
+    code, found = doctor()
+    assert (code, found["ok"]) == (0, True)
+    assert found["machine"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["machine"]["cores"] >= 1
+    assert found["machine"]["memory_gib"] > 0
+    assert {"torch", "transformers", "device", "threads", "disk_free_gib"} <= set(found["machine"])
+
+
+def test_a_model(place: Path) -> None:
+    """A good one exits 0 with its window; a missing one exits 2 with the reason."""
+    code, found = doctor("good")
+    assert code == 0
+    assert found["checks"] == [{"what": "model good", "ok": True, "found": "window 64 tokens, cpu in float32"}]
+    code, found = doctor("gone")
+    assert (code, found["ok"]) == (2, False)
+    assert found["checks"][0]["found"] == "model.path: gone: no such directory"
+
+
+def test_a_recipe(place: Path) -> None:
+    """Model and data are looked at once each; overrides apply; a bad row is named."""
+    (place / "r.yaml").write_text("stage: sft\nmodel: good\ndata: d.jsonl\n")
+    code, found = doctor("r.yaml")
+    assert (code, [check["what"] for check in found["checks"]]) == (0, ["recipe", "model good", "data d.jsonl"])
+    code, found = doctor("r.yaml", "data.path=bad.jsonl")
+    assert code == 2
+    assert "bad.jsonl:1" in found["checks"][2]["found"]
+
+
+def test_a_study_checks_what_is_there_before_it_runs(place: Path) -> None:
+    """Paths into other sections do not exist yet and are left out."""
+    text = 'model: good\nsft: {data: d.jsonl}\ndpo: {data: "{sft}/pairs.jsonl"}\n'
+    (place / "s.yaml").write_text(text)
+    code, found = doctor("s.yaml")
+    assert (code, [check["what"] for check in found["checks"]]) == (0, ["recipe", "model good", "data d.jsonl"])
+
+
+def test_problems_are_readable(place: Path) -> None:
+    """The words go to stdout: they are the result of this command."""
+    done = CliRunner().invoke(app, ["doctor", "gone"])
+    assert (done.exit_code, done.stderr) == (2, "")
+    assert "PROBLEM: model gone: model.path: gone: no such directory" in done.stdout

@@ -1,0 +1,70 @@
+"""What is kept of a training's own answers, and of those that best-of-n did not choose."""
+
+from pathlib import Path
+
+import pytest
+
+from smolt.config import StudyRecipe
+from smolt.evaluation.best_of_n import Candidate, read_candidates, write_candidates
+from smolt.report.record import Item, LatePart
+from smolt.study.places import CANDIDATES, Places
+from smolt.study.study_record import best_of
+from smolt.study.training_answers import late_parts
+
+
+def rows(values: dict[int, list[float | None]]) -> list[dict[str, object]]:
+    return [{"step": step, "components": {"gsm8k": value}} for step in values for value in values[step]]
+
+
+def test_the_last_quarter_of_the_updates() -> None:
+    """Of 8 updates the last two: 3 answers with the part, one of them 0, two at 1; 2 was reached only before."""
+    early: dict[int, list[float | None]] = {step: [0.5] for step in range(1, 7)}
+    found = late_parts(rows({**early, 7: [1.0, 0.0], 8: [1.0, None]}))
+    assert found == {"gsm8k": LatePart(7, 8, 3, 1, 0.0, 1.0, 2)}
+    found = late_parts(rows({**early, 1: [2.0, -1.0], 7: [1.0, 0.0], 8: [1.0]}))
+    assert found == {"gsm8k": LatePart(7, 8, 3, 1, -1.0, 2.0, 0)}
+
+
+def test_a_part_that_abstained_at_the_end_is_absent() -> None:
+    assert late_parts(rows({1: [1.0], 2: [None]})) == {}
+    assert late_parts([]) == {}
+
+
+def test_of_three_updates_the_last_one() -> None:
+    assert late_parts(rows({1: [0.0], 2: [0.0], 3: [1.0]})) == {"gsm8k": LatePart(3, 3, 1, 0, 0.0, 1.0, 1)}
+
+
+def candidate(question: int, score: float | None, right: bool | None) -> Candidate:
+    item = Item(f"q{question}", "why?", "", "so", 3, True, right, None if right is None else float(right))
+    return Candidate(item, score, chosen=False)
+
+
+def kept(folder: Path, candidates: list[Candidate]) -> Places:
+    (folder / "best").mkdir()
+    write_candidates(folder / "best" / CANDIDATES, candidates)
+    assert read_candidates(folder / "best" / CANDIDATES) == candidates
+    return Places(StudyRecipe(), folder)
+
+
+def test_the_best_of_two_from_four(tmp_path: Path) -> None:
+    """Of 6 pairs of 4 answers 3 hold the first, 2 the second and not the first, 1 the third and not the others.
+
+    Question 0: by rank right, wrong, right, wrong: 3/6 + 1/6 = 2/3. Question 1: wrong, right, right, right, the
+    abstained one last: 3/6 = 1/2. Mean 7/12 over 2 questions.
+    """
+    first = [candidate(0, score, right) for score, right in ((0.1, False), (0.9, True), (0.3, True), (0.5, False))]
+    second = [candidate(1, score, right) for score, right in ((0.2, True), (None, True), (0.8, False), (0.4, True))]
+    found = best_of(kept(tmp_path, first + second), "best", 4)
+    assert list(found) == [2]
+    for metric in ("accuracy", "reward"):
+        assert found[2][metric].value == pytest.approx(7 / 12, abs=1e-12)
+        assert found[2][metric].n == 2
+
+
+def test_answers_that_nobody_rated_give_nothing(tmp_path: Path) -> None:
+    """Only the chosen one is rated; and an arm of two has no smaller choice, one without a file none at all."""
+    unrated = [candidate(0, 0.5, True), *(candidate(0, score, None) for score in (0.1, 0.2, 0.3))]
+    places = kept(tmp_path, unrated)
+    assert best_of(places, "best", 4) == {}
+    assert best_of(places, "best", 2) == {}
+    assert best_of(places, "other", 4) == {}

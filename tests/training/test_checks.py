@@ -1,0 +1,113 @@
+"""The checks before the first update: each passes what is right and raises, naming the cause, for what is not."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from smolt.errors import SelfCheckError
+from smolt.models.groups import Groups, from_answers
+from smolt.models.rendering import Renderer
+from smolt.models.roles import Policy
+from smolt.training.checks import answer_tokens_only, forward_facts, same_policy, stop_reachable
+from tests import tiny_models
+from tests.tokenizers_on_the_spot import smollm
+
+GROUPS = from_answers([[3, 4, 5]], [[[8, 9, 0]]])
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    return Renderer(smollm())
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save("llama", tmp_path_factory.mktemp("llama"))
+
+
+def record(renderer: Renderer, ids: list[int]) -> Groups:
+    return from_answers([renderer.context(())], [[ids]])
+
+
+def test_an_answer_that_ends_with_its_stop_token_passes(renderer: Renderer) -> None:
+    """One, and also a one-token answer: the stop token alone (pad == stop here)."""
+    answer_tokens_only([record(renderer, renderer.answer("Fine.")), record(renderer, [renderer.stop_id])], renderer)
+
+
+def test_an_answer_without_its_stop_token_is_found(renderer: Renderer) -> None:
+    """Trap 2: the second record lacks it, and is named."""
+    rows = [record(renderer, renderer.answer("Fine.")), record(renderer, renderer.answer("Fine.", stop=False))]
+    with pytest.raises(SelfCheckError, match="record 2: the answer must end with the stop token"):
+        answer_tokens_only(rows, renderer)
+
+
+def test_a_second_stop_token_is_found(renderer: Renderer) -> None:
+    with pytest.raises(SelfCheckError, match="hold no other"):
+        answer_tokens_only([record(renderer, [renderer.stop_id, *renderer.answer("Fine.")])], renderer)
+
+
+def test_a_policy_is_its_own_reference_until_it_moves(llama: Path) -> None:
+    """Passes at step 0; an adapter moved by noise of 0.1 is found."""
+    policy = tiny_models.open_adapted(llama)
+    reference = policy.as_reference()
+    same_policy(policy, reference, GROUPS)
+    tiny_models.shake(policy)
+    with pytest.raises(SelfCheckError, match="at step 0 is not 0"):
+        same_policy(policy, reference, GROUPS)
+
+
+def test_a_policy_of_nan_is_not_its_reference(llama: Path) -> None:
+    """NaN is not <= the tolerance: the check does not pass by comparison with it."""
+    policy = tiny_models.open_adapted(llama)
+    with torch.no_grad():
+        next(value for name, value in policy.parameters().items() if "down_proj" in name).fill_(math.nan)
+    with pytest.raises(SelfCheckError, match="differ by nan"):
+        same_policy(policy, Policy(policy.trunk, None), GROUPS)
+
+
+def test_facts_of_the_forward(llama: Path) -> None:
+    """Packed Llama in fp32 on the CPU with its number of weights, and no note, for nothing is unusual."""
+    trunk = tiny_models.open_full(llama).trunk
+    weights = sum(parameter.numel() for parameter in tiny_models.network("llama").parameters())
+    expected = {"forward": "packed", "decoding": "lean", "checkpointing": False, "device": "cpu", "dtype": "float32"}
+    assert forward_facts(trunk) == expected | {"parameters": weights}
+
+
+def test_an_unusual_forward_is_noted(tmp_path: Path) -> None:
+    """GPT-Neo: padded, with the reason."""
+    facts = forward_facts(tiny_models.open_full(tiny_models.save("gpt_neo", tmp_path)).trunk)
+    assert facts["forward"] == "padded"
+    assert facts["forward_note"].startswith("padded forward: ")
+
+
+def stop_probe(renderer: Renderer) -> Groups:
+    return from_answers([[3, 4, 5]], [[[renderer.stop_id] * 2]])
+
+
+def test_a_stop_token_that_can_be_sampled_passes(llama: Path, renderer: Renderer) -> None:
+    stop_reachable(tiny_models.open_full(llama), renderer, 2, stop_probe(renderer))
+
+
+def test_no_room_for_the_stop_token(llama: Path, renderer: Renderer) -> None:
+    with pytest.raises(SelfCheckError, match=r"sampling\.max_tokens is 1: no room"):
+        stop_reachable(tiny_models.open_full(llama), renderer, 1, stop_probe(renderer))
+
+
+def test_a_stop_token_without_a_row(llama: Path, renderer: Renderer) -> None:
+    """A head cut to the rows below the stop token."""
+    policy = tiny_models.open_full(llama)
+    head = policy.trunk.network.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight[: renderer.stop_id])
+    with pytest.raises(SelfCheckError, match="has no row in the head"):
+        stop_reachable(policy, renderer, 2, stop_probe(renderer))
+
+
+def test_a_stop_token_of_probability_zero(llama: Path, renderer: Renderer) -> None:
+    """Its row is not finite."""
+    policy = tiny_models.open_full(llama)
+    with torch.no_grad():
+        policy.trunk.network.get_output_embeddings().weight[renderer.stop_id] = math.inf
+    with pytest.raises(SelfCheckError, match="can never be sampled"):
+        stop_reachable(policy, renderer, 2, stop_probe(renderer))
