@@ -1,6 +1,6 @@
 """The floors of the house: a room imports from lower floors only, a room of its own floor included.
 
-The reasons for the layout, and for what is not as strict as it could be, are docs/decisions/0007-rooms-and-floors.md.
+The reasons for the layout, and for what is not as strict as it could be, are docs/decisions/0008-rooms-and-floors.md.
 The only imports that wait until they are needed: the bodies of command-line functions and `smolt/__init__`, so that
 `smolt --help` stays quick.
 """

@@ -57,9 +57,6 @@ def chat(model: Model, sampling: ChatSampling, system: str | None = None) -> Non
         Terminal(conversation, sys.stdin, sys.stdout, sys.stderr).run(f"{model.path} on {device} in {dtype}")
 
 
-# --- the conversation -------------------------------------------------------------------------------------------------
-
-
 def inert(text: str) -> str:
     r"""Text that does nothing to a terminal: control characters other than line break and tab become visible.
 
@@ -80,9 +77,6 @@ def _visible(character: str) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return chr(0x2421) if code == 0x7F else f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-# --- the terminal -----------------------------------------------------------------------------------------------------
 
 
 class StopSwitch:

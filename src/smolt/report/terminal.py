@@ -1,4 +1,4 @@
-"""A finding (panels.Panel) as words for a terminal and as JSON."""
+"""A finding (a Panel) as words for a terminal and as JSON."""
 
 from dataclasses import asdict, is_dataclass
 from typing import Any

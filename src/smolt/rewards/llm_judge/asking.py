@@ -1,4 +1,4 @@
-"""A judge that reads words: prompts out, replies in, and what a reply means for a pair or for one answer."""
+"""A judge that reads words: prompts out, replies in, and what a reply means as a grade of one answer."""
 
 import hashlib
 import json
