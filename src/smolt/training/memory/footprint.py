@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 FLOAT, HALF = 4, 2  # bytes of a number
 MOMENTS, GRADIENT = 8, 4  # bytes a trained parameter: AdamW's two moments, and the gradient while there is one
-LOGITS_AT_A_TIME = 8 * 2**20  # of smolt.logprobs
+LOGITS_AT_A_TIME = 8 * 2**20  # of models.forward.logprobs
 LOGIT_COPIES = 3  # of these in fp32: logits, their log-softmax, its gradient
 PREFILL_TOKENS = 4096  # of smolt.sampling
 HEAP = 1.2  # bytes that the C library holds for one byte that is kept among others that are not
