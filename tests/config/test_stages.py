@@ -24,6 +24,7 @@ SHARED = {
     "save",
     "sampling",
     "checks",
+    "correction",
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "pretrain": {"data": "t.txt"},

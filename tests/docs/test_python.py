@@ -33,7 +33,7 @@ def test_programs_run(page: str, workshop: Path, capsys: pytest.CaptureFixture[s
         runpy.run_path(str(path))
     if page == README.name:
         printed = capsys.readouterr().out.splitlines()
-        assert Path(printed[-1]).joinpath("config.json").is_file()
+        assert Path(printed[-1]).joinpath("adapter_config.json").is_file()
         assert len(printed) == MOST_UPDATES + 1
 
 
