@@ -317,3 +317,10 @@ def test_the_hubs_generation_config_does_not_leak(models: Models, tmp_path: Path
     assert tokens(sample(shipped, CONTEXTS, 3, DRAWING, COUNTER)) == tokens(
         sample(plain, CONTEXTS, 3, DRAWING, COUNTER)
     )
+
+
+def test_a_padded_model_in_bf16(models: Models) -> None:
+    """GPT-Neo: both sides take the same states and the same head in fp32, so that nothing of bf16 is left: 1e-6."""
+    policy = tiny_models.open_adapted(models("gpt_neo"), dtype="bf16")
+    groups = sample(policy, CONTEXTS, 3, DRAWING, COUNTER)
+    assert apart(groups.columns["sampled"], recomputed(policy, groups)) <= 1e-6

@@ -355,11 +355,12 @@ def _decode_batch(policy: Policy, asked: list[Tensor], rows: NDArray[np.int64], 
     while len(rows):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         with trunk.precision.autocast():
-            output = trunk.network(
+            output = (trunk.backbone if trunk.own_head else trunk.network)(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
         cache = output.past_key_values
-        over = book.advance(rows, output.logits[:, -1])
+        logits = head_logits(policy, output.last_hidden_state[:, -1]) if trunk.own_head else output.logits[:, -1]
+        over = book.advance(rows, logits)
         yield
         if over.any():
             rows, index = rows[~over], torch.from_numpy((~over).nonzero()[0]).to(device)
