@@ -253,7 +253,6 @@ def pairs(length: int = 30) -> Groups:
     return from_answers([row[:20] for row in ids], answers)
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning")  # peft on GPT-2's transposed linear layers
 @pytest.mark.parametrize("architecture", [*PACKED, "gpt_neo"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("lora", [None, LoRA(rank=4), LoRA(rank=4, targets=("q_proj", "v_proj"))])

@@ -1,5 +1,8 @@
 """The command line. Commands import their stage when called: `smolt --help` loads neither torch nor transformers."""
 
+import logging
+import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -43,7 +46,19 @@ def options(
 
 def main() -> None:
     """Run the command line; leaves with the exit codes of docs/command-line.md."""
+    quiet()
     app(prog_name="smolt")
+
+
+def quiet() -> None:
+    """No warning and no log line of a library reaches the terminal, unless `python -W` or PYTHONWARNINGS asks for it.
+
+    Warnings of the user's own reward functions do.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="smolt_reward_")
 
 
 __all__ = ["app", "main"]

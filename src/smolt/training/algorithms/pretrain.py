@@ -12,7 +12,8 @@ from smolt.config import PretrainRecipe, Shape
 from smolt.data import load
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision, choose_precision
-from smolt.models.forward.trunk import Trunk, hush
+from smolt.models.forward.quiet import hush
+from smolt.models.forward.trunk import Trunk
 from smolt.models.groups import Groups, from_answers, join, masked_sum, without_gradient
 from smolt.models.rendering import Renderer, train_tokenizer
 from smolt.models.roles import Policy
