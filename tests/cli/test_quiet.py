@@ -53,7 +53,7 @@ def errors_of(folder: Path, *program: str) -> list[str]:
 
 @pytest.mark.parametrize("lora", ["{rank: 4}", "null"])
 def test_a_training_prints_its_own_lines_alone(folder: Path, lora: str) -> None:
-    """With adapters peft warns of a name that transformers has deprecated; with all weights a bar is drawn at the end."""
+    """With adapters peft warns of a name that transformers deprecates; with all weights a bar is drawn at the end."""
     lines = errors_of(folder, "-m", "smolt", "sft", "sft.yaml", f"lora={lora}", "--fresh")
     assert [line for line in lines if not OWN_LINE.fullmatch(line)] == []
 
