@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from smolt.cli import compare, data, doctor, judge, label, models, recipes, rewards, train
+from smolt.cli.outcomes import delivered
 
 app = typer.Typer(
     name="smolt",
@@ -21,7 +22,9 @@ models.register(app)
 app.command("judge")(judge.judge)
 rewards.register(app)
 compare.register(app)
-app.command("doctor")(doctor.doctor)
+app.command("doctor", help="Check the machine, and a model or the model and data of a recipe.")(
+    delivered(doctor.examined)
+)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(label.app, name="label")
 app.add_typer(data.app, name="data")
