@@ -73,10 +73,10 @@ def evaluate(
             }
         )
         return outcome(evaluate_with_harness(model, lm_eval, out=out, limit=limit, batch=batch, fresh=fresh, **machine))
-    from smolt.cli.progress import Counter
+    from smolt.cli.progress import counting
     from smolt.evaluation.evaluate import evaluate as measure
 
-    with Counter("records") as counter:
+    with counting("records") as show:
         found = measure(
             model,
             data,
@@ -95,7 +95,7 @@ def evaluate(
             split=split,
             too_long=too_long,
             data_seed=data_seed,
-            progress=counter.show,
+            progress=show,
             **machine,
         )
     return outcome(found)

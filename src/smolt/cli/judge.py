@@ -55,7 +55,7 @@ def judge(
     fresh: Fresh = False,
 ) -> Outcome:
     """Let a model, an endpoint or a rule say which answer is better; labels and the judge's card go to OUT."""
-    from smolt.cli.progress import Counter
+    from smolt.cli.progress import counting
     from smolt.config import Data, Judging, make_block
     from smolt.preferences.judges.labelling import judge_file
 
@@ -68,7 +68,7 @@ def judge(
         inconsistent="drop" if drop_inconsistent else "keep",
     )
     data = make_block(Data, path=pairs, format=record_format, split=split, limit=limit, skip_bad=skip_bad)
-    with Counter("verdicts") as counter:
+    with counting("verdicts") as show:
         facts = judge_file(
             data,
             settings,
@@ -78,7 +78,7 @@ def judge(
             device=device,
             dtype=dtype,
             fresh=fresh,
-            tell=lambda what, done, total: counter.show(done, total),
+            tell=lambda what, done, total: show(done, total),
         )
     return Outcome({**facts, "out": str(out)}, words(facts, out))
 

@@ -51,11 +51,11 @@ def sample(
     fresh: Fresh = False,
 ) -> Outcome:
     """Let a model answer questions; the answers go to OUT/samples.jsonl."""
-    from smolt.cli.progress import Counter
+    from smolt.cli.progress import counting
     from smolt.config import Data, EvaluationSampling, Model, make_block
     from smolt.evaluation.answer_file import write_answers
 
-    with Counter("questions") as counter:
+    with counting("questions") as show:
         facts = write_answers(
             make_block(Model, path=model, device=device, dtype=dtype),
             make_block(Data, path=data, format=record_format, split=split, limit=limit),
@@ -64,7 +64,7 @@ def sample(
             samples=samples,
             seed=seed,
             fresh=fresh,
-            progress=counter.show,
+            progress=show,
         )
     return Outcome({**facts, "out": str(out)}, f"{facts['status']}: {facts['n']} answers in {out / 'samples.jsonl'}")
 

@@ -36,12 +36,12 @@ def suite(
     fresh: Fresh = False,
 ) -> Outcome:
     """Compare models scenario by scenario: refusal, empathy, sentiment, constraints, and what reward models say."""
-    from smolt.cli.progress import Counter
+    from smolt.cli.progress import counting
     from smolt.config import EvaluationSampling, Model, Suites, make_block
     from smolt.evaluation.suites import run_suites
 
     raters = {"harmlessness": harmlessness, "helpfulness": helpfulness, "empathy": empathy}
-    with Counter("prompts") as counter:
+    with counting("prompts") as show:
         facts = run_suites(
             [make_block(Model, path=path, device=device, dtype=dtype) for path in models],
             make_block(Suites, prompts=[{"path": path, "limit": limit} for path in prompts or ["scenarios"]], **raters),
@@ -50,7 +50,7 @@ def suite(
             samples=samples,
             seed=seed,
             fresh=fresh,
-            tell=counter.show,
+            tell=show,
         )
     lines = [*facts["findings"], *facts["warnings"], f"{facts['status']}; the report is {facts['report']}"]
     return Outcome(facts, "\n".join(lines))

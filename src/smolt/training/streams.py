@@ -24,11 +24,6 @@ from smolt.rewards.rules import Reward
 from smolt.training.fit import ENDLESS, Metrics, Update
 
 
-def contented(metrics: Metrics) -> str | None:
-    """An observer that adapts nothing."""
-    return None
-
-
 @dataclass
 class Rows:
     """`batch` items an update, in an order that is a function of (seed, epoch).
@@ -143,7 +138,7 @@ class Rollouts:
     seed: int
     prepare: Callable[[Groups, torch.Tensor, int], Update]
     veto: Callable[[int, Groups, Metrics], str | None]
-    observe: Callable[[Metrics], str | None] = contented
+    observe: Callable[[Metrics], str | None]
     adaptive: dict[str, Any] = field(default_factory=dict)
 
     def next(self, number: int) -> Update:
