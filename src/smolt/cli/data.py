@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from smolt.cli.options import Split
 from smolt.cli.outcomes import Outcome, delivered
 from smolt.cli.train import Fresh, Overrides, RecipeName
 
@@ -23,7 +24,7 @@ def audit(
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many pairs.")] = None,
     record_format: Annotated[str | None, typer.Option("--format", help="Format of PREFERENCES.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a data set with several.")] = None,
+    split: Split = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out, counted.")] = False,
     device: Annotated[str, typer.Option(help="For --model: auto, cpu, cuda or mps.")] = "auto",
 ) -> Outcome:

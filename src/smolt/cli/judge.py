@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from smolt.cli.options import Device, DType, Format, Limit, Split
+from smolt.cli.options import Device, DType, Format, Limit, SkipBad, Split
 from smolt.cli.outcomes import Outcome, delivered
 from smolt.cli.train import Fresh
 
@@ -49,7 +49,7 @@ def judge(
     limit: Limit = None,
     record_format: Format = None,
     split: Split = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out.")] = False,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     dtype: DType = "auto",
     fresh: Fresh = False,

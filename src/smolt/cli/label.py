@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from smolt.cli.options import Format, SkipBad, Split
 from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver, delivered
 
 LABELLING = "pairs"
@@ -26,7 +27,6 @@ app = typer.Typer(
     help="Compare answers in the terminal: smolt label PAIRS --store labels.sqlite --annotator NAME.",
 )
 Store = Annotated[Path, typer.Option("--store", help="The SQLite file that holds the labels.")]
-Format = Annotated[str | None, typer.Option("--format", help="Format of the data; detected unless given.")]
 
 
 @app.command(LABELLING, help="Label pairs of answers (the word `pairs` may be left out).")
@@ -40,8 +40,8 @@ def label(
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many pairs.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Ask the pairs you skipped again.")] = False,
     record_format: Format = None,
-    split: Annotated[str | None, typer.Option(help="Split of a data set with several.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out.")] = False,
+    split: Split = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Show pair after pair until the annotator quits."""
 
