@@ -12,9 +12,9 @@ from smolt.models.forward.precision import choose_precision
 from smolt.models.groups import Groups
 from smolt.models.locating import locate
 from smolt.models.roles import Policy, open_policy
+from smolt.training.algorithms.sft import sft_loss
 from smolt.training.memory.footprint import attention, layer_token
 from smolt.training.memory.shapes import empty_network, shape_of, short_keys, sizes, way_of
-from smolt.training.offline import sft_loss
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.invariance.test_micro_batches import CASES, answers_to
@@ -43,7 +43,6 @@ def loss_and_gradients(policy: Policy, groups: Groups, recomputed: str) -> tuple
     return loss.detach(), gradients, torch.rand(1)
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning")  # peft on GPT-2's transposed linear layers
 @pytest.mark.parametrize("lora", [None, DROPPING], ids=["full", "dropout"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("architecture", tiny_models.CONFIGURATIONS)
@@ -72,7 +71,6 @@ def test_dropout_is_at_work_above(models: Models) -> None:
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "full"])
 @pytest.mark.parametrize("algorithm", CASES)
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neo"])
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning")
 def test_no_bit_of_an_update_changes(
     architecture: str, algorithm: str, lora: bool, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +94,6 @@ def kept(policy: Policy, groups: Groups, recomputed: str) -> int:
     return counted.bytes
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning")
 @pytest.mark.parametrize("architecture", [*tiny_models.PACKED, "gpt_neo"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["full", "adapter"])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from smolt.models.forward.packed_forward import adapted, project
+from smolt.models.forward.quiet import hushed
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -17,7 +18,8 @@ def module(bias: bool = False, **settings: Any) -> tuple[Any, Any]:
     """A peft model with a trained adapter on gate_proj, and that layer."""
     torch.manual_seed(0)
     network = LlamaForCausalLM(LlamaConfig(vocab_size=11, mlp_bias=bias, **SHAPE)).requires_grad_(False)
-    peft: Any = PeftModel(network, LoraConfig(r=3, lora_alpha=12, target_modules=["gate_proj"], **settings))
+    with hushed():
+        peft: Any = PeftModel(network, LoraConfig(r=3, lora_alpha=12, target_modules=["gate_proj"], **settings))
     layer: Any = network.model.layers[0].mlp.gate_proj
     with torch.no_grad():
         for name, parameter in layer.named_parameters():

@@ -17,6 +17,7 @@ from smolt.models.groups import Groups, from_answers
 from smolt.models.locating import locate
 from smolt.models.roles import open_policy
 from smolt.models.sampling import PREFILL_TOKENS
+from smolt.training.algorithms.sft import sft_loss
 from smolt.training.memory import footprint
 from smolt.training.memory.footprint import (
     Batch,
@@ -37,7 +38,6 @@ from smolt.training.memory.footprint import (
     trained,
 )
 from smolt.training.memory.shapes import empty_network, room_of, shape_of, short_keys, sizes, way_of
-from smolt.training.offline import sft_loss
 from tests.tiny_models import PACKED, save
 
 LINEARS = (
@@ -253,7 +253,6 @@ def pairs(length: int = 30) -> Groups:
     return from_answers([row[:20] for row in ids], answers)
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning")  # peft on GPT-2's transposed linear layers
 @pytest.mark.parametrize("architecture", [*PACKED, "gpt_neo"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("lora", [None, LoRA(rank=4), LoRA(rank=4, targets=("q_proj", "v_proj"))])

@@ -1,10 +1,14 @@
 """The command line. Commands import their stage when called: `smolt --help` loads neither torch nor transformers."""
 
+import logging
+import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from smolt.cli import compare, data, doctor, judge, label, models, recipes, rewards, train
+from smolt.cli.outcomes import delivered
 
 app = typer.Typer(
     name="smolt",
@@ -18,7 +22,9 @@ models.register(app)
 app.command("judge")(judge.judge)
 rewards.register(app)
 compare.register(app)
-app.command("doctor")(doctor.doctor)
+app.command("doctor", help="Check the machine, and a model or the model and data of a recipe.")(
+    delivered(doctor.examined)
+)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(label.app, name="label")
 app.add_typer(data.app, name="data")
@@ -43,7 +49,19 @@ def options(
 
 def main() -> None:
     """Run the command line; leaves with the exit codes of docs/command-line.md."""
+    quiet()
     app(prog_name="smolt")
+
+
+def quiet() -> None:
+    """No warning and no log line of a library reaches the terminal, unless `python -W` or PYTHONWARNINGS asks for it.
+
+    Warnings of the user's own reward functions do.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="smolt_reward_")
 
 
 __all__ = ["app", "main"]

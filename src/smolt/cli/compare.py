@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.train import Json
+from smolt.cli.outcomes import Outcome, delivered
 
 if TYPE_CHECKING:
     from smolt.evaluation.grading import Graded
@@ -24,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command("compare")(compare)
 
 
+@delivered
 def grade(
     files: Annotated[list[Path], typer.Argument(metavar="FILE ...", help="Answers: JSONL, JSON, CSV or Parquet.")],
     rule: Rule = "gsm8k",
@@ -32,31 +32,25 @@ def grade(
     ] = None,
     gold_field: Annotated[str | None, typer.Option(help="Column of the gold answers; likewise.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory for the graded rows.")] = None,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Grade the answers of any tool against gold answers."""
+    from smolt.evaluation.comparing.results import arm_names
+    from smolt.evaluation.grading import grade_file, rule_named, write_graded
 
-    def work() -> Outcome:
-        from smolt.evaluation.comparing.results import arm_names
-        from smolt.evaluation.grading import grade_file, rule_named, write_graded
-
-        chosen = rule_named(rule)
-        names = arm_names(files)
-        graded = [
-            grade_file(path, chosen, answer_field, gold_field, name) for path, name in zip(files, names, strict=True)
-        ]
-        facts: dict[str, Any] = graded[0].facts() if len(graded) == 1 else {}
-        facts |= {
-            "arms": {entry.name: entry.facts() for entry in graded},
-            "warnings": [warning for entry in graded for warning in entry.warnings()],
-        }
-        if out is not None:
-            facts["out"] = [str(path) for path in write_graded(out, graded)]
-        return Outcome(facts, graded_words(graded, facts))
-
-    deliver(work, as_json)
+    chosen = rule_named(rule)
+    names = arm_names(files)
+    graded = [grade_file(path, chosen, answer_field, gold_field, name) for path, name in zip(files, names, strict=True)]
+    facts: dict[str, Any] = graded[0].facts() if len(graded) == 1 else {}
+    facts |= {
+        "arms": {entry.name: entry.facts() for entry in graded},
+        "warnings": [warning for entry in graded for warning in entry.warnings()],
+    }
+    if out is not None:
+        facts["out"] = [str(path) for path in write_graded(out, graded)]
+    return Outcome(facts, graded_words(graded, facts))
 
 
+@delivered
 def compare(
     files: Annotated[
         list[Path], typer.Argument(metavar="A B ...", help="Per-item results of two or more arms, the baseline first.")
@@ -82,23 +76,18 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", help="Directory for comparison.html, comparison.json and items.jsonl.")
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Pair arms item by item: wins, regressions, exact tests, what could have been shown."""
+    from smolt.evaluation.comparing import as_words, compare_files, write_comparison
+    from smolt.evaluation.comparing.results import Reading
 
-    def work() -> Outcome:
-        from smolt.evaluation.comparing import as_words, compare_files, write_comparison
-        from smolt.evaluation.comparing.results import Reading
-
-        reading = Reading(metric=metric, rule=rule, filter=harness_filter, key=key, lenient=intersect)
-        findings = compare_files(files, reading, intersect=intersect, margin=margin, again=retest)
-        facts, words = findings.facts(), as_words(findings, show)
-        if out is not None:
-            page = write_comparison(out, findings)
-            facts["out"], words = str(out), f"{words}\nthe page is {page}"
-        return Outcome(facts, words)
-
-    deliver(work, as_json)
+    reading = Reading(metric=metric, rule=rule, filter=harness_filter, key=key, lenient=intersect)
+    findings = compare_files(files, reading, intersect=intersect, margin=margin, again=retest)
+    facts, words = findings.facts(), as_words(findings, show)
+    if out is not None:
+        page = write_comparison(out, findings)
+        facts["out"], words = str(out), f"{words}\nthe page is {page}"
+    return Outcome(facts, words)
 
 
 def graded_words(graded: Sequence["Graded"], facts: dict[str, Any]) -> str:

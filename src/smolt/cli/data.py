@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.train import Fresh, Json, Overrides, RecipeName
+from smolt.cli.options import Split
+from smolt.cli.outcomes import Outcome, delivered
+from smolt.cli.train import Fresh, Overrides, RecipeName
 
 app = typer.Typer(no_args_is_help=True, help="Audit preference data; measure how much more of it would help.")
 
 
 @app.command("audit", help="Duplicates, contradictions, bias, leakage and doubtful labels; shows no text unless asked.")
+@delivered
 def audit(
     preferences: Annotated[str, typer.Argument(metavar="PREFERENCES", help="JSONL, Parquet or a data set.")],
     test: Annotated[str | None, typer.Option(help="Test questions or preferences, to look for in PREFERENCES.")] = None,
@@ -22,69 +24,60 @@ def audit(
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many pairs.")] = None,
     record_format: Annotated[str | None, typer.Option("--format", help="Format of PREFERENCES.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a data set with several.")] = None,
+    split: Split = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out, counted.")] = False,
     device: Annotated[str, typer.Option(help="For --model: auto, cpu, cuda or mps.")] = "auto",
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """What a preference file holds that a model should not learn."""
+    from smolt.data import Source
+    from smolt.errors import UserError
+    from smolt.preferences.audit import AuditOptions, audit_panel, audit_preferences
+    from smolt.preferences.audit.audit_files import audit_facts, suspects_text, write_audit
+    from smolt.report.terminal import panel_words
 
-    def work() -> Outcome:
-        from smolt.data import Source
-        from smolt.errors import UserError
-        from smolt.preferences.audit import AuditOptions, audit_panel, audit_preferences
-        from smolt.preferences.audit.audit_files import audit_facts, suspects_text, write_audit
-        from smolt.report.terminal import panel_words
+    if out is not None and out.is_file():
+        raise UserError(f"{out}: is a file, not a directory; choose another --out")
+    rank = None
+    if model is not None:
+        from smolt.models.forward.precision import choose_precision
+        from smolt.preferences.audit.judged import ranker
 
-        if out is not None and out.is_file():
-            raise UserError(f"{out}: is a file, not a directory; choose another --out")
-        rank = None
-        if model is not None:
-            from smolt.models.forward.precision import choose_precision
-            from smolt.preferences.audit.judged import ranker
-
-            rank = ranker(model, choose_precision(device, "auto", None))
-        options = AuditOptions(None if test is None else Source(test), source, rank, seed)
-        data = Source(preferences, split=split, format=record_format, limit=limit, skip_bad=skip_bad)
-        found = audit_preferences(data, options)
-        panel = audit_panel(found)
-        if out is not None:
-            write_audit(found, panel, out)
-        texts = f"\n\n{suspects_text(found, show)}" if show else ""
-        where = f"\n\nwritten to {out}" if out is not None else ""
-        return Outcome(audit_facts(found, panel), panel_words(panel) + texts + where)
-
-    deliver(work, as_json)
+        rank = ranker(model, choose_precision(device, "auto", None))
+    options = AuditOptions(None if test is None else Source(test), source, rank, seed)
+    data = Source(preferences, split=split, format=record_format, limit=limit, skip_bad=skip_bad)
+    found = audit_preferences(data, options)
+    panel = audit_panel(found)
+    if out is not None:
+        write_audit(found, panel, out)
+    texts = f"\n\n{suspects_text(found, show)}" if show else ""
+    where = f"\n\nwritten to {out}" if out is not None else ""
+    return Outcome(audit_facts(found, panel), panel_words(panel) + texts + where)
 
 
 @app.command("pilot", help="Train a reward recipe on 5, 10, 25, 50 and 100 % of its pairs: the learning curve.")
+@delivered
 def pilot(
     recipe: RecipeName,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory; runs/<name>-pilot unless given.")] = None,
-    as_json: Json = False,
     fresh: Fresh = False,
-) -> None:
+) -> Outcome:
     """Whether more pairs would make the reward model better."""
+    from dataclasses import asdict
 
-    def work() -> Outcome:
-        from dataclasses import asdict
+    from smolt.cli.train import default_directory, finish_shown
+    from smolt.config import RewardRecipe, load_recipe
+    from smolt.errors import UserError
+    from smolt.report.terminal import panel_words
+    from smolt.study.learning_curve import pilot_panel, run_pilot, write_pilot
 
-        from smolt.cli.train import default_directory, finish_shown
-        from smolt.config import RewardRecipe, load_recipe
-        from smolt.errors import UserError
-        from smolt.report.terminal import panel_words
-        from smolt.study.learning_curve import pilot_panel, run_pilot, write_pilot
-
-        checked = load_recipe(recipe, "reward", overrides or [])
-        if not isinstance(checked, RewardRecipe):
-            raise UserError(f"{recipe}: is a {checked.stage} recipe; the pilot trains reward models")
-        chosen = default_directory(recipe, checked)
-        directory = out if out is not None else chosen.with_name(f"{chosen.name}-pilot")
-        points = run_pilot(checked, directory, finish_shown, fresh)
-        panel = pilot_panel(points)
-        write_pilot(points, panel, directory)
-        facts = {"points": [asdict(point) for point in points], "out": str(directory), "sentences": panel.sentences}
-        return Outcome(facts, f"{panel_words(panel)}\n\nwritten to {directory}")
-
-    deliver(work, as_json)
+    checked = load_recipe(recipe, "reward", overrides or [])
+    if not isinstance(checked, RewardRecipe):
+        raise UserError(f"{recipe}: is a {checked.stage} recipe; the pilot trains reward models")
+    chosen = default_directory(recipe, checked)
+    directory = out if out is not None else chosen.with_name(f"{chosen.name}-pilot")
+    points = run_pilot(checked, directory, finish_shown, fresh)
+    panel = pilot_panel(points)
+    write_pilot(points, panel, directory)
+    facts = {"points": [asdict(point) for point in points], "out": str(directory), "sentences": panel.sentences}
+    return Outcome(facts, f"{panel_words(panel)}\n\nwritten to {directory}")

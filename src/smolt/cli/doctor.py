@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.train import Json, Overrides
+from smolt.cli.outcomes import Outcome
+from smolt.cli.train import Overrides
 from smolt.errors import UserError
 
 GIB = 2**30
@@ -28,19 +28,14 @@ KINDS = {
 Subject = Annotated[str | None, typer.Argument(metavar="[RECIPE|MODEL]", help="What to check besides the machine.")]
 
 
-def doctor(subject: Subject = None, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Check the machine, and a model or the model and data of a recipe."""
-    deliver(lambda: examined(subject, overrides or []), as_json)
-
-
-def examined(subject: str | None, overrides: list[str]) -> Outcome:
+def examined(subject: Subject = None, overrides: Overrides = None) -> Outcome:
     """What was found; problems make the exit code 2.
 
     Raises:
         UserError: the recipe itself is wrong.
     """
     facts: dict[str, Any] = {"machine": machine()}
-    checks = list(_checks(subject, overrides)) if subject is not None else []
+    checks = list(_checks(subject, overrides or [])) if subject is not None else []
     if checks:
         facts["checks"] = checks
     facts["ok"] = all(check["ok"] for check in checks)
@@ -98,6 +93,7 @@ def _version(package: str) -> str | None:
 def _checks(subject: str, overrides: list[str]) -> Iterator[dict[str, Any]]:
     """Each model and data block of the subject, looked at once."""
     from smolt.config import Model, StudyRecipe, load_recipe, make_block, shipped_recipes
+    from smolt.rewards.python import look_for_functions
 
     is_recipe = subject in shipped_recipes() or Path(subject).suffix in (".yaml", ".yml")
     if not is_recipe:
@@ -105,6 +101,10 @@ def _checks(subject: str, overrides: list[str]) -> Iterator[dict[str, Any]]:
         return
     recipe = load_recipe(subject, None, overrides)
     yield {"what": "recipe", "ok": True, "found": f"a valid {recipe.stage} recipe"}
+    try:
+        look_for_functions(recipe)
+    except UserError as error:
+        yield {"what": "reward functions", "ok": False, "found": str(error)}
     stages = [section.recipe for section in recipe.sections] if isinstance(recipe, StudyRecipe) else [recipe]
     seen = set()
     for stage in stages:

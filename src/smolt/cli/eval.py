@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smolt.cli.options import Batch, Device, DType, Format, ModelPath, Samples, Seed, Split, Temperature
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.train import Fresh, Json
+from smolt.cli.outcomes import Outcome, delivered
+from smolt.cli.train import Fresh
 
 if TYPE_CHECKING:
     from smolt.evaluation.evaluate import Evaluation
@@ -33,6 +33,7 @@ DataSeed = Annotated[int, typer.Option("--data-seed", help="Of the task problems
 LONGEST_LINE = 110
 
 
+@delivered
 def evaluate(
     model: ModelPath,
     data: Annotated[
@@ -56,60 +57,56 @@ def evaluate(
     device: Device = "auto",
     dtype: DType = "auto",
     fresh: Fresh = False,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Measure a model on questions, pairs or text: each figure with its interval and n."""
-
-    def bridge() -> Outcome:
-        from smolt.errors import UserError
+    machine = {"device": device, "dtype": dtype}
+    if lm_eval:
         from smolt.evaluation.lm_eval import evaluate_with_harness
 
-        given = {
-            "DATA": data,
-            "--reward": reward,
-            "--shard": shard,
-            "--samples": samples > 1,
-            "--max-tokens": max_tokens,
-        }
-        unused = [name for name, value in given.items() if value]
-        if unused:
-            raise UserError(f"{unused[0]}: is not used with --lm-eval, whose tasks say that themselves; remove it")
-        return outcome(
-            evaluate_with_harness(
-                model, lm_eval or [], out=out, limit=limit, batch=batch, device=device, dtype=dtype, fresh=fresh
-            )
+        _refuse_unused(
+            {
+                "DATA": data,
+                "--reward": reward,
+                "--shard": shard,
+                "--samples": samples > 1,
+                "--max-tokens": max_tokens,
+            }
         )
+        return outcome(evaluate_with_harness(model, lm_eval, out=out, limit=limit, batch=batch, fresh=fresh, **machine))
+    from smolt.cli.progress import counting
+    from smolt.evaluation.evaluate import evaluate as measure
 
-    def work() -> Outcome:
-        from smolt.cli.progress import Counter
-        from smolt.evaluation.evaluate import evaluate as measure
+    with counting("records") as show:
+        found = measure(
+            model,
+            data,
+            task=task,
+            reward=reward or None,
+            out=out,
+            samples=samples,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            batch=batch,
+            seed=seed,
+            shard=shard,
+            fresh=fresh,
+            limit=limit,
+            record_format=record_format,
+            split=split,
+            too_long=too_long,
+            data_seed=data_seed,
+            progress=show,
+            **machine,
+        )
+    return outcome(found)
 
-        with Counter("records") as counter:
-            found = measure(
-                model,
-                data,
-                task=task,
-                reward=reward or None,
-                out=out,
-                samples=samples,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                batch=batch,
-                seed=seed,
-                shard=shard,
-                fresh=fresh,
-                limit=limit,
-                record_format=record_format,
-                split=split,
-                too_long=too_long,
-                data_seed=data_seed,
-                device=device,
-                dtype=dtype,
-                progress=counter.show,
-            )
-        return outcome(found)
 
-    deliver(bridge if lm_eval else work, as_json)
+def _refuse_unused(given: Mapping[str, object]) -> None:
+    from smolt.errors import UserError
+
+    for name, value in given.items():
+        if value:
+            raise UserError(f"{name}: is not used with --lm-eval, whose tasks say that themselves; remove it")
 
 
 def outcome(found: "Evaluation") -> Outcome:

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from smolt.cli.options import Device, DType, Format, Limit, Split
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.train import Fresh, Json
+from smolt.cli.options import Device, DType, Format, Limit, SkipBad, Split
+from smolt.cli.outcomes import Outcome, delivered
+from smolt.cli.train import Fresh
 
 Pairs = Annotated[str, typer.Argument(metavar="PAIRS", help="Preferences: JSONL, Parquet or a data set.")]
 ModelName = Annotated[
@@ -20,6 +20,7 @@ Url = Annotated[str | None, typer.Option(help="An OpenAI-compatible API, such as
 RuleName = Annotated[str | None, typer.Option("--rule", help="longer, shorter or a reward's name, instead of a model.")]
 
 
+@delivered
 def judge(
     pairs: Pairs,
     out: Annotated[Path, typer.Option("--out", help="Directory for labels, verdicts and card.")],
@@ -48,43 +49,38 @@ def judge(
     limit: Limit = None,
     record_format: Format = None,
     split: Split = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out.")] = False,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     dtype: DType = "auto",
     fresh: Fresh = False,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Let a model, an endpoint or a rule say which answer is better; labels and the judge's card go to OUT."""
+    from smolt.cli.progress import counting
+    from smolt.config import Data, Judging, make_block
+    from smolt.preferences.judges.labelling import judge_file
 
-    def work() -> Outcome:
-        from smolt.cli.progress import Counter
-        from smolt.config import Data, Judging, make_block
-        from smolt.preferences.judges.labelling import judge_file
-
-        remote = {"key": key, "rate": rate, "parallel": parallel, "timeout": timeout, "attempts": attempts}
-        asked = {"rubric": rubric, "rationale": rationale, "tau": tau, "matched": matched, "probes": probes}
-        settings = make_block(
-            Judging,
-            **who(model, url, rule, remote),
-            **asked,
-            inconsistent="drop" if drop_inconsistent else "keep",
+    remote = {"key": key, "rate": rate, "parallel": parallel, "timeout": timeout, "attempts": attempts}
+    asked = {"rubric": rubric, "rationale": rationale, "tau": tau, "matched": matched, "probes": probes}
+    settings = make_block(
+        Judging,
+        **who(model, url, rule, remote),
+        **asked,
+        inconsistent="drop" if drop_inconsistent else "keep",
+    )
+    data = make_block(Data, path=pairs, format=record_format, split=split, limit=limit, skip_bad=skip_bad)
+    with counting("verdicts") as show:
+        facts = judge_file(
+            data,
+            settings,
+            out=out,
+            unlabelled=unlabelled,
+            cache=cache,
+            device=device,
+            dtype=dtype,
+            fresh=fresh,
+            tell=lambda what, done, total: show(done, total),
         )
-        data = make_block(Data, path=pairs, format=record_format, split=split, limit=limit, skip_bad=skip_bad)
-        with Counter("verdicts") as counter:
-            facts = judge_file(
-                data,
-                settings,
-                out=out,
-                unlabelled=unlabelled,
-                cache=cache,
-                device=device,
-                dtype=dtype,
-                fresh=fresh,
-                tell=lambda what, done, total: counter.show(done, total),
-            )
-        return Outcome({**facts, "out": str(out)}, words(facts, out))
-
-    deliver(work, as_json)
+    return Outcome({**facts, "out": str(out)}, words(facts, out))
 
 
 def who(model: str | None, url: str | None, rule: str | None, remote: dict[str, Any]) -> dict[str, Any]:

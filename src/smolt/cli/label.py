@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver
-from smolt.cli.train import Json
+from smolt.cli.options import Format, SkipBad, Split
+from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver, delivered
 
 LABELLING = "pairs"
 
@@ -27,7 +27,6 @@ app = typer.Typer(
     help="Compare answers in the terminal: smolt label PAIRS --store labels.sqlite --annotator NAME.",
 )
 Store = Annotated[Path, typer.Option("--store", help="The SQLite file that holds the labels.")]
-Format = Annotated[str | None, typer.Option("--format", help="Format of the data; detected unless given.")]
 
 
 @app.command(LABELLING, help="Label pairs of answers (the word `pairs` may be left out).")
@@ -41,8 +40,8 @@ def label(
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many pairs.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Ask the pairs you skipped again.")] = False,
     record_format: Format = None,
-    split: Annotated[str | None, typer.Option(help="Split of a data set with several.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out.")] = False,
+    split: Split = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Show pair after pair until the annotator quits."""
 
@@ -71,23 +70,21 @@ def label(
 
 
 @app.command("stats", help="Each annotator's habits and gold accuracy, and agreement (Cohen's kappa).")
-def stats(store: Store, as_json: Json = False) -> None:
+@delivered
+def stats(store: Store) -> Outcome:
     """What the labels are worth."""
+    from smolt.preferences.people import LabelStore
+    from smolt.preferences.people.annotators import figures_of, label_panel
+    from smolt.report.terminal import panel_facts, panel_words
 
-    def work() -> Outcome:
-        from smolt.preferences.people import LabelStore
-        from smolt.preferences.people.annotators import figures_of, label_panel
-        from smolt.report.terminal import panel_facts, panel_words
-
-        with LabelStore(store, create=False) as opened:
-            figures = figures_of(opened)
-        panel = label_panel(figures)
-        return Outcome(panel_facts(figures, panel), panel_words(panel))
-
-    deliver(work, as_json)
+    with LabelStore(store, create=False) as opened:
+        figures = figures_of(opened)
+    panel = label_panel(figures)
+    return Outcome(panel_facts(figures, panel), panel_words(panel))
 
 
 @app.command("export", help="Write the labels as preferences for `smolt reward` and `smolt dpo`, or one by one.")
+@delivered
 def export(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines to write.")],
     store: Store,
@@ -99,48 +96,39 @@ def export(
     weights: Annotated[str, typer.Option(help="majority, or share: the share of the labels as weight.")] = "majority",
     least: Annotated[int, typer.Option(min=1, help="Only pairs with so many labels.")] = 1,
     replace: Annotated[bool, typer.Option("--replace", help="Write over FILE if it is there.")] = False,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Labels to preferences."""
+    from smolt.errors import UserError
+    from smolt.preferences.people import LabelStore
+    from smolt.preferences.people.exchange import export_labels, exporting
 
-    def work() -> Outcome:
-        from smolt.errors import UserError
-        from smolt.preferences.people import LabelStore
-        from smolt.preferences.people.exchange import export_labels, exporting
-
-        if out.exists() and not replace:
-            raise UserError(f"{out}: is there already; choose another name, or write over it with --replace")
-        how = exporting(form=form, ties=ties, both_bad=both_bad, weights=weights, least=least)
-        with LabelStore(store, create=False) as opened:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            counts = export_labels(opened, out, how)
-        rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if name != "written")
-        return Outcome({**counts, "out": str(out)}, f"{counts['written']:,} rows in {out}{f' ({rest})' * bool(rest)}")
-
-    deliver(work, as_json)
+    if out.exists() and not replace:
+        raise UserError(f"{out}: is there already; choose another name, or write over it with --replace")
+    how = exporting(form=form, ties=ties, both_bad=both_bad, weights=weights, least=least)
+    with LabelStore(store, create=False) as opened:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        counts = export_labels(opened, out, how)
+    rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if name != "written")
+    return Outcome({**counts, "out": str(out)}, f"{counts['written']:,} rows in {out}{f' ({rest})' * bool(rest)}")
 
 
 @app.command("import", help="Take labels in from JSON lines of smolt or another tool.")
+@delivered
 def import_(
     source: Annotated[str, typer.Argument(metavar="FILE", help="Rows with two answers and a choice, or preferences.")],
     store: Store,
     annotator: Annotated[str | None, typer.Option(help="Whose labels, where the rows do not say.")] = None,
     record_format: Format = None,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Labels from elsewhere."""
+    from smolt.preferences.people import LabelStore
+    from smolt.preferences.people.importing import import_labels, read_labels
 
-    def work() -> Outcome:
-        from smolt.preferences.people import LabelStore
-        from smolt.preferences.people.importing import import_labels, read_labels
-
-        found = read_labels(source, annotator, record_format)
-        with LabelStore(store) as opened:
-            counts = import_labels(opened, found)
-        facts = {"rows": counts.rows, "new": counts.new, "annotators": counts.annotators, "store": str(store)}
-        return Outcome(facts, f"{counts.new:,} new labels of {counts.rows:,} rows; the store is {store}")
-
-    deliver(work, as_json)
+    found = read_labels(source, annotator, record_format)
+    with LabelStore(store) as opened:
+        counts = import_labels(opened, found)
+    facts = {"rows": counts.rows, "new": counts.new, "annotators": counts.annotators, "store": str(store)}
+    return Outcome(facts, f"{counts.new:,} new labels of {counts.rows:,} rows; the store is {store}")
 
 
 def named(annotator: str) -> str:

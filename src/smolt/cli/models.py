@@ -21,9 +21,9 @@ from smolt.cli.options import (
     Split,
     Temperature,
 )
-from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver
+from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver, delivered
 from smolt.cli.suite import suite
-from smolt.cli.train import Fresh, Json
+from smolt.cli.train import Fresh
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("suite")(suite)
 
 
+@delivered
 def sample(
     model: ModelPath,
     data: DataPath,
@@ -48,49 +49,38 @@ def sample(
     device: Device = "auto",
     dtype: DType = "auto",
     fresh: Fresh = False,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Let a model answer questions; the answers go to OUT/samples.jsonl."""
+    from smolt.cli.progress import counting
+    from smolt.config import Data, EvaluationSampling, Model, make_block
+    from smolt.evaluation.answer_file import write_answers
 
-    def work() -> Outcome:
-        from smolt.cli.progress import Counter
-        from smolt.config import Data, EvaluationSampling, Model, make_block
-        from smolt.evaluation.answer_file import write_answers
-
-        with Counter("questions") as counter:
-            facts = write_answers(
-                make_block(Model, path=model, device=device, dtype=dtype),
-                make_block(Data, path=data, format=record_format, split=split, limit=limit),
-                make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
-                out=out,
-                samples=samples,
-                seed=seed,
-                fresh=fresh,
-                progress=counter.show,
-            )
-        return Outcome(
-            {**facts, "out": str(out)}, f"{facts['status']}: {facts['n']} answers in {out / 'samples.jsonl'}"
+    with counting("questions") as show:
+        facts = write_answers(
+            make_block(Model, path=model, device=device, dtype=dtype),
+            make_block(Data, path=data, format=record_format, split=split, limit=limit),
+            make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
+            out=out,
+            samples=samples,
+            seed=seed,
+            fresh=fresh,
+            progress=show,
         )
+    return Outcome({**facts, "out": str(out)}, f"{facts['status']}: {facts['n']} answers in {out / 'samples.jsonl'}")
 
-    deliver(work, as_json)
 
-
+@delivered
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished study or evaluation.")],
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Write a report again from its record."""
+    import json
 
-    def work() -> Outcome:
-        import json
+    from smolt.report.report import rewrite_report
 
-        from smolt.report.report import rewrite_report
-
-        rewrite_report(directory)
-        facts = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-        return Outcome(facts, f"the report is {directory / 'report.html'}")
-
-    deliver(work, as_json)
+    rewrite_report(directory)
+    facts = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+    return Outcome(facts, f"the report is {directory / 'report.html'}")
 
 
 def chat(
@@ -121,19 +111,15 @@ def chat(
     deliver(work, as_json=False)
 
 
+@delivered
 def merge(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="An adapter directory, or a run that holds one.")],
     out: Annotated[Path, typer.Option("--out", help="Directory of the merged model.")],
     dtype: Annotated[str, typer.Option(help="auto (as the base is stored), fp32, bf16 or fp16.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Set an earlier merge that is there aside.")] = False,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Merge an adapter into its base: a standalone model directory, checked against the adapter."""
+    from smolt.models.merging import merge as merge_adapter
 
-    def work() -> Outcome:
-        from smolt.models.merging import merge as merge_adapter
-
-        facts = merge_adapter(adapter, out, dtype=dtype, fresh=fresh)
-        return Outcome(facts, f"{facts['status']}: the merged model is in {out}")
-
-    deliver(work, as_json)
+    facts = merge_adapter(adapter, out, dtype=dtype, fresh=fresh)
+    return Outcome(facts, f"{facts['status']}: the merged model is in {out}")

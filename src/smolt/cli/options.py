@@ -16,5 +16,6 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same ans
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many questions.")]
 Format = Annotated[str | None, typer.Option("--format", help="Format of the data; detected unless given.")]
 Split = Annotated[str | None, typer.Option(help="Split of a data set with several.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DType = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]

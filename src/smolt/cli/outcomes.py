@@ -5,6 +5,8 @@ This is the one place where exceptions become exit codes (docs/command-line.md).
 
 import contextlib
 import errno
+import functools
+import inspect
 import json
 import os
 import signal
@@ -13,11 +15,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 DONE = 0
 WRONG_INPUT = 2
@@ -67,6 +72,19 @@ def deliver(work: Callable[[], Outcome], as_json: bool) -> NoReturn:
         outcome = _guarded(work)
     _say(outcome, stdout, as_json)
     raise typer.Exit(outcome.exit_code)
+
+
+def delivered(work: Callable[..., Outcome]) -> Callable[..., NoReturn]:
+    """A command from the function that does its work: it takes --json too, and ends as `deliver` does."""
+
+    @functools.wraps(work)
+    def command(as_json: bool = False, **given: Any) -> NoReturn:
+        deliver(lambda: work(**given), as_json)
+
+    own, option = inspect.signature(work), inspect.Parameter("as_json", KEYWORD, default=False, annotation=Json)
+    vars(command)["__signature__"] = own.replace(parameters=[*own.parameters.values(), option])
+    command.__annotations__ = {}  # what typer reads is in the signature
+    return command
 
 
 def _guarded(work: Callable[[], Outcome]) -> Outcome:

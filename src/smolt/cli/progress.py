@@ -1,6 +1,7 @@
 """What a command shows while it runs: one line on a terminal, nothing where nobody looks."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -109,26 +110,13 @@ class Display:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class Counter:
-    """Shows `done of total` on stderr while entered."""
-
-    def __init__(self, what: str, console: Console | None = None) -> None:
-        console = console if console is not None else Console(stderr=True)
-        columns = BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False), *columns, console=console, disable=not console.is_terminal
-        )
-        self._task = self._progress.add_task(what, total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def show(self, done: int, total: int) -> None:
-        """Show how much is done."""
-        self._progress.update(self._task, completed=done, total=total)
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show `done of total` on stderr while entered; what is yielded is told how much is done, and of how much."""
+    console = Console(stderr=True)
+    columns = BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
+    with Progress(
+        TextColumn("{task.description}", markup=False), *columns, console=console, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

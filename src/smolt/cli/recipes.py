@@ -4,42 +4,15 @@ from typing import Annotated
 
 import typer
 
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.train import Json, Overrides, RecipeName
+from smolt.cli.outcomes import Json, Outcome, deliver, delivered
+from smolt.cli.train import Overrides, RecipeName
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and explain recipes.")
 Stage = Annotated[str | None, typer.Option("--stage", help="The stage, where the recipe does not say it.")]
 
 
-@app.command("list")
-def list_recipes(as_json: Json = False) -> None:
-    """List the shipped recipes."""
-    deliver(listed, as_json)
-
-
-@app.command("show")
-def show(name: RecipeName, as_json: Json = False) -> None:
-    """Print a recipe as it is written; with --json every field with its value."""
-    deliver(lambda: shown(name, as_json), as_json)
-
-
-@app.command("check")
-def check(recipe: RecipeName, overrides: Overrides = None, stage: Stage = None, as_json: Json = False) -> None:
-    """Check a recipe without loading data or models."""
-    deliver(lambda: checked(recipe, overrides or [], stage), as_json)
-
-
-@app.command("fields")
-def fields(
-    stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="sft, reward, dpo, ppo, grpo, study, ...")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Print every field of a stage's recipe, or the whole reference as Markdown."""
-    deliver(lambda: explained(stage), as_json)
-
-
+@app.command("list", help="List the shipped recipes.")
+@delivered
 def listed() -> Outcome:
     """The shipped recipes, each with the first line of its file."""
     from smolt.config import shipped_recipes
@@ -53,6 +26,12 @@ def listed() -> Outcome:
     width = max((len(entry["name"]) for entry in found), default=0)
     lines = [f"{entry['name']:<{width}}  {entry['stage']:<9}  {entry['about']}" for entry in found]
     return Outcome({"recipes": found}, "\n".join(lines) or "no recipes are shipped")
+
+
+@app.command("show")
+def show(name: RecipeName, as_json: Json = False) -> None:
+    """Print a recipe as it is written; with --json every field with its value."""
+    deliver(lambda: shown(name, as_json), as_json)
 
 
 def shown(name: str, fields: bool) -> Outcome:
@@ -69,22 +48,32 @@ def shown(name: str, fields: bool) -> Outcome:
     return Outcome(values, read_yaml(path).text.rstrip("\n"))
 
 
-def checked(source: str, overrides: list[str], stage: str | None) -> Outcome:
+@app.command("check", help="Check a recipe without loading data or models.")
+@delivered
+def checked(source: RecipeName, overrides: Overrides = None, stage: Stage = None) -> Outcome:
     """Whether a recipe is valid, and its hash.
 
     Raises:
         UserError: with all its mistakes.
     """
     from smolt.config import StudyRecipe, load_recipe, recipe_hash
+    from smolt.rewards.python import look_for_functions
 
-    recipe = load_recipe(source, stage, overrides)
+    recipe = load_recipe(source, stage, overrides or [])
+    look_for_functions(recipe)
     names = [section.name for section in recipe.sections] if isinstance(recipe, StudyRecipe) else []
     facts = {"valid": True, "stage": recipe.stage, "name": recipe.name, "sections": names, "hash": recipe_hash(recipe)}
     parts = f" with the sections {', '.join(names)}" if names else ""
     return Outcome(facts, f"{source}: a valid {recipe.stage} recipe{parts}")
 
 
-def explained(stage: str | None) -> Outcome:
+@app.command("fields", help="Print every field of a stage's recipe, or the whole reference as Markdown.")
+@delivered
+def explained(
+    stage: Annotated[
+        str | None, typer.Argument(metavar="[STAGE]", help="sft, reward, dpo, ppo, grpo, study, ...")
+    ] = None,
+) -> Outcome:
     """The fields of a stage's recipe; without a stage the page docs/recipes-reference.md.
 
     Raises:

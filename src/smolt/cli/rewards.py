@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from smolt.cli.options import Device, DType, Format, Limit, Split
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.train import Json, Overrides, RecipeName, default_directory
+from smolt.cli.outcomes import Outcome, delivered
+from smolt.cli.train import Overrides, RecipeName, default_directory
 from smolt.errors import UserError
 
 RewardModel = Annotated[str, typer.Argument(metavar="REWARD_MODEL", help="A directory, adapter, run or hub name.")]
@@ -21,9 +21,11 @@ TooLong = Annotated[bool, typer.Option("--drop-long", help="Leave out pairs that
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("audit")(audit)
-    app.command("reward-check")(reward_check)
+    about = "Look at what a recipe rewards before training on it: made-up answers, and the policy's own."
+    app.command("reward-check", help=about)(checked)
 
 
+@delivered
 def audit(
     model: RewardModel,
     pairs: Pairs,
@@ -35,34 +37,25 @@ def audit(
     split: Split = None,
     device: Device = "auto",
     dtype: DType = "auto",
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Audit a reward model on held-out pairs: baselines, length, calibration, probes."""
+    from smolt.config import Data, Model, make_block
+    from smolt.rewards.audit.audit_panel import audit_panel
+    from smolt.rewards.audit.model_audit import audit_model
 
-    def work() -> Outcome:
-        from smolt.config import Data, Model, make_block
-        from smolt.rewards.audit.audit_panel import audit_panel
-        from smolt.rewards.audit.model_audit import audit_model
-
-        too_long = "drop" if drop_long else "error"
-        reading = {"format": record_format, "too_long": too_long}
-        found = audit_model(
-            make_block(Model, path=model, device=device, dtype=dtype),
-            make_block(Data, path=pairs, limit=limit, split=split, **reading),
-            None if train is None else make_block(Data, path=train, **reading),
-        )
-        panel = audit_panel(found, "audit", f"The reward model {model}")
-        return _with_report({"model": model, **found.facts()}, [panel], model, out)
-
-    deliver(work, as_json)
+    too_long = "drop" if drop_long else "error"
+    reading = {"format": record_format, "too_long": too_long}
+    found = audit_model(
+        make_block(Model, path=model, device=device, dtype=dtype),
+        make_block(Data, path=pairs, limit=limit, split=split, **reading),
+        None if train is None else make_block(Data, path=train, **reading),
+    )
+    panel = audit_panel(found, "audit", f"The reward model {model}")
+    return _with_report({"model": model, **found.facts()}, [panel], model, out)
 
 
-def reward_check(recipe: RecipeName, overrides: Overrides = None, out: Report = None, as_json: Json = False) -> None:
-    """Look at what a recipe rewards before training on it: made-up answers, and the policy's own."""
-    deliver(lambda: checked(recipe, overrides or [], out), as_json)
-
-
-def checked(source: str, overrides: list[str], out: Path | None) -> Outcome:
+@delivered
+def checked(source: RecipeName, overrides: Overrides = None, out: Report = None) -> Outcome:
     """The X-ray of each PPO and GRPO reward of a recipe; one that waits for another section is named.
 
     Raises:
@@ -70,7 +63,7 @@ def checked(source: str, overrides: list[str], out: Path | None) -> Outcome:
     """
     from smolt.config import StudyRecipe, load_recipe, section_references, with_directories
 
-    recipe = load_recipe(source, None, overrides)
+    recipe = load_recipe(source, None, overrides or [])
     stages: dict[str, Any] = {}
     if isinstance(recipe, StudyRecipe):
         stages = {section.name: section.recipe for section in recipe.sections}
@@ -119,7 +112,9 @@ def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
 
 def _with_report(facts: dict[str, Any], panels: list[Any], name: str, out: Path | None) -> Outcome:
     """The panels as words, and as a report where a directory is given."""
-    lines = [line for panel in panels for line in _lines(panel)]
+    from smolt.report.terminal import panel_words
+
+    lines = [f"{panel.title}\n\n{panel_words(panel)}" for panel in panels]
     if out is not None and panels:
         from smolt.report.record import StudyRecord
         from smolt.report.report import write_report
@@ -128,27 +123,4 @@ def _with_report(facts: dict[str, Any], panels: list[Any], name: str, out: Path 
         write_report(out, StudyRecord(name=name, arms=[], panels=panels))
         facts = {**facts, "report": str(out / "report.html")}
         lines.append(f"the report is {out / 'report.html'}")
-    return Outcome(facts, "\n".join(lines))
-
-
-def _lines(panel: Any) -> list[str]:
-    """A panel for a terminal."""
-    rows = [
-        "  ".join(_cell(cell, table.rate) for cell in row)
-        for table in panel.tables
-        for row in [table.columns, *table.rows]
-    ]
-    said = [f"WARNING: {warning}" for warning in panel.warnings]
-    return [panel.title, *said, *panel.sentences, *rows]
-
-
-def _cell(cell: Any, rate: bool) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, str | int):
-        return str(cell)
-    form = "{:.1%}" if rate else "{:.3g}"
-    if isinstance(cell, float):
-        return form.format(cell)
-    bounds = "" if cell.low is None or cell.high is None else f" [{form.format(cell.low)}, {form.format(cell.high)}]"
-    return f"{form.format(cell.value)}{bounds}"
+    return Outcome(facts, "\n\n".join(lines))

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from smolt.cli.options import Batch, Device, DType, Limit, MaxTokens, Samples, Seed, Temperature
-from smolt.cli.outcomes import Outcome, deliver
-from smolt.cli.train import Fresh, Json
+from smolt.cli.outcomes import Outcome, delivered
+from smolt.cli.train import Fresh
 
 Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models; the first is the baseline.")]
 Prompts = Annotated[
@@ -17,6 +17,7 @@ Prompts = Annotated[
 Rater = Annotated[str | None, typer.Option(metavar="MODEL", help="A reward model that rates it.")]
 
 
+@delivered
 def suite(
     models: Models,
     out: Annotated[Path, typer.Option("--out", help="Directory for the answers and the report.")],
@@ -33,30 +34,23 @@ def suite(
     device: Device = "auto",
     dtype: DType = "auto",
     fresh: Fresh = False,
-    as_json: Json = False,
-) -> None:
+) -> Outcome:
     """Compare models scenario by scenario: refusal, empathy, sentiment, constraints, and what reward models say."""
+    from smolt.cli.progress import counting
+    from smolt.config import EvaluationSampling, Model, Suites, make_block
+    from smolt.evaluation.suites import run_suites
 
-    def work() -> Outcome:
-        from smolt.cli.progress import Counter
-        from smolt.config import EvaluationSampling, Model, Suites, make_block
-        from smolt.evaluation.suites import run_suites
-
-        raters = {"harmlessness": harmlessness, "helpfulness": helpfulness, "empathy": empathy}
-        with Counter("prompts") as counter:
-            facts = run_suites(
-                [make_block(Model, path=path, device=device, dtype=dtype) for path in models],
-                make_block(
-                    Suites, prompts=[{"path": path, "limit": limit} for path in prompts or ["scenarios"]], **raters
-                ),
-                make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
-                out=out,
-                samples=samples,
-                seed=seed,
-                fresh=fresh,
-                tell=counter.show,
-            )
-        lines = [*facts["findings"], *facts["warnings"], f"{facts['status']}; the report is {facts['report']}"]
-        return Outcome(facts, "\n".join(lines))
-
-    deliver(work, as_json)
+    raters = {"harmlessness": harmlessness, "helpfulness": helpfulness, "empathy": empathy}
+    with counting("prompts") as show:
+        facts = run_suites(
+            [make_block(Model, path=path, device=device, dtype=dtype) for path in models],
+            make_block(Suites, prompts=[{"path": path, "limit": limit} for path in prompts or ["scenarios"]], **raters),
+            make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
+            out=out,
+            samples=samples,
+            seed=seed,
+            fresh=fresh,
+            tell=show,
+        )
+    lines = [*facts["findings"], *facts["warnings"], f"{facts['status']}; the report is {facts['report']}"]
+    return Outcome(facts, "\n".join(lines))

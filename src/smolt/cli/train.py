@@ -1,13 +1,14 @@
 """The commands that train: one stage, or a whole study."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from smolt.cli.outcomes import Outcome, Stopped, deliver
+from smolt.cli.outcomes import Outcome, Stopped, delivered
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 Overrides = Annotated[
@@ -15,15 +16,14 @@ Overrides = Annotated[
     typer.Argument(metavar="SECTION.KEY=VALUE", help="Fields to change, for example optim.lr=1e-5."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; runs/<name> unless given.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Set the run that is there aside and start anew.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add `study` and one command for each stage that trains."""
-    app.command("study", help="Run every stage of a recipe, measure the arms, write the report.")(study)
+    app.command("study", help="Run every stage of a recipe, measure the arms, write the report.")(delivered(study))
     for stage, help_text in STAGE_HELP.items():
-        app.command(stage, help=help_text)(_stage_command(stage))
+        app.command(stage, help=help_text)(delivered(functools.partial(run_stage, stage)))
 
 
 STAGE_HELP = {
@@ -36,20 +36,9 @@ STAGE_HELP = {
 }
 
 
-def _stage_command(stage: str) -> Any:
-    def command(
-        recipe: RecipeName,
-        overrides: Overrides = None,
-        out: Out = None,
-        as_json: Json = False,
-        fresh: Fresh = False,
-    ) -> None:
-        deliver(lambda: run_stage(stage, recipe, overrides or [], out, fresh), as_json)
-
-    return command
-
-
-def run_stage(stage: str, source: str, overrides: list[str], out: Path | None, fresh: bool) -> Outcome:
+def run_stage(
+    stage: str, source: RecipeName, overrides: Overrides = None, out: Out = None, fresh: Fresh = False
+) -> Outcome:
     """Train one stage to its end, showing its progress.
 
     Raises:
@@ -58,7 +47,7 @@ def run_stage(stage: str, source: str, overrides: list[str], out: Path | None, f
     """
     from smolt.config import load_recipe
 
-    recipe = load_recipe(source, stage, overrides)
+    recipe = load_recipe(source, stage, overrides or [])
     directory = out if out is not None else default_directory(source, recipe)
     result = finished(directory, recipe, fresh)
     if result is not None:
@@ -107,18 +96,7 @@ def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, A
     return Outcome(facts, words)
 
 
-def study(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    out: Out = None,
-    as_json: Json = False,
-    fresh: Fresh = False,
-) -> None:
-    """Run every stage of a recipe, measure the arms, write the report."""
-    deliver(lambda: run_whole_study(recipe, overrides or [], out, fresh), as_json)
-
-
-def run_whole_study(source: str, overrides: list[str], out: Path | None, fresh: bool) -> Outcome:
+def study(source: RecipeName, overrides: Overrides = None, out: Out = None, fresh: Fresh = False) -> Outcome:
     """Run or continue a study.
 
     Raises:
@@ -128,7 +106,7 @@ def run_whole_study(source: str, overrides: list[str], out: Path | None, fresh: 
     from smolt.cli.progress import Display
     from smolt.config import load_recipe
 
-    recipe = load_recipe(source, "study", overrides)
+    recipe = load_recipe(source, "study", overrides or [])
     directory = out if out is not None else default_directory(source, recipe)
     summary = finished(directory, recipe, fresh)
     if summary is not None:

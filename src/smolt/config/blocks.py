@@ -9,6 +9,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
+from smolt.config.complaints import suggestion
+
+REWARDS = (
+    *("gsm8k", "format", "sentiment", "length", "overlong", "exact_words", "constraints", "refusal", "empathy"),
+    *("model", "ensemble", "judge", "python"),
+)
+"""What a part of a reward may be; `smolt.rewards.build` makes each of them."""
+
+LENGTHS = ("longer", "shorter")
+"""What else a judge may go by."""
+
 SHIPPED = Path(str(files("smolt"))) / "recipes"
 """The recipes that come with smolt, and their data."""
 
@@ -321,8 +332,7 @@ class RewardPart(Block):
 
     name: str = Field(
         min_length=1,
-        description="gsm8k, format, sentiment, length, overlong, exact_words, constraints, refusal, empathy, model, "
-        "ensemble, judge or python",
+        description=f"{', '.join(REWARDS[:-1])} or {REWARDS[-1]}",
     )
     weight: Float = Field(default=1.0, description="factor on this part's score")
     path: PathText | None = Field(default=None, description="model, judge: its directory; python: file.py:function")
@@ -332,6 +342,13 @@ class RewardPart(Block):
     @classmethod
     def _name_alone(cls, given: Any) -> Any:
         return {"name": given} if isinstance(given, str) else given
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in (*REWARDS, *LENGTHS):
+            raise ValueError(f"{name[:60]!a} is unknown" + suggestion(name, REWARDS))
+        return name
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "RewardPart":

@@ -73,6 +73,8 @@ def make_recipe(stage: str, **values: Any) -> Recipe:
         raise UserError(f"unknown stage {stage!r}" + suggestion(stage, STAGES))
     plain = {name: _plain(value) for name, value in values.items() if "." not in name}
     origin = Origin(f"recipe {stage}")
+    if stage == "study":
+        plain = _expanded(plain, stage, origin)
     for name, value in values.items():
         if "." in name:
             _set(plain, name, _plain(value), origin, name)
@@ -112,13 +114,12 @@ def _checked(document: Document, stage: str | None, overrides: Sequence[str]) ->
         problem = "the file is empty" if data is None else "must be a mapping, `field: value` on each line"
         raise UserError(f"{document.file}:1: {problem}")
     stage = _stage(data, stage, origin)
-    try:
-        data = expand_study(data, origin) if stage == "study" else _without_own_wrapper(data, stage, origin)
-    except Misplaced as wrong:
-        raise refusal(origin, [wrong.complaint]) from None
+    data = _expanded(data, stage, origin)
     written = tuple(data)
     for argument in overrides:
         name, value = _parsed(argument)
+        if stage == "study" and isinstance(value, dict):
+            value = _expanded({name: value}, stage, origin)[name]
         if stage != "study":
             name = name.removeprefix(f"{stage}.")
         elif _step(data, name.split("."))[0] not in (*written, *StudyRecipe.model_fields):
@@ -129,6 +130,14 @@ def _checked(document: Document, stage: str | None, overrides: Sequence[str]) ->
     if data.get("stage", stage) != stage:
         raise refusal(origin, [Complaint(("stage",), f"this is a {stage} recipe; its stage cannot be overridden")])
     return _built(data, stage, origin)
+
+
+def _expanded(data: dict[str, Any], stage: str, origin: Origin) -> dict[str, Any]:
+    """Plain data with every dotted field in its block."""
+    try:
+        return expand_study(data, origin) if stage == "study" else _without_own_wrapper(data, stage, origin)
+    except Misplaced as wrong:
+        raise refusal(origin, [wrong.complaint]) from None
 
 
 def _stage(data: dict[str, Any], wanted: str | None, origin: Origin) -> str:
@@ -236,9 +245,6 @@ def _built(data: dict[str, Any], stage: str, origin: Origin) -> Recipe:
         return read_study(data, origin)
     recipe_class = STAGE_RECIPES[stage]
     try:
-        body = expand_dotted(data, origin, ())
-        return recipe_class.model_validate({**body, "stage": stage})
-    except Misplaced as wrong:
-        raise refusal(origin, [wrong.complaint]) from None
+        return recipe_class.model_validate({**data, "stage": stage})
     except ValidationError as error:
         raise refusal(origin, complaints_about(error, recipe_class)) from None

@@ -111,13 +111,12 @@ def expand_study(data: dict[str, Any], origin: Origin) -> dict[str, Any]:
 
 
 def read_study(data: dict[str, Any], origin: Origin) -> StudyRecipe:
-    """Build a study from plain data.
+    """Build a study from plain data, its dotted fields in their blocks.
 
     Raises:
         UserError: with every mistake found, each at its line.
     """
     try:
-        data = expand_study(data, origin)
         own = {name: value for name, value in data.items() if not _is_section(name, value)}
         if "sections" in own:
             raise Misplaced(("sections",), "write each section at the top, under its own name")

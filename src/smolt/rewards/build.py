@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smolt.config import RewardMix, RewardPart
+from smolt.config.blocks import REWARDS
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.rewards.constraints import constraints
@@ -33,7 +34,6 @@ RULES: dict[str, Callable[..., Reward]] = {
 """Name in a recipe -> factory; the part's options are the factory's arguments."""
 
 LOADED = ("model", "ensemble", "judge")
-NAMES = (*RULES, "python", *LOADED)
 
 
 def build_reward(
@@ -80,7 +80,7 @@ def _reward(part: RewardPart, loaders: Mapping[str, Callable[[RewardPart], Rewar
             raise UserError('reward python: path: is missing; give "file.py:function"')
         return python_reward(part.path, part.options)
     if part.name not in RULES:
-        raise UserError(f"reward: {part.name!r} is unknown{_nearest(part.name, NAMES)}")
+        raise UserError(f"reward: {part.name!r} is unknown{_nearest(part.name, REWARDS)}")
     if part.path is not None:
         raise UserError(f"reward {part.name}: path: is not used by this reward; remove it")
     return _from_options(part, RULES[part.name])

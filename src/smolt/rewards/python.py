@@ -1,14 +1,19 @@
 """A reward written by the user: a plain Python function. Its faults make answers abstain, never 0 (trap 22)."""
 
+import ast
 import importlib.util
 import inspect
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, SupportsFloat
 
+from pydantic import BaseModel
+
+from smolt.config.complaints import suggestion
+from smolt.config.yaml_reader import KeyPath, dotted
 from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
 from smolt.rewards.rules import Reward
@@ -68,12 +73,8 @@ def load_function(source: str, what: str) -> Callable[..., Any]:
     Raises:
         UserError: the file cannot be loaded or has no such function.
     """
-    file, _, name = source.rpartition(":")
-    path = Path(file)
-    if not file.endswith(".py") or not name.isidentifier():
-        raise UserError(f'{what}: path: {source!r} is not of the form "file.py:function"')
-    if not path.is_file():
-        raise UserError(f"{what}: path: {file}: no such file")
+    path, name = _split(source, what)
+    file = str(path)
     spec = importlib.util.spec_from_file_location(f"smolt_reward_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{what}: path: {file}: cannot be loaded as Python")
@@ -88,6 +89,64 @@ def load_function(source: str, what: str) -> Callable[..., Any]:
         raise UserError(f"{what}: {file}: there is no function {name!r}; it has {there}")
     found: Callable[..., Any] = function
     return found
+
+
+def look_for_functions(recipe: BaseModel) -> None:
+    """See that each `file.py:function` of a recipe is there, without running the file.
+
+    A path with a section's name in it waits for that section.
+
+    Raises:
+        UserError: the first that is not, with its place in the recipe and the nearest name.
+    """
+    for place, source in _functions_of(recipe.model_dump(), ()):
+        if "{" not in source:
+            _look_for(source, f"{dotted(place)}: reward python")
+
+
+def _functions_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """The path of each python part, and where it stands; a section goes by its name."""
+    if isinstance(value, dict):
+        if value.get("name") == "python" and isinstance(value.get("path"), str):
+            yield place, value["path"]
+        for key, item in value.items():
+            yield from _functions_of(item, place if key in ("sections", "recipe", "parts") else (*place, key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            is_section = isinstance(item, dict) and "recipe" in item
+            yield from _functions_of(item, (*place, item["name"]) if is_section else place)
+
+
+def _look_for(source: str, what: str) -> None:
+    file, name = _split(source, what)
+    try:
+        tree = ast.parse(file.read_bytes(), file.name)
+    except (SyntaxError, ValueError) as fault:  # a zero byte is a ValueError
+        raise UserError(f"{what}: {file}: is not valid Python: {fault}") from None
+    made = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    taken = {
+        (entry.asname or entry.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for entry in node.names
+    }
+    if name not in made | bound | taken and "*" not in taken:
+        raise UserError(f"{what}: {file}: there is no function {name!r}{suggestion(name, sorted(made) or ['none'])}")
+
+
+def _split(source: str, what: str) -> tuple[Path, str]:
+    """File and name of "file.py:function".
+
+    Raises:
+        UserError: it is not of that form, or there is no such file.
+    """
+    file, _, name = source.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise UserError(f'{what}: path: {source!r} is not of the form "file.py:function"')
+    if not Path(file).is_file():
+        raise UserError(f"{what}: path: {file}: no such file")
+    return Path(file), name
 
 
 def called(function: Callable[..., Any], arguments: tuple[Any, ...], what: str) -> Any:

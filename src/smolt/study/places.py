@@ -1,10 +1,10 @@
 """Where things lie in a study's directory: a run directory a section, with several seeds a set of them a seed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smolt.config import Section, StudyRecipe, StudySettings, with_directories
+from smolt.config import Section, StudyRecipe, with_directories
 from smolt.errors import UserError
 from smolt.evaluation.exam import read_items
 from smolt.report.record import Item
@@ -18,12 +18,24 @@ MEASURED = ("sft", "dpo", "ppo", "grpo", "best_of_n")
 """Stages whose models answer the questions of the evaluation."""
 
 
-@dataclass(frozen=True)
 class Places:
-    """A study's recipe, and the directory that holds all of it."""
+    """A study's recipe, with the sections' directories in place of their names, and the directory that holds all of it.
 
-    recipe: StudyRecipe
-    out: Path
+    Attributes:
+        recipe: as it was written.
+        out: the study's directory.
+        settings: seed -> how the arms are measured.
+    """
+
+    def __init__(self, recipe: StudyRecipe, out: Path) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.settings = {seed: with_directories(recipe.study, self.folders(seed)) for seed in recipe.study.seeds}
+        self._recipes = {
+            (section.name, seed): with_directories(section.recipe, self.folders(seed))
+            for seed in recipe.study.seeds
+            for section in recipe.sections
+        }
 
     def folder(self, name: str, seed: int) -> Path:
         """The run directory of a section; with several seeds each has a set of its own."""
@@ -34,13 +46,9 @@ class Places:
         """All sections' directories."""
         return {section.name: self.folder(section.name, seed) for section in self.recipe.sections}
 
-    def settings(self, seed: int) -> StudySettings:
-        """How the arms are measured, with the sections' directories in place of their names."""
-        return with_directories(self.recipe.study, self.folders(seed))
-
     def seeded(self, section: Section, seed: int) -> Any:
         """A section's own recipe as it runs: with directories, and with its seed moved by the study's."""
-        recipe = with_directories(section.recipe, self.folders(seed))
+        recipe: Any = self._recipes[section.name, seed]
         return recipe.model_copy(update={"seed": recipe.seed + seed})
 
     def result(self, name: str, seed: int) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from smolt.report.analysis import analyse
 from smolt.report.record import Item
 from smolt.report.report import write_report
 from smolt.rewards.build import rules_alone
+from smolt.rewards.python import look_for_functions
 from smolt.runs import Interrupts, Run
 from smolt.study.places import ANSWERS, CANDIDATES, Places
 from smolt.study.study_record import record_of
@@ -68,9 +69,12 @@ def run_study(
     """
     out = out.resolve()  # the sections' recipes name each other's directories
     places = Places(recipe, out)
+    written = recipe.model_dump(mode="json")
+    if fresh or Run.finished(out, written) is None:
+        look_for_functions(recipe)
     manifest = {
         "stage": "study",
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": written,
         "recipe_hash": recipe_hash(recipe),
         "data": None,
         "model": None,
@@ -126,7 +130,7 @@ class Study:
 
     def _check_raters(self, seed: int) -> None:
         """Raters that an arm was trained against, or on whose pairs, are refused as soon as that is seen."""
-        suites = self.places.settings(seed).suites
+        suites = self.places.settings[seed].suites
         if suites is not None and suites.raters:
             arms = [section for section in self.places.recipe.sections if section.recipe.stage != "reward"]
             folders = self.places.folders(seed)
@@ -184,7 +188,7 @@ class Study:
 
     def _exams(self, ground: Ground, seed: int) -> dict[str, Exam]:
         """What every arm answers, by the file its answers go to: the final questions, and each suite."""
-        settings = self.places.settings(seed)
+        settings = self.places.settings[seed]
         exam = self._exam(settings, ground, seed)
         return {ANSWERS: exam} | (suite_exams(settings.suites, exam, ground) if settings.suites else {})
 
@@ -197,7 +201,7 @@ class Study:
 
     def _reward(self, seed: int) -> RewardMix:
         """Who rates: study.reward, else what the first ppo or grpo section learns from."""
-        settled = self.places.settings(seed).reward
+        settled = self.places.settings[seed].reward
         if settled is not None:
             return settled
         for section in self.places.recipe.sections:

@@ -65,7 +65,7 @@ def _events(arms: list[Arm]) -> list[str]:
 
 def _test_hashes(places: Places) -> dict[str, str]:
     """SHA-256 of what the arms were measured with, by field: the questions, a scorer."""
-    settings = places.settings(places.recipe.study.seeds[0])
+    settings = places.settings[places.recipe.study.seeds[0]]
     return other_inputs({"study": settings.model_dump(mode="json")})
 
 
@@ -161,7 +161,7 @@ def panels_of(places: Places) -> list[Panel]:
             found += [read_panel(panel) for panel in places.result(name, seed).get("panels", [])]
     gold = gold_panel(places, seed)
     found += [] if gold is None else [gold]
-    suites = places.settings(seed).suites
+    suites = places.settings[seed].suites
     if suites is not None:
         found += suite_panels(suites, places.arms(), places.recipe.study.baseline, places.answers)
     return found

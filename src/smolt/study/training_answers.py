@@ -23,7 +23,7 @@ def gold_panel(places: Places, seed: int) -> Panel | None:
 
     The gold must be made of rules: they rate thousands of answers again at no cost.
     """
-    gold = places.settings(seed).reward
+    gold = places.settings[seed].reward
     if gold is None or not rules_alone(gold.parts):
         return None
     learners = [section for section in places.recipe.sections if section.recipe.stage in LEARNED_FROM_ANSWERS]

@@ -48,6 +48,12 @@ class Loss:
     role: str = "policy"
     spread: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def figures(self) -> Parts:
+        """Its metrics, and itself under its role's name."""
+        name = "loss" if self.role == "policy" else f"{self.role}_loss"
+        return {name: (self.total, self.count), **self.metrics}
+
 
 LossFunction = Callable[[Groups], Iterator[Loss]]
 
@@ -300,12 +306,21 @@ def accumulate(
     for micro in cut(minibatch, micro_tokens):
         for part in loss(micro):
             counts[part.role] = counts.get(part.role, 0.0) + part.count
-            name = "loss" if part.role == "policy" else f"{part.role}_loss"
-            tally.add({name: (part.total, part.count), **part.metrics})
+            tally.add(part.figures)
             tally.gather(part.spread)
             if part.count:
                 (part.total if scale == 1 else part.total * scale).backward()
     return tally, counts
+
+
+def without_learning(groups: Groups, loss: LossFunction, micro_tokens: int) -> Metrics:
+    """The loss of some groups and its metrics, as of one optimizer step; nothing is learned from them."""
+    tally = _Tally()
+    with torch.no_grad():
+        for micro in cut(groups, micro_tokens):
+            for part in loss(micro):
+                tally.add(part.figures)
+    return tally.means()
 
 
 def fit(

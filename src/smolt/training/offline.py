@@ -1,20 +1,141 @@
-"""The loss of imitation, for demonstrations and for plain text."""
+"""What stages that learn from records share before their arithmetic begins: records as tokens, a plan, dev loss."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from smolt.models.groups import Groups, masked_sum
-from smolt.models.roles import Policy
-from smolt.training.fit import Loss, LossFunction
+from smolt.config import DPORecipe, PretrainRecipe, RewardRecipe, SFTRecipe
+from smolt.models.ground import Ground, open_ground
+from smolt.models.groups import Groups, join
+from smolt.models.items import Prepared
+from smolt.models.roles import Policy, Scorer
+from smolt.training.checks import answer_tokens_only, forward_facts
+from smolt.training.clock import seconds_of
+from smolt.training.fit import Learner, LossFunction, Role, without_learning
+from smolt.training.memory.outlook import Outlook, look_at_rows
+from smolt.training.stage import Dev, Plan
+from smolt.training.stage_input import settled
+from smolt.training.streams import Rows, updates_of
 
 
-def sft_loss(policy: Policy) -> LossFunction:
-    """Token sums and token counts of a micro-batch."""
+@dataclass(frozen=True)
+class Lessons:
+    """What a stage learns from.
 
-    def loss(batch: Groups) -> Iterator[Loss]:
-        logprobs, entropy = policy(batch)
-        mask = batch.mask.to(logprobs.device)
-        count = float(mask.sum())
-        metrics = {"entropy": (masked_sum(entropy.detach(), mask), count)}
-        yield Loss(-masked_sum(logprobs, mask), count, metrics)
+    Attributes:
+        recipe: the stage's.
+        identity: what a continued run must share with its start.
+        items: one Groups a record.
+        held_out: records that are only measured on; none where nothing is.
+        outlook: the memory it is estimated to need.
+        facts: how many records there are, for the record.
+        checks: of the items, before update 1.
+    """
 
-    return loss
+    recipe: PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe
+    identity: dict[str, Any]
+    items: list[Groups]
+    held_out: list[Groups]
+    outlook: Outlook | None
+    facts: dict[str, Any]
+    checks: list[Callable[[], None]] = field(default_factory=list)
+
+
+def open_lessons(
+    recipe: SFTRecipe | RewardRecipe | DPORecipe,
+    records: Sequence[Any] | None,
+    read: Callable[..., Prepared],
+    out: Path | None,
+    fresh: bool,
+    hold_out: Callable[[list[Groups], int], tuple[list[Groups], list[Groups]]] | None = None,
+) -> tuple[Ground, Lessons]:
+    """Load what a stage learns from, and what it stands on.
+
+    Args:
+        recipe: the stage's recipe.
+        records: instead of `recipe.data`.
+        read: from records to tokens.
+        out: the run's directory.
+        fresh: whether the run there is set aside.
+        hold_out: divides the items, by a seed, into those learned from and those held out, where there are no dev data.
+    """
+    ground = open_ground(settled(recipe.model, out, fresh))
+    train = read(records or recipe.data, ground.renderer, ground.window)
+    items, held_out = train.items, list[Groups]()
+    if recipe.dev is not None:
+        held_out = read(recipe.dev, ground.renderer, ground.window).items
+    elif hold_out is not None:
+        items, held_out = hold_out(train.items, recipe.seed)
+    return ground, Lessons(
+        recipe=recipe,
+        identity={**ground.identity, "data": train.sha256},
+        items=items,
+        held_out=held_out[: recipe.watch.items],
+        outlook=look_at_rows(recipe, ground, items),
+        facts={"records": len(train.items), "too_long": train.dropped},
+        checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
+    )
+
+
+def plan_for(
+    lessons: Lessons,
+    model: Policy | Scorer,
+    loss: LossFunction,
+    save: Callable[[Path], None],
+    complete: Callable[[Groups], Groups] | None = None,
+) -> Plan:
+    """The plan of a stage that goes through its lessons in `batch` records an update, without dev measurement.
+
+    Args:
+        lessons: what is learned from.
+        model: who learns.
+        loss: of a micro-batch.
+        save: writes the finished model into a directory.
+        complete: adds columns that the loss needs to records.
+    """
+    recipe = lessons.recipe
+    micro_tokens = model.trunk.settle(recipe.budget, lessons.items)
+    total = updates_of(recipe.budget, len(lessons.items), recipe.batch)
+    role = "policy" if isinstance(model, Policy) else "reward"
+    return Plan(
+        stage=recipe.stage,
+        recipe=recipe,
+        identity=lessons.identity,
+        stream=Rows(lessons.items, recipe.batch, total, recipe.seed, complete),
+        loss=loss,
+        learner=Learner({role: Role(model.parameters())}, recipe.optim, total),
+        micro_tokens=micro_tokens,
+        save=save,
+        result=model,
+        checks=list(lessons.checks),
+        facts={**forward_facts(model.trunk), **lessons.facts},
+        outlook=lessons.outlook,
+        seconds=seconds_of(recipe.budget),
+    )
+
+
+def dev_loss(
+    plan: Plan,
+    held_out: Sequence[Groups],
+    figures: Sequence[str] = ("loss",),
+    complete: Callable[[Groups], Groups] = lambda groups: groups,
+) -> Dev | None:
+    """The stage's own loss on held-out records, and other figures that it gives; None without records.
+
+    Args:
+        plan: whose loss.
+        held_out: one Groups a record.
+        figures: which of the loss's metrics are wanted.
+        complete: adds columns that the loss needs, when they are first needed.
+    """
+    if not held_out:
+        return None
+    groups = cache(lambda: complete(join(held_out)))
+
+    def measure() -> dict[str, float]:
+        found = without_learning(groups(), plan.loss, plan.micro_tokens)
+        return {name: found[name] for name in figures}
+
+    return Dev(measure, "loss", "min")

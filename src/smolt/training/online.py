@@ -1,9 +1,9 @@
 """What PPO and GRPO share before their arithmetic begins: policy, questions, reward, sampling, dev measurement."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,19 +14,25 @@ from smolt.data.nouns import as_question
 from smolt.models.answers import as_answers, mean
 from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground, open_ground
-from smolt.models.groups import Groups, masked_sum, widen, without_gradient
+from smolt.models.groups import Groups, from_answers, masked_sum, widen, without_gradient
 from smolt.models.items import question_list
 from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
+from smolt.models.saving import save_policy
 from smolt.rewards import python_reward
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.llm_judge.cache import VERDICTS
 from smolt.rewards.rules import Reward
+from smolt.training.checks import forward_facts, same_policy, stop_reachable
+from smolt.training.clock import seconds_of
+from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Role, Update
 from smolt.training.memory.outlook import Outlook, look_at_questions
 from smolt.training.objectives import truncated_weights
-from smolt.training.stage import Dev
-from smolt.training.stage_input import longest_answer, longest_context
+from smolt.training.stage import Dev, Plan
+from smolt.training.stage_input import in_memory, longest_answer, longest_context, recipe_for, settled
+from smolt.training.streams import Rollouts
 
+RecipeT = TypeVar("RecipeT", PPORecipe, GRPORecipe)
 GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
 
 
@@ -92,11 +98,91 @@ def open_rollouts(
     )
 
 
-def split_reward(reward: Any) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
-    """The function that was handed over, and the recipe field that was written instead of one."""
-    if reward is None or callable(reward):
-        return reward, {}
-    return None, {"reward": reward}
+class Preparation(Protocol):
+    """What an algorithm makes of rewarded answers, and how it watches over what is learned from them.
+
+    Attributes:
+        state: JSON of what `observe` adapts.
+    """
+
+    state: dict[str, Any]
+
+    @property
+    def reference(self) -> Policy | None:
+        """The policy of step 0, None where it is not needed."""
+
+    def __call__(self, groups: Groups, rewards: Tensor, number: int) -> Update:
+        """The optimizer steps of one rollout; rewards are NaN where the rater abstained."""
+
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
+        """See Stream."""
+
+    def observe(self, metrics: Metrics) -> str | None:
+        """See Stream."""
+
+
+def open_stage(
+    kind: type[RecipeT],
+    recipe: RecipeT | str | Path,
+    questions: Sequence[Question | str] | None,
+    reward: Callable[..., Any] | str | Sequence[Any] | Mapping[str, Any] | None,
+    out: Path | None,
+    fresh: bool,
+    fields: dict[str, Any],
+) -> tuple[RecipeT, Rolling]:
+    """The checked recipe of a rollout stage and what it works with; arguments as of the stages themselves."""
+    function, written = (reward, {}) if reward is None or callable(reward) else (None, {"reward": reward})
+    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
+    checked = recipe_for(kind, recipe, {**fields, **written}, **given)
+    return checked, open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
+
+
+def rollout_plan(
+    recipe: PPORecipe | GRPORecipe,
+    rolling: Rolling,
+    samples: int,
+    preparation: Preparation,
+    loss: LossFunction,
+    roles: Mapping[str, Role],
+) -> Plan:
+    """The plan of a stage that learns from rollouts of `recipe.prompts` questions with `samples` answers each."""
+    policy, ground, reference = rolling.policy, rolling.ground, preparation.reference
+    total = recipe.budget.updates or ENDLESS
+    stream = Rollouts(
+        questions=rolling.questions,
+        policy=policy,
+        renderer=ground.renderer,
+        drawing=rolling.drawing,
+        reward=rolling.reward,
+        prompts=recipe.prompts,
+        samples=samples,
+        total=total,
+        seed=recipe.seed,
+        prepare=preparation,
+        veto=preparation.veto,
+        observe=preparation.observe,
+        adaptive=preparation.state,
+    )
+    probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])
+    return Plan(
+        stage=recipe.stage,
+        recipe=recipe,
+        identity=rolling.identity,
+        stream=stream,
+        loss=loss,
+        learner=Learner(roles, recipe.optim, total),
+        micro_tokens=rolling.micro_tokens,
+        save=lambda directory: save_policy(policy, ground.renderer, directory),
+        result=policy,
+        checks=[
+            lambda: stop_reachable(policy, ground.renderer, recipe.sampling.max_tokens, probe),
+            *([lambda: same_policy(policy, reference, probe)] if reference is not None else []),
+        ],
+        dev=dev_rewards(rolling, recipe),
+        facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
+        outlook=rolling.outlook,
+        seconds=seconds_of(recipe.budget),
+    )
 
 
 def dev_rewards(rolling: Rolling, recipe: PPORecipe | GRPORecipe) -> Dev | None:

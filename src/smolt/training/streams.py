@@ -24,11 +24,6 @@ from smolt.rewards.rules import Reward
 from smolt.training.fit import ENDLESS, Metrics, Update
 
 
-def contented(metrics: Metrics) -> str | None:
-    """An observer that adapts nothing."""
-    return None
-
-
 @dataclass
 class Rows:
     """`batch` items an update, in an order that is a function of (seed, epoch).
@@ -38,17 +33,36 @@ class Rows:
         batch: records of one update.
         total: updates in all.
         seed: of the order.
+        complete: adds columns to some records, once for each record when it is first used; None adds nothing.
     """
 
     items: list[Groups]
     batch: int
     total: int
     seed: int
+    complete: Callable[[Groups], Groups] | None = None
 
     def next(self, number: int) -> Update:
         """Records [number * batch, (number + 1) * batch) of the endless shuffled sequence."""
-        chosen = [self.items[place] for place in self.places(number)]
-        return Update([join(chosen)], {"epoch": (number + 1) * self.batch / len(self.items)})
+        places = self.places(number)
+        for place in places:
+            if self.complete is not None and place not in self._completed:
+                self._replace(self.together(place), self.complete)
+        return Update(
+            [join([self.items[place] for place in places])], {"epoch": (number + 1) * self.batch / len(self.items)}
+        )
+
+    def _replace(self, places: list[int], complete: Callable[[Groups], Groups]) -> None:
+        """Complete records in one batch: always those of one update of the first epoch.
+
+        A run continued in a later epoch finds the same batches, and with them the same last digits.
+        """
+        groups, row = complete(join([self.items[place] for place in places])), 0
+        for place in places:
+            size = len(self.items[place])
+            self.items[place] = groups.select(list(range(row, row + size)))
+            row += size
+        self._completed |= set(places)
 
     def places(self, number: int) -> list[int]:
         """Which records update `number` takes."""
@@ -67,6 +81,7 @@ class Rows:
         return sorted(order[start : start + self.batch])
 
     _shuffled: tuple[int, list[int]] = field(default=(-1, []), repr=False)
+    _completed: set[int] = field(default_factory=set, repr=False)
 
     def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
         """Every step is taken."""
@@ -123,7 +138,7 @@ class Rollouts:
     seed: int
     prepare: Callable[[Groups, torch.Tensor, int], Update]
     veto: Callable[[int, Groups, Metrics], str | None]
-    observe: Callable[[Metrics], str | None] = contented
+    observe: Callable[[Metrics], str | None]
     adaptive: dict[str, Any] = field(default_factory=dict)
 
     def next(self, number: int) -> Update:

@@ -9,4 +9,5 @@ token_budget             how many tokens fit into a memory
 kv_cache, decode_step    keys and values of what was decoded, and one more token straight over the weights
 logprobs                 log-probabilities in chunks of the vocabulary
 probing                  what two forwards are compared on
+quiet                    libraries' bars and warnings kept off the screen
 """

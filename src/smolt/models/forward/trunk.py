@@ -14,7 +14,6 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from smolt.config import Budget, LoRA
 from smolt.errors import UserError
@@ -25,6 +24,7 @@ from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.packed_forward import packed_states
 from smolt.models.forward.precision import Precision
 from smolt.models.forward.probing import in_float32, probe
+from smolt.models.forward.quiet import hush, hushed
 from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, pad
 from smolt.models.locating import Located, read_by_library
@@ -122,11 +122,12 @@ class Trunk:
         config.base_model_name_or_path = self.base
         config.inference_mode = False
         config.modules_to_save = None  # a score head is ours to keep
-        if self.peft is None:
-            # Not get_peft_model: its classes by task want a generate method, or wrap the score head.
-            self.peft = PeftModel(self.network, config, adapter_name=name)
-        else:
-            self.peft.add_adapter(name, config)
+        with hushed():
+            if self.peft is None:
+                # Not get_peft_model: its classes by task want a generate method, or wrap the score head.
+                self.peft = PeftModel(self.network, config, adapter_name=name)
+            else:
+                self.peft.add_adapter(name, config)
         named = self.network.named_modules()
         self.dropouts = [part for key, part in named if ".lora_dropout." in key and isinstance(part, nn.Dropout)]
         self._restore_gradients()
@@ -325,12 +326,6 @@ class Trunk:
         self.lean = difference <= AGREEMENT
         if not self.lean:
             self.why_not_lean = f"its states differ by {difference:.1e}"
-
-
-def hush() -> None:
-    """Keep transformers' bars and advice off the screen: what a person should know, smolt says."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def load_trunk(located: Located, precision: Precision, trained: bool, classifier: bool = False) -> Trunk:

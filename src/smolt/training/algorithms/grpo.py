@@ -14,29 +14,22 @@ from torch import Tensor
 from smolt import randomness
 from smolt.config import GRPORecipe
 from smolt.data import Question
-from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum, without_gradient
+from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
 from smolt.models.roles import Policy
-from smolt.models.saving import save_policy
-from smolt.training.checks import forward_facts, same_policy, stop_reachable
-from smolt.training.clock import seconds_of
-from smolt.training.fit import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
 from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch
 from smolt.training.objectives import group_advantages, kl, reduce_tokens, surrogate_loss
 from smolt.training.online import (
-    GIVEN,
     Rolling,
     corrected,
-    dev_rewards,
     old_logprobs,
-    open_rollouts,
+    open_stage,
     over_budget,
-    split_reward,
+    rollout_plan,
     weighs,
 )
 from smolt.training.reward_forecast import forecast
-from smolt.training.stage import Plan, Training
-from smolt.training.stage_input import in_memory, recipe_for, settled
-from smolt.training.streams import Rollouts
+from smolt.training.stage import Training
 
 
 def grpo(
@@ -59,53 +52,13 @@ def grpo(
         fresh: set an existing run directory aside.
         fields: recipe fields, when `recipe` is a path.
     """
-    function, written = split_reward(reward)
-    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
-    checked = recipe_for(GRPORecipe, recipe, {**fields, **written}, **given)
-    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
-    policy, ground = rolling.policy, rolling.ground
-    reference = policy.as_reference() if checked.kl.beta else None
-    total = checked.budget.updates or ENDLESS
-    preparation = GRPOPreparation(checked, rolling, reference)
-    stream = Rollouts(
-        questions=rolling.questions,
-        policy=policy,
-        renderer=ground.renderer,
-        drawing=rolling.drawing,
-        reward=rolling.reward,
-        prompts=checked.prompts,
-        samples=checked.group,
-        total=total,
-        seed=checked.seed,
-        prepare=preparation,
-        veto=preparation.veto,
-        observe=lambda metrics: over_budget(metrics.get("kl"), checked.kl.budget),
-    )
-    probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])
-    return Training(
-        Plan(
-            stage="grpo",
-            recipe=checked,
-            identity=rolling.identity,
-            stream=stream,
-            loss=grpo_loss(policy, checked, preparation.several),
-            learner=Learner({"policy": Role(policy.parameters())}, checked.optim, total),
-            micro_tokens=rolling.micro_tokens,
-            save=lambda directory: save_policy(policy, ground.renderer, directory),
-            result=policy,
-            checks=[
-                lambda: stop_reachable(policy, ground.renderer, checked.sampling.max_tokens, probe),
-                *([lambda: same_policy(policy, reference, probe)] if reference else []),
-            ],
-            forecast=(lambda: forecast(checked, rolling)) if checked.checks.forecast else None,
-            dev=dev_rewards(rolling, checked),
-            facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
-            outlook=rolling.outlook,
-            seconds=seconds_of(checked.budget),
-        ),
-        out,
-        fresh,
-    )
+    checked, rolling = open_stage(GRPORecipe, recipe, questions, reward, out, fresh, fields)
+    policy = rolling.policy
+    preparation = GRPOPreparation(checked, rolling, policy.as_reference() if checked.kl.beta else None)
+    loss, roles = grpo_loss(policy, checked, preparation.several), {"policy": Role(policy.parameters())}
+    plan = rollout_plan(checked, rolling, checked.group, preparation, loss, roles)
+    plan.forecast = (lambda: forecast(checked, rolling)) if checked.checks.forecast else None
+    return Training(plan, out, fresh)
 
 
 class GRPOPreparation:
@@ -116,6 +69,7 @@ class GRPOPreparation:
         self.rolling = rolling
         self.reference = reference
         self.several = recipe.inner.epochs * recipe.inner.minibatches > 1
+        self.state: dict[str, Any] = {}
 
     def __call__(self, groups: Groups, rewards: Tensor, number: int) -> Update:
         """The optimizer steps of one rollout."""
@@ -153,6 +107,10 @@ class GRPOPreparation:
         else:
             check_mismatch(policy, batch, metrics, self.recipe.sampling.temperature)
         return None
+
+    def observe(self, metrics: Metrics) -> str | None:
+        """End the run when the KL to the reference exceeds its budget."""
+        return over_budget(metrics.get("kl"), self.recipe.kl.budget)
 
     def _logprobs(self, policy: Policy, groups: Groups, temperature: float) -> Tensor:
         return without_gradient(groups, self.rolling.micro_tokens, lambda part: policy(part, temperature)[0])

@@ -6,7 +6,6 @@ too far from the one that sampled, and the step that would have gone further is 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from smolt import randomness
 from smolt.config import PPORecipe
 from smolt.data import Question
 from smolt.errors import UserError
-from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum, without_gradient
+from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
 from smolt.models.roles import CRITIC, Policy, Scorer, copy_trunk, score_head
-from smolt.models.saving import load_scorer, save_policy
-from smolt.training.checks import forward_facts, same_policy, stop_reachable
-from smolt.training.clock import seconds_of
-from smolt.training.fit import ENDLESS, Learner, Loss, LossFunction, Metrics, Role, Update
+from smolt.models.saving import load_scorer
+from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
 from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch
 from smolt.training.objectives import (
     adapted_coefficient,
@@ -34,20 +31,16 @@ from smolt.training.objectives import (
     whiten,
 )
 from smolt.training.online import (
-    GIVEN,
     Rolling,
     corrected,
-    dev_rewards,
     old_logprobs,
-    open_rollouts,
+    open_stage,
     over_budget,
-    split_reward,
+    rollout_plan,
     weighs,
 )
 from smolt.training.reward_forecast import forecast
-from smolt.training.stage import Plan, Training
-from smolt.training.stage_input import in_memory, recipe_for, settled
-from smolt.training.streams import Rollouts
+from smolt.training.stage import Training
 
 
 def ppo(
@@ -70,56 +63,14 @@ def ppo(
         fresh: set an existing run directory aside.
         fields: recipe fields, when `recipe` is a path.
     """
-    function, written = split_reward(reward)
-    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
-    checked = recipe_for(PPORecipe, recipe, {**fields, **written}, **given)
-    rolling = open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
-    policy, ground = rolling.policy, rolling.ground
-    reference = policy.as_reference()
+    checked, rolling = open_stage(PPORecipe, recipe, questions, reward, out, fresh, fields)
+    policy, reference = rolling.policy, rolling.policy.as_reference()
     critic = open_critic(checked, policy)
-    total = checked.budget.updates or ENDLESS
-    leash = Leash(checked, checked.kl.coefficient, ground.precision.dtype)
-    stream = Rollouts(
-        questions=rolling.questions,
-        policy=policy,
-        renderer=ground.renderer,
-        drawing=rolling.drawing,
-        reward=rolling.reward,
-        prompts=checked.prompts,
-        samples=checked.samples,
-        total=total,
-        seed=checked.seed,
-        prepare=PPOPreparation(checked, rolling, reference, critic, leash),
-        veto=leash.veto,
-        observe=leash.observe,
-        adaptive=leash.state,
-    )
-    probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])
+    preparation = PPOPreparation(checked, rolling, reference, critic)
     roles = {"policy": Role(policy.parameters()), "critic": Role(critic.parameters(), checked.critic.lr_scale)}
-    return Training(
-        Plan(
-            stage="ppo",
-            recipe=checked,
-            identity=rolling.identity,
-            stream=stream,
-            loss=ppo_loss(policy, critic, checked),
-            learner=Learner(roles, checked.optim, total),
-            micro_tokens=rolling.micro_tokens,
-            save=lambda directory: save_policy(policy, ground.renderer, directory),
-            result=policy,
-            checks=[
-                lambda: stop_reachable(policy, ground.renderer, checked.sampling.max_tokens, probe),
-                lambda: same_policy(policy, reference, probe),
-            ],
-            forecast=(lambda: forecast(checked, rolling)) if checked.checks.forecast else None,
-            dev=dev_rewards(rolling, checked),
-            facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
-            outlook=rolling.outlook,
-            seconds=seconds_of(checked.budget),
-        ),
-        out,
-        fresh,
-    )
+    plan = rollout_plan(checked, rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
+    plan.forecast = (lambda: forecast(checked, rolling)) if checked.checks.forecast else None
+    return Training(plan, out, fresh)
 
 
 def open_critic(recipe: PPORecipe, policy: Policy) -> Scorer:
@@ -155,44 +106,18 @@ def open_critic(recipe: PPORecipe, policy: Policy) -> Scorer:
     return Scorer(trunk, CRITIC, head)
 
 
-@dataclass
-class Leash:
-    """KL control: the coefficient, the end of the inner epochs, the end of the run."""
-
-    recipe: PPORecipe
-    coefficient: float
-    dtype: torch.dtype
-
-    def __post_init__(self) -> None:
-        self.state: dict[str, Any] = {"coefficient": self.coefficient}
-
-    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
-        """The inner epochs end when KL(old, new) per token exceeds 1.5 x kl.stop; that step is not taken."""
-        check_first_ratio(step, metrics, self.dtype)
-        stop = self.recipe.kl.stop
-        moved = metrics.get("approx_kl", 0.0)
-        if stop is not None and moved > 1.5 * stop:
-            return f"KL to the sampling policy {moved:.4f} exceeds 1.5 x kl.stop = {1.5 * stop:.4f}"
-        return None
-
-    def observe(self, metrics: Metrics) -> str | None:
-        """Adapt the coefficient; end the run when the KL to the reference exceeds its budget."""
-        control, apart = self.recipe.kl, metrics["kl"]
-        if control.target is not None:
-            now = self.state["coefficient"]
-            self.state["coefficient"] = adapted_coefficient(now, apart, control.target, control.horizon_gain)
-        return over_budget(apart, control.budget)
-
-
-@dataclass
 class PPOPreparation:
-    """From answers and rewards to optimizer steps: old and reference log-probabilities, values, advantages."""
+    """From answers and rewards to optimizer steps: old and reference log-probabilities, values, advantages.
 
-    recipe: PPORecipe
-    rolling: Rolling
-    reference: Policy
-    critic: Scorer
-    leash: Leash
+    It also holds the leash: the KL coefficient, the end of the inner epochs, the end of the run.
+    """
+
+    def __init__(self, recipe: PPORecipe, rolling: Rolling, reference: Policy, critic: Scorer) -> None:
+        self.recipe = recipe
+        self.rolling = rolling
+        self.reference = reference
+        self.critic = critic
+        self.state: dict[str, Any] = {"coefficient": recipe.kl.coefficient}
 
     def __call__(self, groups: Groups, rewards: Tensor, number: int) -> Update:
         """The optimizer steps of one rollout."""
@@ -207,7 +132,7 @@ class PPOPreparation:
         check_mismatch(policy, groups, apart, temperature)
         reference = without_gradient(groups, tokens, lambda part: self.reference(part, temperature)[0])
         values = without_gradient(groups, tokens, self.critic.values)
-        mask, coefficient = groups.mask, float(self.leash.state["coefficient"])
+        mask, coefficient = groups.mask, float(self.state["coefficient"])
         per_token = token_rewards(groups.columns["score"], old, reference, mask, coefficient)
         advantages, returns = gae(per_token, values, mask, self.recipe.gae.gamma, self.recipe.gae.lam)
         groups = groups.with_columns(old=old, values=values, returns=returns, advantages=whiten(advantages, mask))
@@ -221,6 +146,23 @@ class PPOPreparation:
         }
         roles = frozenset({"critic"}) if number < self.recipe.critic.warmup else None
         return Update([groups.select(rows) for rows in steps], metrics, roles=roles)
+
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
+        """The inner epochs end when KL(old, new) per token exceeds 1.5 x kl.stop; that step is not taken."""
+        check_first_ratio(step, metrics, self.rolling.ground.precision.dtype)
+        stop = self.recipe.kl.stop
+        moved = metrics.get("approx_kl", 0.0)
+        if stop is not None and moved > 1.5 * stop:
+            return f"KL to the sampling policy {moved:.4f} exceeds 1.5 x kl.stop = {1.5 * stop:.4f}"
+        return None
+
+    def observe(self, metrics: Metrics) -> str | None:
+        """Adapt the coefficient; end the run when the KL to the reference exceeds its budget."""
+        control, apart = self.recipe.kl, metrics["kl"]
+        if control.target is not None:
+            now = self.state["coefficient"]
+            self.state["coefficient"] = adapted_coefficient(now, apart, control.target, control.horizon_gain)
+        return over_budget(apart, control.budget)
 
     def _penalised(self, rewards: Tensor, groups: Groups) -> Tensor:
         """The reward after the missing-stop penalty, [B]."""

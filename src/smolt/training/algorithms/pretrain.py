@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -12,19 +11,17 @@ from smolt.config import PretrainRecipe, Shape
 from smolt.data import load
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision, choose_precision
-from smolt.models.forward.trunk import Trunk, hush
-from smolt.models.groups import Groups, from_answers, join, masked_sum, without_gradient
+from smolt.models.forward.quiet import hush
+from smolt.models.forward.trunk import Trunk
+from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer, train_tokenizer
 from smolt.models.roles import Policy
 from smolt.models.saving import save_policy
-from smolt.training.checks import forward_facts
-from smolt.training.clock import seconds_of
-from smolt.training.fit import Learner, Role
+from smolt.training.algorithms.sft import sft_loss
 from smolt.training.memory.outlook import heeded, look_ahead
-from smolt.training.offline import sft_loss
-from smolt.training.stage import Dev, Plan, Training
+from smolt.training.offline import Lessons, dev_loss, plan_for
+from smolt.training.stage import Training
 from smolt.training.stage_input import settled
-from smolt.training.streams import Rows, updates_of
 
 
 def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = False) -> Training:
@@ -43,28 +40,19 @@ def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = F
     with torch.device("meta"):
         empty = LlamaForCausalLM(llama_config(recipe.shape, renderer))
     outlook = heeded(recipe, look_ahead(recipe, precision, empty, items=items))
-    policy = Policy(make_trunk(recipe.shape, renderer, precision, recipe.seed), None)
-    micro_tokens = policy.trunk.settle(recipe.budget, items)
-    total = updates_of(recipe.budget, len(items), recipe.batch)
-    return Training(
-        Plan(
-            stage="pretrain",
-            recipe=recipe,
-            identity={"model": "from nothing", "renderer": renderer.fingerprint, "data": text.sha256},
-            stream=Rows(items, recipe.batch, total, recipe.seed),
-            loss=sft_loss(policy),
-            learner=Learner({"policy": Role(policy.parameters())}, recipe.optim, total),
-            micro_tokens=micro_tokens,
-            save=lambda directory: save_policy(policy, renderer, directory),
-            result=policy,
-            dev=dev_text(policy, renderer, recipe),
-            facts={**forward_facts(policy.trunk), "records": len(items)},
-            outlook=outlook,
-            seconds=seconds_of(recipe.budget),
-        ),
-        out,
-        fresh,
+    dev = [] if recipe.dev is None else text_rows(load(recipe.dev, "text").records, renderer, recipe.shape.window)
+    lessons = Lessons(
+        recipe=recipe,
+        identity={"model": "from nothing", "renderer": renderer.fingerprint, "data": text.sha256},
+        items=items,
+        held_out=dev[: recipe.watch.items],
+        outlook=outlook,
+        facts={"records": len(items)},
     )
+    policy = Policy(make_trunk(recipe.shape, renderer, precision, recipe.seed), None)
+    plan = plan_for(lessons, policy, sft_loss(policy), lambda directory: save_policy(policy, renderer, directory))
+    plan.dev = dev_loss(plan, lessons.held_out)
+    return Training(plan, out, fresh)
 
 
 def text_rows(texts: Sequence[str], renderer: Renderer, window: int) -> list[Groups]:
@@ -117,17 +105,3 @@ def llama_config(shape: Shape, renderer: Renderer) -> LlamaConfig:
         initializer_range=shape.hidden**-0.5,
         use_cache=True,
     )
-
-
-def dev_text(policy: Policy, renderer: Renderer, recipe: PretrainRecipe) -> Dev | None:
-    """Loss in nats per token on held-out text."""
-    if recipe.dev is None:
-        return None
-    rows = text_rows(load(recipe.dev, "text").records, renderer, recipe.shape.window)[: recipe.watch.items]
-    groups, tokens = join(rows), policy.trunk.micro_tokens(recipe.budget.memory)
-
-    def measure() -> dict[str, Any]:
-        logprobs = without_gradient(groups, tokens, lambda part: policy(part)[0])
-        return {"loss": -float(masked_sum(logprobs.double(), groups.mask)) / int(groups.lengths.sum())}
-
-    return Dev(measure, "loss", "min")

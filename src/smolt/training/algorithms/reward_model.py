@@ -9,29 +9,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from smolt import randomness
 from smolt.config import RewardRecipe
 from smolt.data import Preference
-from smolt.models.ground import Ground, open_ground
+from smolt.models.ground import Ground
 from smolt.models.groups import Groups, join, without_gradient
 from smolt.models.items import preference_items
 from smolt.models.roles import Scorer
 from smolt.models.saving import open_scorer, save_scorer
 from smolt.report.panels import panel_name
 from smolt.rewards.audit.audit_panel import audit_panel
-from smolt.rewards.audit.auditing import audit, leads_of
+from smolt.rewards.audit.auditing import audit
 from smolt.rewards.audit.figures import calibration_error
-from smolt.training.checks import answer_tokens_only, forward_facts
-from smolt.training.clock import seconds_of
-from smolt.training.fit import Learner, Loss, LossFunction, Role
-from smolt.training.memory.outlook import look_at_rows
+from smolt.training.fit import Loss, LossFunction
 from smolt.training.objectives import bradley_terry
-from smolt.training.stage import Dev, Plan, Training
-from smolt.training.stage_input import in_memory, recipe_for, settled
-from smolt.training.streams import Rows, updates_of
+from smolt.training.offline import open_lessons, plan_for
+from smolt.training.stage import Dev, Training
+from smolt.training.stage_input import in_memory, recipe_for
 
 HELD_OUT = 10  # without dev data, one pair in so many is held out
 
@@ -54,45 +50,13 @@ def reward_model(
         fields: recipe fields, when `recipe` is a path.
     """
     checked = recipe_for(RewardRecipe, recipe, fields, data=in_memory(preferences))
-    ground = open_ground(settled(checked.model, out, fresh))
-    train = preference_items(preferences or checked.data, ground.renderer, ground.window)
-    if checked.dev is not None:
-        learned, held_out = train.items, preference_items(checked.dev, ground.renderer, ground.window).items
-    else:
-        learned, held_out = hold_out(train.items, checked.seed)
-    held_out = held_out[: checked.watch.items]
-    outlook = look_at_rows(checked, ground, learned)
+    ground, lessons = open_lessons(checked, preferences, preference_items, out, fresh, hold_out)
     scorer = open_scorer(ground.located, ground.precision, checked.lora, checked.seed)
-    total = updates_of(checked.budget, len(learned), checked.batch)
-    micro_tokens = scorer.trunk.settle(checked.budget, learned)
-    examination = Examination(scorer, ground, learned, held_out, checked, micro_tokens)
-
-    def save(directory: Path) -> None:
-        shown = join(learned[:512])
-        shift = float(without_gradient(shown, micro_tokens, scorer.verdicts).mean())
-        save_scorer(scorer, ground.renderer, directory, {"shift": shift, "refused": examination.refused})
-
-    return Training(
-        Plan(
-            stage="reward",
-            recipe=checked,
-            identity={**ground.identity, "data": train.sha256},
-            stream=Rows(learned, checked.batch, total, checked.seed),
-            loss=reward_loss(scorer, checked),
-            learner=Learner({"reward": Role(scorer.parameters())}, checked.optim, total),
-            micro_tokens=micro_tokens,
-            save=save,
-            result=scorer,
-            checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
-            dev=Dev(examination.figures, "accuracy", "max"),
-            finish=examination.report,
-            facts={**forward_facts(scorer.trunk), "records": len(train.items), "too_long": train.dropped},
-            outlook=outlook,
-            seconds=seconds_of(checked.budget),
-        ),
-        out,
-        fresh,
-    )
+    examination = Examination(scorer, ground, lessons.items, lessons.held_out, checked)
+    plan = plan_for(lessons, scorer, reward_loss(scorer, checked), examination.save)
+    plan.dev = Dev(examination.figures, "accuracy", "max")
+    plan.finish = examination.report
+    return Training(plan, out, fresh)
 
 
 def hold_out(items: list[Groups], seed: int) -> tuple[list[Groups], list[Groups]]:
@@ -106,8 +70,7 @@ def reward_loss(scorer: Scorer, recipe: RewardRecipe) -> LossFunction:
     """Sum over the pairs of a micro-batch."""
 
     def loss(batch: Groups) -> Iterator[Loss]:
-        chosen, rejected, weight = sides(scorer.verdicts(batch), batch)
-        terms = bradley_terry(chosen, rejected, weight, recipe.margin, recipe.centering)
+        terms, chosen, rejected = compared(scorer.verdicts(batch), batch, recipe)
         pairs = float(len(terms))
         metrics = {
             "accuracy": ((chosen > rejected).float().sum(), pairs),
@@ -119,10 +82,12 @@ def reward_loss(scorer: Scorer, recipe: RewardRecipe) -> LossFunction:
     return loss
 
 
-def sides(scores: Tensor, batch: Groups) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of the chosen and of the rejected answers and the pairs' weights, [P] each."""
+def compared(scores: Tensor, batch: Groups, recipe: RewardRecipe) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of each pair, and the scores of its chosen and its rejected answer, [P] each."""
     side = batch.columns["side"].to(scores.device)
-    return scores[side == 0], scores[side == 1], batch.columns["weight"].to(scores.device)[side == 0]
+    chosen, rejected = scores[side == 0], scores[side == 1]
+    weight = batch.columns["weight"].to(scores.device)[side == 0]
+    return bradley_terry(chosen, rejected, weight, recipe.margin, recipe.centering), chosen, rejected
 
 
 @dataclass
@@ -134,17 +99,29 @@ class Examination:
     learned: list[Groups]
     held_out: list[Groups]
     recipe: RewardRecipe
-    micro_tokens: int
     refused: str | None = None
 
+    @property
+    def micro_tokens(self) -> int:
+        """Packed tokens of one forward."""
+        return self.scorer.trunk.micro_tokens(self.recipe.budget.memory)
+
     def figures(self) -> dict[str, float]:
-        """Accuracy, loss and calibration error, for the record of a training."""
-        leads = leads_of(self.scorer, join(self.held_out), self.micro_tokens)
+        """Accuracy, the training's own loss and calibration error, for the record of a training."""
+        groups = join(self.held_out)
+        scores = without_gradient(groups, self.micro_tokens, self.scorer.verdicts).double()
+        terms, chosen, rejected = compared(scores, groups, self.recipe)
+        leads = (chosen - rejected).numpy()
         return {
             "accuracy": float((leads > 0).mean()),
-            "loss": float(np.logaddexp(0, -leads).mean()),
+            "loss": float(terms.mean()),
             "ece": calibration_error(leads),
         }
+
+    def save(self, directory: Path) -> None:
+        """Write the model, with the mean score of answers it learned from and what its gate said."""
+        shift = float(without_gradient(join(self.learned[:512]), self.micro_tokens, self.scorer.verdicts).mean())
+        save_scorer(self.scorer, self.ground.renderer, directory, {"shift": shift, "refused": self.refused})
 
     def report(self) -> dict[str, Any]:
         """The whole audit of the finished model, with its panel; the gate decides here."""

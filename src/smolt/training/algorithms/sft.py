@@ -3,25 +3,20 @@
 Only assistant tokens count, the end-of-turn token included; a prompt token cannot, for Groups have no entry for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from smolt.config import Budget, SFTRecipe
+from smolt.config import SFTRecipe
 from smolt.data import Demonstration
-from smolt.models.ground import Ground, open_ground
-from smolt.models.groups import join, masked_sum, without_gradient
+from smolt.models.groups import Groups, masked_sum
 from smolt.models.items import demonstration_items
 from smolt.models.roles import Policy, open_policy
 from smolt.models.saving import save_policy
-from smolt.training.checks import answer_tokens_only, forward_facts
-from smolt.training.clock import seconds_of
-from smolt.training.fit import Learner, Role
-from smolt.training.memory.outlook import look_at_rows
-from smolt.training.offline import sft_loss
-from smolt.training.stage import Dev, Plan, Training
-from smolt.training.stage_input import in_memory, recipe_for, settled
-from smolt.training.streams import Rows, updates_of
+from smolt.training.fit import Loss, LossFunction
+from smolt.training.offline import dev_loss, open_lessons, plan_for
+from smolt.training.stage import Training
+from smolt.training.stage_input import in_memory, recipe_for
 
 
 def sft(
@@ -44,45 +39,23 @@ def sft(
         fields: recipe fields, when `recipe` is a path.
     """
     checked = recipe_for(SFTRecipe, recipe, fields, data=in_memory(demonstrations))
-    ground = open_ground(settled(checked.model, out, fresh))
-    train = demonstration_items(demonstrations or checked.data, ground.renderer, ground.window)
-    outlook = look_at_rows(checked, ground, train.items)
+    ground, lessons = open_lessons(checked, demonstrations, demonstration_items, out, fresh)
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
-    micro_tokens = policy.trunk.settle(checked.budget, train.items)
-    total = updates_of(checked.budget, len(train.items), checked.batch)
-    learner = Learner({"policy": Role(policy.parameters())}, checked.optim, total)
     loss = sft_loss(policy)
-    return Training(
-        Plan(
-            stage="sft",
-            recipe=checked,
-            identity={**ground.identity, "data": train.sha256},
-            stream=Rows(train.items, checked.batch, total, checked.seed),
-            loss=loss,
-            learner=learner,
-            micro_tokens=micro_tokens,
-            save=lambda directory: save_policy(policy, ground.renderer, directory),
-            result=policy,
-            checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
-            dev=dev_loss(policy, ground, checked),
-            facts={**forward_facts(policy.trunk), "records": len(train.items), "too_long": train.dropped},
-            outlook=outlook,
-            seconds=seconds if seconds is not None else seconds_of(checked.budget),
-        ),
-        out,
-        fresh,
-    )
+    plan = plan_for(lessons, policy, loss, lambda directory: save_policy(policy, ground.renderer, directory))
+    plan.dev = dev_loss(plan, lessons.held_out)
+    plan.seconds = plan.seconds if seconds is None else seconds
+    return Training(plan, out, fresh)
 
 
-def dev_loss(policy: Policy, ground: Ground, recipe: SFTRecipe) -> Dev | None:
-    """Loss in nats per token on held-out demonstrations."""
-    if recipe.dev is None:
-        return None
-    items = demonstration_items(recipe.dev, ground.renderer, ground.window).items[: recipe.watch.items]
-    groups, budget = join(items), Budget(memory=recipe.budget.memory)
+def sft_loss(policy: Policy) -> LossFunction:
+    """Token sums and token counts of a micro-batch."""
 
-    def measure() -> dict[str, float]:
-        logprobs = without_gradient(groups, policy.trunk.micro_tokens(budget.memory), lambda part: policy(part)[0])
-        return {"loss": -float(masked_sum(logprobs.double(), groups.mask)) / int(groups.lengths.sum())}
+    def loss(batch: Groups) -> Iterator[Loss]:
+        logprobs, entropy = policy(batch)
+        mask = batch.mask.to(logprobs.device)
+        count = float(mask.sum())
+        metrics = {"entropy": (masked_sum(entropy.detach(), mask), count)}
+        yield Loss(-masked_sum(logprobs, mask), count, metrics)
 
-    return Dev(measure, "loss", "min")
+    return loss

@@ -13,8 +13,8 @@ from smolt.models.forward import decode_step
 from smolt.models.forward.gradient_checkpointing import layers_of
 from smolt.models.forward.packed_attention import SHORT
 from smolt.models.forward.precision import Precision
+from smolt.models.forward.quiet import hush
 from smolt.models.forward.token_budget import Room
-from smolt.models.forward.trunk import hush
 from smolt.models.groups import Groups, PaddedTokens, cut_rows
 from smolt.models.locating import Located, read_by_library
 from smolt.training.memory.footprint import Batch, Linear, Network, Way, kept_for_backward

@@ -1,0 +1,77 @@
+"""What is measured on dev data is what is trained: the stage's own loss, with all its settings."""
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from smolt.config import DPORecipe, RewardRecipe
+from smolt.models.groups import Groups, from_answers
+from smolt.training.algorithms.dpo import dpo_loss
+from smolt.training.algorithms.reward_model import Examination
+from smolt.training.offline import dev_loss
+from tests.reliability.scenes import open_scene, write_inputs
+
+MEMORY: dict[str, Any] = {"model": "(in memory)", "data": "(in memory)"}
+
+
+def one_pair() -> Groups:
+    """A question with answers of two tokens, the first of which is the better one."""
+    pair = from_answers([[1]], [[[2, 3], [4, 5]]])
+    return pair.with_columns(side=torch.tensor([0, 1]), weight=torch.ones(2))
+
+
+def test_the_smoothing_of_dpo_by_hand() -> None:
+    """Log-ratios 2 and 0, beta 0.5, smoothing 0.1: 0.9 ln(1 + e^-1) + 0.1 ln(1 + e) = 0.4132617, not 0.3132617."""
+
+    def policy(batch: Groups) -> tuple[Tensor, Tensor]:
+        logprobs = torch.tensor([[-1.0, -1.0], [-3.0, -3.0]])
+        return logprobs, torch.zeros_like(logprobs)
+
+    def referred(groups: Groups) -> Groups:
+        return groups.with_columns(reference=torch.tensor([[-2.0, -2.0], [-3.0, -3.0]]))
+
+    recipe = DPORecipe.model_validate({**MEMORY, "beta": 0.5, "label_smoothing": 0.1})
+    plan: Any = SimpleNamespace(loss=dpo_loss(policy, recipe), micro_tokens=100)  # type: ignore[arg-type]  # a stand-in
+    dev = dev_loss(plan, [one_pair()], ("loss", "accuracy"), referred)
+    assert dev is not None
+    assert dev.measure() == {"loss": pytest.approx(0.4132617), "accuracy": 1.0}
+
+
+def test_margin_and_centering_of_a_reward_model_by_hand() -> None:
+    """Scores 1 and 0, margin 0.5, centering 0.1: ln(1 + e^-0.5) + 0.1 = 0.5740770, not ln(1 + e^-1) = 0.3132617."""
+    scorer: Any = SimpleNamespace(
+        verdicts=lambda batch: torch.tensor([1.0, 0.0]), trunk=SimpleNamespace(micro_tokens=lambda memory: 100)
+    )
+    recipe = RewardRecipe.model_validate({**MEMORY, "margin": 0.5, "centering": 0.1})
+    ground: Any = None
+    found = Examination(scorer, ground, [], [one_pair()], recipe).figures()
+    assert found["loss"] == pytest.approx(0.5740770)
+    assert found["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("scene", "name", "changes"),
+    [
+        ("sft-full", "loss", {"data": "dev.jsonl", "batch": 3}),
+        ("reward-full", "reward_loss", {"dev": "preferences.jsonl", "batch": 8, "margin": 0.5, "centering": 0.2}),
+        ("dpo-full", "loss", {"batch": 8, "label_smoothing": 0.3, "beta": 5.0}),
+        ("dpo-full", "loss", {"batch": 8, "loss": "ipo"}),
+    ],
+)
+def test_dev_loss_is_the_next_updates_loss_on_the_same_records(
+    scene: str, name: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Learned from in one batch and measured on, the same records have one loss at one set of weights."""
+    inputs = write_inputs(tmp_path / "inputs")
+    for field in {"data", "dev"} & set(changes):
+        changes = {**changes, field: str(inputs / changes[field])}
+    training = open_scene(scene, inputs, tmp_path / "run", **changes, watch__every=1)
+    rows = list(training)
+    assert len({row[name] for row in rows}) == len(rows) == 3
+    for before, after in itertools.pairwise(rows):
+        assert before["dev/loss"] == pytest.approx(after[name], rel=1e-6)
