@@ -82,12 +82,11 @@ def report(
     """Write a report again from its record."""
 
     def work() -> Outcome:
-        import json
-
         from smolt.report.report import rewrite_report
+        from smolt.runs.jsontext import read_object
 
         rewrite_report(directory)
-        facts = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+        facts = read_object(directory / "report.json")
         return Outcome(facts, f"the report is {directory / 'report.html'}")
 
     deliver(work, as_json)
