@@ -70,8 +70,7 @@ def dpo(
                 lambda: same_policy(policy, reference, join(train.items[:2])),
             ],
             dev=dev_pairs(policy, reference, ground, checked),
-            facts={**forward_facts(policy.trunk), "records": len(train.items), "too_long": train.dropped}
-            | length_gap(train.items),
+            facts={**forward_facts(policy.trunk), **train.facts(), **length_gap(train.items)},
             outlook=outlook,
             seconds=seconds_of(checked.budget),
         ),

@@ -86,7 +86,7 @@ def reward_model(
             checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
             dev=Dev(examination.figures, "accuracy", "max"),
             finish=examination.report,
-            facts={**forward_facts(scorer.trunk), "records": len(train.items), "too_long": train.dropped},
+            facts={**forward_facts(scorer.trunk), **train.facts()},
             outlook=outlook,
             seconds=seconds_of(checked.budget),
         ),
