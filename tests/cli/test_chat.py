@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolt.cli.chat import Terminal, inert
+from smolt.cli.chat import Terminal
 from smolt.config import ChatSampling
 from smolt.data import Turn
 from smolt.errors import UserError
@@ -26,6 +26,7 @@ from smolt.models.forward.precision import choose_precision
 from smolt.models.rendering import load_renderer
 from smolt.models.sampling import Drawing, sample, stream_tokens
 from smolt.models.saving import load_policy
+from smolt.report.inert import visible
 from tests.tiny import WINDOW, tiny_model
 
 
@@ -193,29 +194,6 @@ def test_bytes_that_end_too_early_are_shown_at_the_end(tmp_path: Path) -> None:
     assert set(incremental.rest()) == {"\ufffd"}
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain\n\ttext é 猫 👩‍👩‍👧 שלום", "plain\n\ttext é 猫 👩‍👩‍👧 שלום"),
-        ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
-        ("\x1b]0;title\x07", "␛]0;title␇"),
-        ("\x9b31m\x90q\x7f", "\\x9b31m\\x90q␡"),
-        ("over\rwrite\b\b\x00", "over␍write␈␈␀"),
-        ("\u202eevil\u2066\u2028", "\\u202eevil\\u2066\\u2028"),
-        ("\ud800", "\\ud800"),
-    ],
-)
-def test_text_is_inert(text: str, shown: str) -> None:
-    """No control character but line break and tab reaches the terminal, and none vanishes silently."""
-    assert inert(text) == shown
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", inert(text))
-
-
-def test_every_control_character_is_made_visible() -> None:
-    for code in [*range(0x20), *range(0x7F, 0xA0)]:
-        assert (inert(chr(code)) == chr(code)) == (chr(code) in "\n\t")
-
-
 # --- a pipe -----------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +202,7 @@ def test_piped_lines_give_answers_on_stdout_and_notices_elsewhere(tmp_path: Path
     lone = conversation(tmp_path)
     wanted = [said(lone, "Hi."), said(lone, "And?")]
     answers, notices = session(conversation(tmp_path), "Hi.\n\n  \nAnd?\n/quit\nmore\n")
-    assert answers == "".join(inert(text) + "\n" for text in wanted)
+    assert answers == "".join(visible(text) + "\n" for text in wanted)
     assert "> " not in answers + notices
 
 
@@ -263,7 +241,7 @@ def test_the_piped_program(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
     wanted = conversation(tmp_path)
-    assert done.stdout.decode() == "".join(inert(said(wanted, text)) + "\n" for text in ("Hi.", "\ufffd\ufffd"))
+    assert done.stdout.decode() == "".join(visible(said(wanted, text)) + "\n" for text in ("Hi.", "\ufffd\ufffd"))
 
 
 # --- a terminal -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from smolt.cli import app
-from smolt.cli.outcomes import finite
 from smolt.cli.progress import Display, figures
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
 from smolt.runs import StorageError
@@ -306,10 +305,6 @@ def test_display_of_a_training_that_the_clock_ends() -> None:
     with Display(Console(file=text, force_terminal=True, width=120)) as display:
         display.show(FakeTraining(Path("x"), total=None), {"step": 7, "reward": 0.5})
     assert "7/?" in text.getvalue()
-
-
-def test_finite() -> None:
-    assert finite({"a": [float("inf"), 1, True, None], 2: Path("p")}) == {"a": [None, 1, True, None], "2": "p"}
 
 
 def run(*arguments: str, program: list[str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -10,11 +10,12 @@ import pytest
 import smolt
 from smolt.cli import outcomes
 from smolt.config import shipped_recipes
+from smolt.config.blocks import REWARDS
 from smolt.config.reference import reference_page, stage_fields
 from smolt.data.formats import FORMATS
 from smolt.data.numbers import extract
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
-from smolt.rewards.build import NAMES, RULES
+from smolt.rewards.build import RULES
 from smolt.rewards.constraints import CHECKS, COUNTS
 from tests.docs.workshop import PAGES, README, ROOT, table
 
@@ -69,7 +70,7 @@ def _formats() -> list[list[str]]:
 def test_the_rewards_are_those_that_are_built() -> None:
     """Every rule with all its options, and what is no rule."""
     rows = {name: options for name, _, options, _ in table(DOCS / "rewards.md", "name")}
-    assert set(rows) == set(NAMES)
+    assert set(rows) == set(REWARDS)
     for name, rule in RULES.items():
         assert re.findall(r"`(\w+)`", f"`{rows[name]}`".replace("``", "`")) == list(inspect.signature(rule).parameters)
 

@@ -247,8 +247,8 @@ def test_only_the_stop_tokens_of_the_generation_config_count(tmp_path: Path) -> 
     ("file", "text", "message"),
     [
         ("generation_config.json", '{"eos_token_id": "</s>"}', "eos_token_id: must be a token id or a list"),
-        ("generation_config.json", "{", "generation_config.json: not readable as JSON"),
-        ("tokenizer.json", "[]", "must hold one JSON object, not a list"),
+        ("generation_config.json", "{", "generation_config.json: not JSON"),
+        ("tokenizer.json", "[]", "expected a JSON object, found list"),
         ("rendering.json", '{"style": "rap"}', "style: 'rap' is unknown"),
     ],
 )

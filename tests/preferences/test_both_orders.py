@@ -1,10 +1,13 @@
 """Two orders become one judgement; no opinion never becomes a verdict."""
 
+import json
 import math
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from smolt.data import Question, Turn
 from smolt.preferences.judges.both_orders import (
@@ -105,7 +108,7 @@ def test_inconsistent_pairs_weigh_little_or_are_dropped() -> None:
 
 def test_an_opinion_comes_back_from_json() -> None:
     for opinion in (from_odds(0.1, -0.2, text="why", tokens=(3, 4)), from_choice(-1), silent("failed", "x")):
-        assert Opinion.from_row(opinion.as_row()) == opinion
+        assert TypeAdapter(Opinion).validate_python(json.loads(json.dumps(asdict(opinion)))) == opinion
 
 
 def test_length_gap() -> None:

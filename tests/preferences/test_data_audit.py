@@ -28,7 +28,8 @@ from smolt.preferences.audit.conflicts import circles, opposites
 from smolt.preferences.audit.duplicates import clusters, normalised, shingles, similarity
 from smolt.preferences.audit.features import word_differences
 from smolt.preferences.audit.leakage import leakage_of
-from smolt.preferences.audit.suspects import FOLDS, cross_fit, fit, folds_of
+from smolt.preferences.audit.suspects import FOLDS, cross_fit, folds_of
+from smolt.statistics.logistic import bradley_terry_weights
 from smolt.study.learning_curve import FRACTIONS, run_pilot
 from tests.shared import shared_path
 from tests.tiny import tiny_model
@@ -114,7 +115,7 @@ def test_fit_equals_logistic_regression() -> None:
     both = np.vstack([differences, -differences])
     peer = LogisticRegression(C=1 / (2 * 3.0), fit_intercept=False, tol=1e-10, max_iter=1000)
     peer.fit(both, np.repeat([1, 0], 80))
-    assert fit(differences, 3.0) == pytest.approx(peer.coef_[0], abs=1e-4)
+    assert bradley_terry_weights(differences, 3.0) == pytest.approx(peer.coef_[0], abs=1e-4)
 
 
 def test_a_fold_is_judged_by_the_others() -> None:

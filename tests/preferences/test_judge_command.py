@@ -256,4 +256,4 @@ def test_data_that_are_no_pairs(folder: Path) -> None:
     assert "but no preferences" in refused("questions.jsonl", "--rule", "longer", "--out", "out")
     Path("v.sqlite").write_text("not a database, but long enough to be read as one: " * 30)
     message = refused("pairs.jsonl", "--rule", "longer", "--out", "out2", "--cache", "v.sqlite")
-    assert "v.sqlite: is not a store of verdicts" in message
+    assert "v.sqlite: cannot be used as a store of verdicts (file is not a database)" in message

@@ -269,7 +269,7 @@ def test_habits_by_hand(store: LabelStore) -> None:
         choice = right if number < 8 else wrong
         store.record(Label(pair.id, "ann", choice, choice if number < 8 else opposite(choice)))
     (ann,) = figures_of(store).habits
-    assert (ann.labels, ann.skips, ann.seconds) == (61, 1, 3.0)
+    assert (ann.labels, ann.asked, ann.skips, ann.seconds) == (60, 20, 1, 3.0)
     assert ann.gold is not None and (ann.gold.value, ann.gold.n) == (0.4, 20)
     assert ann.left is not None and (ann.left.value, ann.left.n) == (38 / 60, 60)
     longer = sum((pair.first.startswith("no")) == (place < 30) for place, pair in enumerate(wanted[:40])) + 12
@@ -278,6 +278,18 @@ def test_habits_by_hand(store: LabelStore) -> None:
     assert "ann answered 40% of 20 gold questions as known" in warnings[0]
     assert "took the answer on the left more often" in warnings[1]
     assert figures_of(store).labelled == 40
+
+
+def test_the_counts_of_the_figures_agree(store: LabelStore) -> None:
+    """Four pairs of which one is skipped, and one gold question: the sentence and the table count the same labels."""
+    labelled(store, {"ann": choices("fst-")})
+    gold = pairs(1, start=200, gold=True)
+    store.add_pairs(gold)
+    store.record(Label(gold[0].id, "ann", "first", "first", 3.0))
+    panel = label_panel(figures_of(store))
+    assert panel.sentences[0] == "1 annotators gave 3 labels on 3 of 4 pairs, and 1 on gold questions."
+    assert panel.tables[0].columns[1:4] == ("labels", "gold", "skipped")
+    assert panel.tables[0].rows == (("ann", 4, 1, 1, 0, 3.0),)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from smolt import statistics
 from smolt.errors import UserError
 from smolt.report import wording
 from smolt.report.analysis import analyse
+from smolt.report.inert import visible
 from smolt.report.pairing import paired
 from smolt.report.pictures import curves
 from smolt.report.record import Arm, StudyRecord, read_record, write_record
@@ -209,8 +210,8 @@ def test_hostile_text_is_inert(tmp_path: Path) -> None:
 def test_visible_keeps_ordinary_text() -> None:
     """Line breaks, tabs, accents, other scripts and emoji (with their joiners) stay; 0x85 and U+E0041 do not."""
     text = "Zeile\n\tnäxt 日本語 👩\u200d🔬 e\u0301"
-    assert wording.visible(text) == text
-    assert wording.visible("\x85\r\U000e0041") == "\\x85\\x0d\\U000e0041"
+    assert visible(text) == text
+    assert visible("\x85\r\U000e0041") == "\\x85\\x0d\\U000e0041"
 
 
 def test_one_arm_has_nothing_to_compare(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from smolt.rewards.audit.figures import (
     lean,
     newcombe,
     refusal,
-    upper_tail,
 )
 from smolt.rewards.audit.words import cross_fitted, features, fit
 from smolt.statistics import proportion, wilson
+from smolt.statistics.proportions import upper_tail
 
 LEADS = np.array([2.0, 1.0, -1.0, 0.5, -0.5, 3.0])
 GAPS = np.array([5.0, 3.0, 2.0, -1.0, -4.0, 0.0])

@@ -145,6 +145,12 @@ def test_a_best_snapshot_after_the_checkpoint_goes_on_resume(tmp_path: Path) -> 
         assert (checkpoint.step, best.step) == (2, 1)
 
 
+def begin(directory: Path, manifest: dict[str, Any]) -> None:
+    """A run that has a row to lose."""
+    with Run.open(directory, manifest=manifest) as run:
+        run.log({"step": 0})
+
+
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [
@@ -162,7 +168,7 @@ def test_a_best_snapshot_after_the_checkpoint_goes_on_resume(tmp_path: Path) -> 
     ],
 )
 def test_another_identity_is_refused_with_both_values(tmp_path: Path, path: str, value: object, line: str) -> None:
-    Run.open(tmp_path / "run", manifest=MANIFEST).close()
+    begin(tmp_path / "run", MANIFEST)
     before = (tmp_path / "run" / "manifest.json").read_bytes()
     with pytest.raises(UserError) as caught:
         Run.open(tmp_path / "run", manifest=changed(path, value))
@@ -173,7 +179,7 @@ def test_another_identity_is_refused_with_both_values(tmp_path: Path, path: str,
 
 
 def test_every_difference_is_named_up_to_twenty(tmp_path: Path) -> None:
-    Run.open(tmp_path / "run", manifest={**MANIFEST, "data": {f"{n}": n for n in range(25)}}).close()
+    begin(tmp_path / "run", {**MANIFEST, "data": {f"{n}": n for n in range(25)}})
     with pytest.raises(UserError) as caught:
         Run.open(tmp_path / "run", manifest={**MANIFEST, "data": {f"{n}": -1 for n in range(25)}})
     lines = str(caught.value).splitlines()
@@ -290,7 +296,7 @@ def test_two_runs_of_one_process_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_a_refused_open_gives_the_directory_free(tmp_path: Path) -> None:
-    Run.open(tmp_path, manifest=MANIFEST).close()
+    begin(tmp_path, MANIFEST)
     with pytest.raises(UserError):
         Run.open(tmp_path, manifest={**MANIFEST, "model": None})
     Run.open(tmp_path, manifest=MANIFEST).close()

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from smolt.errors import SelfCheckError
+from smolt.errors import SelfCheckError, UserError
 from smolt.runs import StorageError, atomic_write, jsontext, storage
 from tests.disk import Crash, Disk
 
@@ -147,3 +148,38 @@ def test_exact_refuses_a_tuple_and_rows_take_it() -> None:
 def test_half_a_surrogate_pair_is_escaped() -> None:
     text = jsontext.encode({"text": "\ud800 ü"}, "row")
     assert json.loads(text.encode()) == {"text": "\ud800 ü"}
+
+
+def test_plain_makes_strict_json_of_anything() -> None:
+    found = {
+        "a": [float("inf"), 1, True, None],
+        2: Path("p"),
+        "set": {"b", "a"},
+        "half": "\ud800",
+        "n": np.float32(0.5),
+    }
+    wanted = {"a": [None, 1, True, None], "2": "p", "set": ["a", "b"], "half": "\\ud800", "n": 0.5}
+    assert jsontext.plain(found) == wanted
+
+
+def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    jsontext.write(path, {"a": 0.1, "text": "ü"})
+    assert path.read_text(encoding="utf-8") == '{\n  "a": 0.1,\n  "text": "ü"\n}\n'
+    assert jsontext.read_object(path) == {"a": 0.1, "text": "ü"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "facts.json: not JSON"),
+        (b"\xff", "facts.json: not JSON"),
+        (b"[]", "facts.json: expected a JSON object, found list"),
+    ],
+)
+def test_what_is_no_object_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "facts.json"
+    assert jsontext.read_object(path, or_empty=True) == {}
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        jsontext.read_object(path, or_empty=True)

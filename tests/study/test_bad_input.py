@@ -137,6 +137,27 @@ def test_a_context_longer_than_the_window(folder: Path, stage: str, kept: int) -
     assert (facts["records"], facts["too_long"]) == (kept, 1)
 
 
+@pytest.mark.parametrize("stage", ["dpo", "reward"])
+def test_pairs_of_two_equal_answers_teach_nothing(folder: Path, stage: str) -> None:
+    """They are left out, counted and said: the weights are those of a training without them; with no other, refused."""
+    path = Path(str(OWN[stage]["data"]))
+    rows = path.read_text()
+    same = "".join(json.dumps({"prompt": f"{n}?", "chosen": "yes", "rejected": "yes"}) + "\n" for n in range(3))
+    weights, facts = [], {}
+    for name, text in (("alone", rows), ("mixed", rows + same)):
+        path.write_text(text)
+        done = smolt(stage, f"{stage}.yaml", "--out", name, "--json")
+        assert done.exit_code == 0, done.output
+        facts[name] = json.loads(done.stdout)["metrics"]["facts"]
+        weights.append(sorted(file.read_bytes() for file in Path(name, "model").glob("*.safetensors")))
+        assert ("left out, for their two answers are the same: 3 pairs" in done.stderr) == (name == "mixed")
+    assert weights[0] == weights[1] != []
+    assert (facts["alone"]["identical"], facts["mixed"]["identical"]) == (0, 3)
+    assert facts["alone"]["records"] == facts["mixed"]["records"] > 0
+    path.write_text(same)
+    assert "the two answers are the same in all 3 pairs; there is nothing to learn" in refused(stage, f"{stage}.yaml")
+
+
 def test_a_group_of_one(folder: Path) -> None:
     message = refused("grpo", "grpo.yaml", "group=1")
     assert message == "argument `group=1`: group: a group of 1 has no baseline; give at least 2 (8 is usual)"

@@ -9,7 +9,6 @@ import io
 import signal
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -20,9 +19,9 @@ from smolt.errors import UserError
 from smolt.models.conversation import Conversation
 from smolt.models.ground import open_ground
 from smolt.models.saving import load_policy
+from smolt.report.inert import visible
 
 PROMPT = "> "
-BIDIRECTIONAL = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 HELP = """\
 /help        this text
 /reset       forget the conversation
@@ -55,28 +54,6 @@ def chat(model: Model, sampling: ChatSampling, system: str | None = None) -> Non
     device, dtype = ground.precision.device.type, str(ground.precision.dtype).removeprefix("torch.")
     with contextlib.suppress(BrokenPipeError):  # the reader of the answers left
         Terminal(conversation, sys.stdin, sys.stdout, sys.stderr).run(f"{model.path} on {device} in {dtype}")
-
-
-def inert(text: str) -> str:
-    r"""Text that does nothing to a terminal: control characters other than line break and tab become visible.
-
-    ESC is shown as ␛, C1 controls, direction overrides and lone surrogates as `\x9b` or `\u202e`.
-    """
-    return "".join(character if _is_plain(character) else _visible(character) for character in text)
-
-
-def _is_plain(character: str) -> bool:
-    if character in "\n\t" or " " <= character <= "~":
-        return True
-    hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-    return not hidden and unicodedata.bidirectional(character) not in BIDIRECTIONAL
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return chr(0x2421) if code == 0x7F else f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 class StopSwitch:
@@ -139,7 +116,7 @@ class Terminal:
     def notice(self, text: str) -> None:
         """A line for the person, not part of an answer."""
         self.answers.flush()
-        self.notices.write(inert(text) + "\n")
+        self.notices.write(visible(text) + "\n")
         self.notices.flush()
 
     def _typed(self) -> Iterator[str]:
@@ -200,7 +177,7 @@ class Terminal:
     def _answer(self) -> None:
         with StopSwitch() as switch:
             for piece in self.conversation.answer(lambda: switch.on):
-                self.answers.write(inert(piece))
+                self.answers.write(visible(piece))
                 self.answers.flush()
             self.answers.write("\n")
             self.answers.flush()

@@ -125,7 +125,7 @@ def measures_table(measures: Mapping[str, "Measure"]) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    from smolt.report.wording import visible
+    from smolt.report.inert import visible
 
     table = Table("measure", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("value", "95 % interval", "n"):

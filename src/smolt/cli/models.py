@@ -74,12 +74,11 @@ def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished study or evaluation.")],
 ) -> Outcome:
     """Write a report again from its record."""
-    import json
-
     from smolt.report.report import rewrite_report
+    from smolt.runs.jsontext import read_object
 
     rewrite_report(directory)
-    facts = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+    facts = read_object(directory / "report.json")
     return Outcome(facts, f"the report is {directory / 'report.html'}")
 
 

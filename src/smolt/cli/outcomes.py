@@ -7,7 +7,6 @@ import contextlib
 import errno
 import functools
 import inspect
-import json
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
+from smolt.report.inert import visible
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -114,10 +114,12 @@ def _failed(exit_code: int, message: str) -> Outcome:
 
 
 def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> None:
+    from smolt.runs import jsontext
+
     failed = "error" in outcome.facts
     try:
         if as_json:
-            stdout.write(json.dumps(finite(outcome.facts), ensure_ascii=False, allow_nan=False) + "\n")
+            stdout.write(jsontext.encode(jsontext.plain(outcome.facts), "facts") + "\n")
         elif not failed and outcome.words:
             stdout.write(outcome.words + "\n")
         stdout.flush()
@@ -126,18 +128,7 @@ def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if failed:
         label = "" if outcome.exit_code in (INTERRUPTED, TERMINATED) else "error: "
-        typer.echo(f"{label}{outcome.words}", err=True)
-
-
-def finite(value: Any) -> Any:
-    """JSON values with null for what is no finite number."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+        typer.echo(f"{label}{visible(outcome.words)}", err=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from smolt.report.inert import visible
+
 FIGURES = (
     ("reward", ("reward",), "{:+.3f}"),
     ("loss", ("loss", "policy/loss"), "{:.4f}"),
@@ -93,7 +95,7 @@ class Display:
         if training.out not in self._tasks:
             for text in training.remarks:
                 self.remark(f"{training.name}: {text}")
-            task = self._progress.add_task(training.name, total=training.total, completed=done, figures="")
+            task = self._progress.add_task(visible(training.name), total=training.total, completed=done, figures="")
             self._tasks[training.out] = task
 
     def show(self, training: Running, metrics: Mapping[str, Any]) -> None:
@@ -107,7 +109,7 @@ class Display:
 
     def remark(self, text: str) -> None:
         """One line that stays, on stderr."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -134,10 +135,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 def _json(content: bytes, name: str) -> list[Line]:
     """A list of objects, each with the line it begins on; a file of JSON lines under this name is read as such."""
-    try:
-        document = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1}; save the file as UTF-8)") from None
+    document = _decoded(content, name)
     position = _skip_space(document, 0)
     if not document.startswith("[", position):
         return _json_lines(content, name)
@@ -175,19 +173,8 @@ def _skip_space(document: str, position: int) -> int:
     return position
 
 
-def _csv(content: bytes, name: str) -> list[Line]:
-    return _separated(content, name, ",")
-
-
-def _tsv(content: bytes, name: str) -> list[Line]:
-    return _separated(content, name, "\t")
-
-
-def _separated(content: bytes, name: str, separator: str) -> list[Line]:
-    try:
-        document = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1}; save the file as UTF-8)") from None
+def _separated(content: bytes, name: str, separator: str = ",") -> list[Line]:
+    document = _decoded(content, name)
     reader = csv.reader(io.StringIO(document, newline=""), delimiter=separator, strict=True)
     lines: list[Line] = []
     try:
@@ -216,11 +203,14 @@ def _parquet(content: bytes, name: str) -> list[Line]:
 
 
 def _plain(content: bytes, name: str) -> list[Line]:
+    return [Line(1, {"text": _decoded(content, name)})]
+
+
+def _decoded(content: bytes, name: str) -> str:
     try:
-        document = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: is not UTF-8 (byte {error.start + 1}; save the file as UTF-8)") from None
-    return [Line(1, {"text": document})]
 
 
 def _numbered(rows: list[dict[str, Any]]) -> list[Line]:
@@ -231,8 +221,8 @@ _PARSERS: dict[str, Callable[[bytes, str], list[Line]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
-    ".csv": _csv,
-    ".tsv": _tsv,
+    ".csv": _separated,
+    ".tsv": partial(_separated, separator="\t"),
     ".parquet": _parquet,
     ".txt": _plain,
 }

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from smolt.data.nouns import Context, Turn
 from smolt.data.turns import (
@@ -31,6 +31,7 @@ _ANSWERED: tuple[Kind, ...] = ("demonstrations", "questions", "text")
 _ASKED: tuple[Kind, ...] = ("questions", "text")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _ASSISTANT = "\n\nAssistant:"
+_PAIR = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,15 @@ def final_answer(worked: str) -> str | None:
 
 
 def _demonstration(row: Row, context: Context, answer: str) -> list[Entry]:
-    return [Entry(context, answer, solution=final_answer(answer), id=_id(row), kind=optional_text(row, "kind"))]
+    return [Entry(context, answer, solution=final_answer(answer), **_named(row))]
 
 
 def _id(row: Row) -> str:
     return optional_text(row, "id")
+
+
+def _named(row: Row) -> dict[str, Any]:
+    return {"id": _id(row), "kind": optional_text(row, "kind")}
 
 
 def _conversation(row: Row, turns: Context, field: str) -> list[Entry]:
@@ -100,7 +105,7 @@ def _conversation(row: Row, turns: Context, field: str) -> list[Entry]:
     system = optional_text(row, "system")
     if system and (not turns or turns[0].role != "system"):
         turns = (Turn("system", system), *turns)
-    name, kind, final = _id(row), optional_text(row, "kind"), len(turns) - 1
+    named, final = _named(row), len(turns) - 1
     entries = []
     for index in range(1, len(turns)):
         before, turn = turns[index - 1].role, turns[index]
@@ -108,9 +113,9 @@ def _conversation(row: Row, turns: Context, field: str) -> list[Entry]:
             raise RowProblem(field, f"has two assistant turns in a row (turns {index} and {index + 1})")
         if (before, turn.role) == ("user", "assistant"):
             solution = final_answer(turn.content)
-            entries.append(Entry(turns[:index], turn.content, None, 1.0, solution, name, kind, index == final))
+            entries.append(Entry(turns[:index], turn.content, solution=solution, last=index == final, **named))
     if turns and turns[-1].role == "user":
-        entries.append(Entry(turns, id=name, kind=kind))
+        entries.append(Entry(turns, **named))
     if not entries:
         raise RowProblem(field, "holds no question and no answer to one")
     return entries
@@ -130,7 +135,7 @@ def _sharegpt_preference(row: Row) -> list[Entry]:
     if system and context[0].role != "system":
         context = (Turn("system", system), *context)
     answers = []
-    for field in ("chosen", "rejected"):
+    for field in _PAIR:
         turns = messages([row[field]], field)
         if not turns or turns[0].role != "assistant":
             raise RowProblem(field, "is not the assistant's")
@@ -145,7 +150,7 @@ def _ending_with_question(context: Context, field: str) -> Context:
 
 
 def _preference_entry(row: Row, context: Context, chosen: str, rejected: str) -> list[Entry]:
-    return [Entry(context, chosen, rejected, weight(row), final_answer(chosen), _id(row), optional_text(row, "kind"))]
+    return [Entry(context, chosen, rejected, weight(row), final_answer(chosen), **_named(row))]
 
 
 def _prompt(row: Row, field: str = "prompt") -> Context:
@@ -170,7 +175,7 @@ def _preference_messages(row: Row) -> list[Entry]:
 def _replies(row: Row) -> tuple[Context, list[str]]:
     """The turns that chosen and rejected both repeat, and the two answers."""
     contexts, answers = [], []
-    for field in ("chosen", "rejected"):
+    for field in _PAIR:
         before, answer = _reply(row[field], field)
         contexts.append(before)
         answers.append(answer)
@@ -209,7 +214,7 @@ def _hh(row: Row) -> list[Entry]:
         raise RowProblem("rejected", 'shares no beginning up to an "\\n\\nAssistant:" turn with `chosen`')
     context = _ending_with_question(dialogue(chosen[:cut], "chosen"), "chosen")
     answers = [whole[cut + len(_ASSISTANT) :].strip() for whole in (chosen, rejected)]
-    for field, answer in zip(("chosen", "rejected"), answers, strict=True):
+    for field, answer in zip(_PAIR, answers, strict=True):
         if "\n\nHuman:" in answer:
             raise RowProblem(field, "the dialogues part before their last Assistant turn")
     return _preference_entry(row, context, answers[0], answers[1])
@@ -226,8 +231,7 @@ def _hh_prompt(row: Row) -> list[Entry]:
     if not prompt.rstrip().endswith(_ASSISTANT):
         raise RowProblem("prompt", 'is a dialogue that does not end with "\\n\\nAssistant:"')
     context = _ending_with_question(dialogue(prompt, "prompt"), "prompt")
-    answers = [text(row[field], field, empty=True).strip() for field in ("chosen", "rejected")]
-    return _preference_entry(row, context, answers[0], answers[1])
+    return _preference_entry(row, context, *(text(row[field], field, empty=True).strip() for field in _PAIR))
 
 
 def _alpaca(row: Row) -> list[Entry]:
@@ -238,14 +242,12 @@ def _alpaca(row: Row) -> list[Entry]:
 
 def _orca(row: Row) -> list[Entry]:
     context = opening(row, text(row["question"], "question"))
-    chosen, rejected = (text(row[field], field, empty=True) for field in ("chosen", "rejected"))
-    return _preference_entry(row, context, chosen, rejected)
+    return _preference_entry(row, context, *(text(row[field], field, empty=True) for field in _PAIR))
 
 
 def _oasst(row: Row) -> list[Entry]:
     context = _ending_with_question(messages(row["context"], "context"), "context")
-    chosen, rejected = (text(row[field], field, empty=True) for field in ("chosen", "rejected"))
-    return _preference_entry(row, context, chosen, rejected)
+    return _preference_entry(row, context, *(text(row[field], field, empty=True) for field in _PAIR))
 
 
 def _gsm8k(row: Row) -> list[Entry]:
@@ -260,7 +262,7 @@ def _gsm8k(row: Row) -> list[Entry]:
     if solution == "":
         raise RowProblem("answer", "has nothing after ####")
     solution = worked.strip() if solution is None else solution
-    return [Entry(context, worked, solution=solution, id=_id(row), kind=optional_text(row, "kind"))]
+    return [Entry(context, worked, solution=solution, **_named(row))]
 
 
 def _svamp(row: Row) -> list[Entry]:
@@ -314,18 +316,18 @@ def _only_prompt(row: Row) -> list[Entry]:
     if optional_text(row, "solution"):
         raise RowProblem("constraint", "stands beside a solution; give one of the two")
     solution = json.dumps({name: value for name, value in constraint.items() if value is not None}, ensure_ascii=False)
-    return [Entry(_prompt(row), solution=solution, id=_id(row), kind=optional_text(row, "kind"))]
+    return [Entry(_prompt(row), solution=solution, **_named(row))]
 
 
 def _asking(row: Row, context: Context) -> list[Entry]:
     solution = optional_text(row, "solution") or None
-    return [Entry(context, solution=solution, id=_id(row), kind=optional_text(row, "kind"))]
+    return [Entry(context, solution=solution, **_named(row))]
 
 
 def _text(row: Row) -> list[Entry]:
     """Plain text; a row without any (Wikipedia dumps have them) says nothing and gives no entry."""
     document = text(row["text"], "text", empty=True)
-    return [Entry((), document, id=_id(row), kind=optional_text(row, "kind"))] if document.strip() else []
+    return [Entry((), document, **_named(row))] if document.strip() else []
 
 
 def _is_dialogue(value: object) -> bool:
@@ -333,7 +335,6 @@ def _is_dialogue(value: object) -> bool:
 
 
 _NAMED = ("id", "kind")
-_PAIR = ("chosen", "rejected")
 
 FORMATS: tuple[Format, ...] = (
     Format("sharegpt_preference", ("conversations", *_PAIR), _sharegpt_preference, _ANY, ("system", "weight", *_NAMED)),

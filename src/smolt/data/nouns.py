@@ -17,6 +17,11 @@ class Turn:
 Context = tuple[Turn, ...]
 
 
+def as_messages(context: Context) -> list[dict[str, str]]:
+    """The turns as {role, content} objects: in files, for chat templates and for endpoints."""
+    return [{"role": turn.role, "content": turn.content} for turn in context]
+
+
 @dataclass(frozen=True)
 class Demonstration:
     """A context and the answer to imitate. An empty context means plain text to continue from nothing."""
@@ -33,6 +38,11 @@ class Preference:
     chosen: str
     rejected: str
     weight: float = 1.0
+
+    @property
+    def likelier_first(self) -> "Preference":
+        """The same, turned so that `chosen` is the likelier answer: a weight of at least a half."""
+        return self if self.weight >= 0.5 else Preference(self.context, self.rejected, self.chosen, 1 - self.weight)
 
 
 @dataclass(frozen=True)

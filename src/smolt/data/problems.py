@@ -209,17 +209,9 @@ def _result(step: Step) -> int:
     return {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[sign]
 
 
-def _more_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 9), draws.between(2, 9)
-
-
 def _fewer_numbers(draws: Draws) -> tuple[int, ...]:
     given, left = draws.between(2, 9), draws.between(2, 9)
     return given + left, given
-
-
-def _groups_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 5), draws.between(2, 9)
 
 
 def _sharing_numbers(draws: Draws) -> tuple[int, ...]:
@@ -232,22 +224,10 @@ def _buying_numbers(draws: Draws) -> tuple[int, ...]:
     return bought * price + left, bought, price
 
 
-def _comparing_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 9), draws.between(2, 5)
-
-
-def _earning_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 5), draws.between(2, 4), draws.between(2, 5)
-
-
 def _travel_numbers(draws: Draws) -> tuple[int, ...]:
     hours, speed = draws.between(2, 4), draws.between(2, 5)
     later = draws.between(2, 4)
     return hours * speed, hours, later + (later >= hours)
-
-
-def _packing_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 4), draws.between(2, 5), draws.between(2, 5), draws.between(2, 4)
 
 
 def _pooling_numbers(draws: Draws) -> tuple[int, ...]:
@@ -255,10 +235,6 @@ def _pooling_numbers(draws: Draws) -> tuple[int, ...]:
     total = friends * each + eaten
     first = draws.between(1, min(total - 1, 9))
     return first, total - first, eaten, friends
-
-
-def _working_numbers(draws: Draws) -> tuple[int, ...]:
-    return draws.between(2, 4), draws.between(2, 4), draws.between(2, 5), draws.between(1, 4)
 
 
 _FAMILIES: tuple[Family, ...] = (
@@ -269,7 +245,7 @@ _FAMILIES: tuple[Family, ...] = (
             "{a} has {0} {item}. {b} gives {a} {1} more. How many {item} does {a} have now?",
             "{a} has {0} {item} and finds {1} more. How many {item} does {a} have in all?",
         ),
-        _more_numbers,
+        lambda draws: (draws.between(2, 9), draws.between(2, 9)),
         lambda n: ((n[0], "+", n[1]),),
     ),
     Family(
@@ -289,7 +265,7 @@ _FAMILIES: tuple[Family, ...] = (
             "{a} has {0} {holder} with {1} {item} each. How many {item} does {a} have in all?",
             "There are {0} {holder} of {item}. Each has {1} {item}. How many {item} are there?",
         ),
-        _groups_numbers,
+        lambda draws: (draws.between(2, 5), draws.between(2, 9)),
         lambda n: ((n[0], "*", n[1]),),
     ),
     Family(
@@ -319,7 +295,7 @@ _FAMILIES: tuple[Family, ...] = (
             "{a} has {0} {item}. {b} has {1} more than {a}. How many {item} do they have in all?",
             "{b} has {1} more {item} than {a}. {a} has {0} {item}. How many {item} do {a} and {b} have in all?",
         ),
-        _comparing_numbers,
+        lambda draws: (draws.between(2, 9), draws.between(2, 5)),
         lambda n: ((n[0], "+", n[1]), (n[0] + n[1], "+", n[0])),
     ),
     Family(
@@ -330,7 +306,7 @@ _FAMILIES: tuple[Family, ...] = (
             "{a} works {1} days and earns {0} dollars each day. {a} had {2} dollars. "
             "How many dollars does {a} have now?",
         ),
-        _earning_numbers,
+        lambda draws: (draws.between(2, 5), draws.between(2, 4), draws.between(2, 5)),
         lambda n: ((n[0], "*", n[1]), (n[0] * n[1], "+", n[2])),
     ),
     Family(
@@ -352,7 +328,7 @@ _FAMILIES: tuple[Family, ...] = (
             "{a} fills {0} {holder} with {1} {item} each, finds {2} more {item} and loses {3}. "
             "How many {item} are left?",
         ),
-        _packing_numbers,
+        lambda draws: (draws.between(2, 4), draws.between(2, 5), draws.between(2, 5), draws.between(2, 4)),
         lambda n: ((n[0], "*", n[1]), (n[0] * n[1], "+", n[2]), (n[0] * n[1] + n[2], "-", n[3])),
     ),
     Family(
@@ -376,7 +352,7 @@ _FAMILIES: tuple[Family, ...] = (
             "{a} earns {2} dollars an hour. {a} works {0} hours, then {1} more hours, and loses {3} dollars. "
             "How many dollars are left?",
         ),
-        _working_numbers,
+        lambda draws: (draws.between(2, 4), draws.between(2, 4), draws.between(2, 5), draws.between(1, 4)),
         lambda n: ((n[0], "+", n[1]), (n[0] + n[1], "*", n[2]), ((n[0] + n[1]) * n[2], "-", n[3])),
     ),
 )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, Union, overload
 
 from smolt.data import files
 from smolt.data.formats import FORMATS, Entry, Format, Kind
@@ -15,42 +15,23 @@ from smolt.data.nouns import Demonstration, Preference, Question
 from smolt.data.turns import Row, RowProblem
 from smolt.errors import UserError
 
-
-class DataSource(Protocol):
-    """Anything that names data as a recipe's `data` block does."""
-
-    @property
-    def path(self) -> str:
-        """A file, a directory, or, where no such path exists, a hub name (`owner/name:configuration`)."""
-
-    @property
-    def split(self) -> str | None:
-        """The split of data that has several; None is the only one, or `train`."""
-
-    @property
-    def format(self) -> str | None:
-        """The name of a format, or of a family of them (`hh`); None is detected."""
-
-    @property
-    def fields(self) -> Mapping[str, str]:
-        """For each field of the format, the column to read it from where that has another name."""
-
-    @property
-    def half(self) -> Literal["a", "b"] | None:
-        """One of two halves that share no first question; None is all."""
-
-    @property
-    def limit(self) -> int | None:
-        """At most so many records, from the first; None is all."""
-
-    @property
-    def skip_bad(self) -> bool:
-        """Whether unreadable rows are left out and counted, instead of being an error."""
+if TYPE_CHECKING:
+    from smolt.config import Data
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data source for use without a recipe."""
+    """A data source for use without a recipe; a recipe's `data` block has the same fields.
+
+    Attributes:
+        path: A file, a directory, or, where no such path exists, a hub name (`owner/name:configuration`).
+        split: The split of data that has several; None is the only one, or `train`.
+        format: The name of a format, or of a family of them (`hh`); None is detected.
+        fields: For each field of the format, the column to read it from where that has another name.
+        half: One of two halves that share no first question; None is all.
+        limit: At most so many records, from the first; None is all.
+        skip_bad: Whether unreadable rows are left out and counted, instead of being an error.
+    """
 
     path: str
     split: str | None = None
@@ -60,6 +41,8 @@ class Source:
     limit: int | None = None
     skip_bad: bool = False
 
+
+DataSource: TypeAlias = Union["Data", Source]
 
 _LOOKED_AT = 100
 _SHOWN_LINES = 5

@@ -3,11 +3,11 @@
 A file is replaced as a whole: after a crash it holds all of the old rows or all of the new ones.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from smolt.data.nouns import Context, Demonstration, Preference, Question
+from smolt.data.nouns import Context, Demonstration, Preference, Question, as_messages
+from smolt.runs import jsontext
 from smolt.runs.storage import atomic_stream
 
 
@@ -46,7 +46,7 @@ def write_rows(path: Path | str, rows: Iterable[Mapping[str, object]]) -> None:
     Raises:
         StorageError: The disk is full or failing; the old file is intact.
     """
-    atomic_stream(Path(path), (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+    atomic_stream(Path(path), (jsontext.encode(row, Path(path).name).encode() + b"\n" for row in rows))
 
 
 def preference_row(preference: Preference) -> dict[str, object]:
@@ -68,4 +68,4 @@ def _prompt(context: Context) -> str | list[dict[str, str]]:
     """Text for a single question, messages for anything else and for text that looks like a whole HH dialogue."""
     if len(context) == 1 and context[0].role == "user" and not context[0].content.startswith("\n\n"):
         return context[0].content
-    return [{"role": turn.role, "content": turn.content} for turn in context]
+    return as_messages(context)

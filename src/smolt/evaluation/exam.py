@@ -16,10 +16,10 @@ from smolt.models.groups import Groups, answer_sums, without_gradient
 from smolt.models.items import question_list
 from smolt.models.roles import Policy
 from smolt.models.sampling import sample
-from smolt.report.record import Item, plain
+from smolt.report.record import Item
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.rules import Reward
-from smolt.runs import atomic_write
+from smolt.runs import atomic_write, jsontext
 
 CHUNK = 256  # questions answered between two progress reports
 KL_QUESTIONS = 256  # questions on which the KL to the reference is measured, by answers drawn at temperature 1
@@ -153,7 +153,7 @@ def kl_to(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list
 
 def as_row(item: Item) -> dict[str, Any]:
     """An item as strict JSON values."""
-    row: dict[str, Any] = plain(asdict(item))
+    row: dict[str, Any] = jsontext.plain(asdict(item))
     return row
 
 

@@ -34,10 +34,10 @@ def preferring(model: Model, ground: Ground, data: Data | Sequence[Preference], 
     """
     records, digest, place = records_of(data, "preferences")
     names = [f"pair:{number + 1}" for number, pair in enumerate(records) if pair.weight != 0.5]
-    pairs = [better_first(pair) for pair in records if pair.weight != 0.5]
+    pairs = [pair.likelier_first for pair in records if pair.weight != 0.5]
     if not pairs:
         raise UserError(f"{place}: all {len(records)} pairs have weight 0.5, which says that neither answer is better")
-    prepared = preference_items(pairs, ground.renderer, ground.window, too_long_policy(data, too_long))
+    prepared = preference_items(pairs, ground.renderer, ground.window, too_long_policy(data, too_long), "keep")
     judged = is_reward_model(ground.located)
 
     def open_work() -> Work:
@@ -68,13 +68,6 @@ def preferring(model: Model, ground: Ground, data: Data | Sequence[Preference], 
         if undecided
         else [],
     )
-
-
-def better_first(pair: Preference) -> Preference:
-    """The pair with the answer that its weight calls better as `chosen`."""
-    if pair.weight > 0.5:
-        return pair
-    return Preference(pair.context, pair.rejected, pair.chosen, 1 - pair.weight)
 
 
 def losing(model: Model, ground: Ground, data: Data | Sequence[Demonstration], too_long: str = "error") -> Subject:

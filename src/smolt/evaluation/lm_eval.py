@@ -4,7 +4,6 @@ The package is optional and loaded when asked for. It samples and scores by its 
 (an adapter is merged in memory, checked as `smolt merge` checks it), the chat template, and intervals.
 """
 
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,7 @@ from smolt.evaluation.evaluate import Evaluation
 from smolt.models.ground import open_ground
 from smolt.models.merging import merged_in_memory
 from smolt.models.provenance import package_versions
-from smolt.report.record import plain
-from smolt.runs import Run, atomic_write
+from smolt.runs import Run, atomic_write, jsontext
 from smolt.statistics import Measure, Z
 
 INSTALL = 'install it with: pip install -c constraints.txt ".[lm-eval]"'
@@ -164,10 +162,9 @@ def _notes(style: str) -> list[str]:
 def _write(folder: Path, found: Mapping[str, Any]) -> None:
     """results.json, and for each task its samples as lm-eval's --log_samples has them."""
     for task, rows in found.get("samples", {}).items():
-        lines = "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows)
+        lines = "".join(jsontext.encode(jsontext.plain(row), task) + "\n" for row in rows)
         atomic_write(folder / f"samples_{_file_name(task)}.jsonl", lines)
-    results = json.dumps(plain(found["results"]), ensure_ascii=False, indent=2)
-    atomic_write(folder / "results.json", results + "\n")
+    jsontext.write(folder / "results.json", jsontext.plain(found["results"]))
 
 
 def _file_name(task: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -24,6 +24,7 @@ class Prepared:
     Attributes:
         items: one Groups a record.
         dropped: records left out because they exceed the window.
+        identical: pairs left out because their two answers are the same tokens.
         sha256: of the records' file.
         kept: for each item the place of its record, from 0.
     """
@@ -32,6 +33,11 @@ class Prepared:
     dropped: int
     sha256: str
     kept: list[int]
+    identical: int = 0
+
+    def facts(self) -> dict[str, int]:
+        """Counts for the record of a training on preferences."""
+        return {"records": len(self.items), "too_long": self.dropped, "identical": self.identical}
 
 
 def demonstration_items(
@@ -47,18 +53,29 @@ def demonstration_items(
 
 
 def preference_items(
-    data: Data | Sequence[Preference], renderer: Renderer, window: int, too_long: str = "error"
+    data: Data | Sequence[Preference],
+    renderer: Renderer,
+    window: int,
+    too_long: str = "error",
+    identical: Literal["drop", "keep"] = "drop",
 ) -> Prepared:
-    """Preferences as one context with two answers: columns `side` (0 chosen, 1 rejected), `weight`, `pair`."""
+    """Preferences as one context with two answers: columns `side` (0 chosen, 1 rejected), `weight`, `pair`.
+
+    A pair whose two answers are the same tokens says nothing, and a training on it moves the weights by rounding alone:
+    it is left out and counted, unless it is to be kept for a measurement.
+    """
     records, digest, place = records_of(data, "preferences")
     numbers = iter(range(len(records)))
 
-    def tokens(record: Preference) -> Groups:
+    def tokens(record: Preference) -> Groups | None:
+        number = next(numbers)
         answers = [renderer.answer(record.chosen), renderer.answer(record.rejected)]
+        if identical == "drop" and answers[0] == answers[1]:
+            return None
         return from_answers([renderer.context(record.context)], [answers]).with_columns(
             side=torch.tensor([0, 1]),
             weight=torch.tensor([record.weight] * 2),
-            pair=torch.full((2,), next(numbers)),
+            pair=torch.full((2,), number),
         )
 
     return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
@@ -99,19 +116,25 @@ def too_long_policy(data: object, too_long: str) -> str:
 
 
 def _fitting(
-    records: list[T], tokens: Callable[[T], Groups], window: int, too_long: str, place: str, digest: str
+    records: list[T], tokens: Callable[[T], Groups | None], window: int, too_long: str, place: str, digest: str
 ) -> Prepared:
-    items, lengths, kept = [], [], []
+    items: list[Groups] = []
+    lengths, kept, identical = [], [], 0
     for number, record in enumerate(records):
         groups = tokens(record)
+        if groups is None:
+            identical += 1
+            continue
         length = len(groups.contexts[0]) + int(groups.lengths.max())
         if length > window:
             lengths.append((number + 1, length))
         else:
             items.append(groups)
             kept.append(number)
+    if identical == len(records):
+        raise UserError(f"{place}: the two answers are the same in all {identical} pairs; there is nothing to learn")
     _refuse(lengths, window, too_long, place, len(items))
-    return Prepared(items, len(lengths), digest, kept)
+    return Prepared(items, len(lengths), digest, kept, identical)
 
 
 def _refuse(lengths: list[tuple[int, int]], window: int, too_long: str, place: str, left: int) -> None:

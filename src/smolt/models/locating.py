@@ -4,14 +4,13 @@ Everything here is read before any weight is: a directory that would run code or
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from smolt.errors import UserError
+from smolt.runs import jsontext
 
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack"}
 
@@ -48,7 +47,7 @@ def locate(path: str) -> Located:
             raise UserError(f"model.path: {path}: this run has no model yet; finish it by running its command again")
         directory = directory / "model"
     if (directory / "adapter_config.json").is_file():
-        config = read_json(directory / "adapter_config.json")
+        config = jsontext.read_object(directory / "adapter_config.json")
         base = config.get("base_model_name_or_path")
         if not isinstance(base, str) or not base:
             raise UserError(f"{directory / 'adapter_config.json'}: base_model_name_or_path: names no base model")
@@ -70,7 +69,7 @@ def check_directory(directory: Path) -> None:
         UserError: remote code, pickled weights, or a shard outside the directory.
     """
     for name in ("config.json", "tokenizer_config.json"):
-        if (directory / name).is_file() and "auto_map" in read_json(directory / name):
+        if (directory / name).is_file() and "auto_map" in jsontext.read_object(directory / name):
             raise UserError(f"{directory / name}: auto_map: the model wants to run its own code; smolt never does")
     weights = [file.name for file in directory.iterdir() if file.suffix in UNSAFE_SUFFIXES]
     if weights and not any(directory.glob("*.safetensors")):
@@ -78,7 +77,7 @@ def check_directory(directory: Path) -> None:
             f"{directory}: its weights are only in {weights[0]}, which may carry code; convert to safetensors"
         )
     for index in directory.glob("*.index.json"):
-        for shard in set(read_json(index).get("weight_map", {}).values()):
+        for shard in set(jsontext.read_object(index).get("weight_map", {}).values()):
             if not isinstance(shard, str) or Path(shard).name != shard:
                 raise UserError(f"{index}: weight_map: {shard!r} lies outside the directory")
 
@@ -97,18 +96,3 @@ def read_by_library(place: str) -> Iterator[None]:
     except Exception as error:  # each library has errors of its own, and more with every release
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(f"{place}: cannot be read: {type(error).__name__}: {' '.join(lines[:2])}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, with errors that name it.
-
-    Raises:
-        UserError: not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object")
-    return value

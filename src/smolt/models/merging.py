@@ -5,7 +5,6 @@ is compared with the adapter model before it is put in its place: a merge that d
 """
 
 import errno
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,12 +27,12 @@ from smolt.models.forward.precision import DTYPES, Precision
 from smolt.models.forward.probing import probe
 from smolt.models.forward.trunk import AGREEMENT, Trunk
 from smolt.models.groups import Groups
-from smolt.models.locating import Located, locate, read_json
+from smolt.models.locating import Located, locate
 from smolt.models.model_card import model_card
 from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.roles import Policy, Scorer
 from smolt.models.saving import HEAD, is_reward_model, load_policy, load_scorer, save_policy, save_scorer, weights_hash
-from smolt.runs import StorageError, storage
+from smolt.runs import StorageError, jsontext, storage
 from smolt.runs.identity import run_of
 
 PROOF = "smolt_merge.json"
@@ -112,7 +111,7 @@ def _earlier(out: Path, located: Located, asked: dict[str, str], fresh: bool) ->
         raise UserError(f"{out}: is what the merge is made from; choose another --out")
     if fresh:
         return None
-    facts = read_json(out / PROOF)
+    facts = jsontext.read_object(out / PROOF)
     same = all(facts.get(name) == value for name, value in asked.items())
     if same and facts.get("weights") == weights_hash(Located(str(out))):
         return facts
@@ -273,13 +272,14 @@ def _write(out: Path, network: PreTrainedModel, origin: _Origin, facts: dict[str
             facts["weights"] = weights_hash(Located(str(staging)))
             manifest, result = run_of(Path(origin.path).expanduser())
             (staging / "README.md").write_text(model_card(out.name, facts, manifest, result), encoding="utf-8")
-            (staging / PROOF).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            jsontext.write(staging / PROOF, facts)
             mode = (staging / PROOF).stat().st_mode
             for file in staging.iterdir():
                 file.chmod(mode)  # safetensors writes for the owner alone; a merged model is there to be handed on
                 storage.sync(file)
             storage.sync(staging)
-            _set_aside(out)
+            if out.exists() and any(out.iterdir()):  # an earlier merge; an empty directory is simply replaced
+                storage.set_aside(out)
             storage.rename(staging, out)
     except SafetensorError as error:
         raise StorageError(errno.EIO, f"writing failed ({error}); nothing is left behind", str(out)) from error
@@ -310,13 +310,3 @@ def _read_back(directory: Path, network: PreTrainedModel, origin: _Origin) -> fl
     if wrong or load_renderer(directory).fingerprint != origin.renderer.fingerprint:
         raise SelfCheckError(f"{wrong[0] if wrong else 'the tokenizer'} is not read back from disk as it was written")
     return _difference(again, origin)
-
-
-def _set_aside(out: Path) -> None:
-    """Rename an earlier merge; an empty directory is simply replaced."""
-    if not out.exists() or not any(out.iterdir()):
-        return
-    number = 1
-    while (aside := out.with_name(f"{out.name}.old-{number}")).exists():
-        number += 1
-    storage.rename(out, aside)

@@ -1,7 +1,6 @@
 """Models on disk, in the ecosystem's formats: Hugging Face directories and peft adapters, read back exactly."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from smolt.config import LoRA
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.forward.trunk import Trunk, load_trunk
-from smolt.models.locating import Located, locate, read_by_library, read_json
+from smolt.models.locating import Located, locate, read_by_library
 from smolt.models.rendering import Renderer
 from smolt.models.roles import REWARD, Policy, Scorer, attach, score_head
+from smolt.runs import jsontext
 
 NOTE = "smolt_reward.json"  # what transformers' format has no place for
 HEAD = "base_model.model.score.weight"
@@ -44,11 +44,7 @@ def save_adapter(trunk: Trunk, adapter: str, directory: Path, more: dict[str, to
     fields = {**config.to_dict(), "inference_mode": True, "base_model_name_or_path": trunk.base}
     if more:
         fields |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
-    (directory / "adapter_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True, default=_plain) + "\n")
-
-
-def _plain(value: object) -> object:
-    return sorted(value) if isinstance(value, set) else str(value)
+    jsontext.write(directory / "adapter_config.json", jsontext.plain(dict(sorted(fields.items()))))
 
 
 def is_reward_model(located: Located) -> bool:
@@ -58,7 +54,7 @@ def is_reward_model(located: Located) -> bool:
         UserError: its configuration cannot be read.
     """
     if located.adapter is not None:
-        return read_json(located.adapter / "adapter_config.json").get("task_type") == "SEQ_CLS"
+        return jsontext.read_object(located.adapter / "adapter_config.json").get("task_type") == "SEQ_CLS"
     with read_by_library(f"model.path: {located.base}"):
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
@@ -114,7 +110,7 @@ def save_scorer(scorer: Scorer, renderer: Renderer, directory: Path, note: dict[
     else:
         save_adapter(scorer.trunk, scorer.adapter, directory, {HEAD: scorer.head.weight})
     renderer.save(directory)
-    (directory / NOTE).write_text(json.dumps(note) + "\n")
+    jsontext.write(directory / NOTE, note, indent=None)
 
 
 def load_scorer(path: str, precision: Precision) -> tuple[Scorer, dict[str, Any]]:
@@ -142,7 +138,7 @@ def load_scorer(path: str, precision: Precision) -> tuple[Scorer, dict[str, Any]
         head.weight.copy_(weight)
     head.requires_grad_(False)
     note = (located.adapter or Path(located.base)) / NOTE
-    return Scorer(trunk, adapter, head), read_json(note) if note.is_file() else {}
+    return Scorer(trunk, adapter, head), jsontext.read_object(note, or_empty=True)
 
 
 def _classifier_head(trunk: Trunk) -> nn.Linear:

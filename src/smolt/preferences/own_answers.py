@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from smolt.config import Judging, PairsRecipe, RewardMix
 from smolt.data import Answer, Preference, Question, Score, write_preferences
@@ -24,6 +24,7 @@ CHUNK = 256
 UNHEARD = 0.2  # share of pairs that may stay without a judge's reply
 
 Tell = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,17 @@ def make_pairs(recipe: PairsRecipe, folder: Path, tell: Tell = lambda done, tota
 def _rated(recipe: PairsRecipe, mix: RewardMix, ground: Ground, folder: Path, tell: Tell) -> dict[str, Any]:
     """The best over the worst answer to each question."""
     reward = mixed_reward(mix, ground.precision)
-    pairs: list[Preference] = []
-    asked = 0
-    for chunk in ask(recipe, ground):
+
+    def apart(chunk: list[Asked]) -> list[Preference]:
         questions = [one.question for one in chunk for _ in one.answers]
-        scores = reward(questions, [answer for one in chunk for answer in one.answers])
-        for number, one in enumerate(chunk):
-            rows = slice(number * recipe.samples, (number + 1) * recipe.samples)
-            pair = best_and_worst(one.question, [answer.text for answer in one.answers], scores[rows])
-            pairs += [pair] if pair is not None else []
-        asked = chunk[-1].done
-        tell(asked, chunk[-1].total)
-        if recipe.limit is not None and len(pairs) >= recipe.limit:
-            pairs = pairs[: recipe.limit]
-            break
+        scores = iter(reward(questions, [answer for one in chunk for answer in one.answers]))
+        found = [
+            best_and_worst(one.question, [answer.text for answer in one.answers], [next(scores) for _ in one.answers])
+            for one in chunk
+        ]
+        return [pair for pair in found if pair is not None]
+
+    pairs, asked = gather(recipe, ground, tell, apart)
     if not pairs:
         raise UserError(
             f"{recipe.name}: none of {asked} questions gave a pair: all {recipe.samples} answers to each were rated "
@@ -85,20 +83,16 @@ def _judged(recipe: PairsRecipe, settings: Judging, ground: Ground, folder: Path
     """Answers two by two, each pair in both orders; what is said is kept as it comes and not asked for again."""
     judge = open_judge(settings, ground.precision, lambda part: learned_reward(part, ground.precision))
     gold = None if recipe.gold is None else mixed_reward(recipe.gold, ground.precision)
-    pairs: list[Pair] = []
-    asked = 0
-    for chunk in ask(recipe, ground):
+
+    def couples(chunk: list[Asked]) -> list[Pair]:
         found = [pair for one in chunk for pair in two_by_two(one.question, [answer.text for answer in one.answers])]
         if gold is not None:
             questions = [pair.question for pair in found]
             scores = [gold(questions, [as_answer(text) for text in texts]) for texts in _sides(found)]
             found = [with_gold(*row) for row in zip(found, *scores, strict=True)]
-        pairs += found
-        asked = chunk[-1].done
-        tell(asked, chunk[-1].total)
-        if recipe.limit is not None and len(pairs) >= recipe.limit:
-            pairs = pairs[: recipe.limit]
-            break
+        return found
+
+    pairs, asked = gather(recipe, ground, tell, couples)
     with VerdictCache(folder / VERDICTS) as cache:
         name = f"judge-{recipe.name}".replace("_", "-").replace(".", "-")
         facts = label(judge, pairs, settings, cache, folder, lambda what, done, total: tell(done, total), name)
@@ -110,6 +104,21 @@ def _judged(recipe: PairsRecipe, settings: Judging, ground: Ground, folder: Path
             f"{facts['abstentions']} abstentions, {facts['failures']} failures; the judge's card is in {folder}"
         )
     return {"questions": asked, "pairs": facts["preferences"], "judge": [judge.name], "card": facts}
+
+
+def gather(
+    recipe: PairsRecipe, ground: Ground, tell: Tell, pairs_of: Callable[[list[Asked]], list[T]]
+) -> tuple[list[T], int]:
+    """Pairs of the policy's answers until there are `recipe.limit`, and how many questions were asked for them."""
+    pairs: list[T] = []
+    asked = 0
+    for chunk in ask(recipe, ground):
+        pairs += pairs_of(chunk)
+        asked = chunk[-1].done
+        tell(asked, chunk[-1].total)
+        if recipe.limit is not None and len(pairs) >= recipe.limit:
+            break
+    return pairs[: recipe.limit], asked
 
 
 def ask(recipe: PairsRecipe, ground: Ground) -> Iterator[list[Asked]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from smolt.report import page, tables, wording
 from smolt.report.analysis import Analysis
+from smolt.report.inert import visible
 from smolt.report.pairing import METRICS
 from smolt.report.panels import Panel
 from smolt.report.pictures.drawing import Picture
@@ -41,7 +42,7 @@ def render(
 
 def text(words: str) -> str:
     """Text of the record inside a line: no line break, and no character that Markdown or HTML would act on."""
-    line = re.sub(r"\s+", " ", wording.visible(wording.shortened(words))).strip()
+    line = re.sub(r"\s+", " ", visible(wording.shortened(words))).strip()
     return re.sub(r"([\\`*_\[\]<>|#~&!$])", r"\\\1", line)
 
 
@@ -140,7 +141,7 @@ def _samples(samples: Sequence[Sample], metric: str) -> str:
 
 def _indented(words: str) -> str:
     """A code block by indentation, which no text inside can end."""
-    lines = wording.visible(wording.shortened(words)).split("\n")
+    lines = visible(wording.shortened(words)).split("\n")
     return "\n".join(f"    {line}" for line in lines) if words.strip() else "    (empty)"
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from smolt.report import tables, wording
 from smolt.report.analysis import Analysis
+from smolt.report.inert import visible
 from smolt.report.pairing import METRICS, seeds
 from smolt.report.panels import Panel
 from smolt.report.pictures.drawing import DARK, LIGHT, Picture
@@ -146,7 +147,7 @@ def _inert(value: Any) -> Any:
     """Every text that the templates print goes through here, then through the escaping."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return wording.visible(wording.shortened(value))
+    return visible(wording.shortened(value))
 
 
 def _styles() -> str:

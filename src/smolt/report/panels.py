@@ -4,7 +4,6 @@ An audit, a scenario suite or a judge's card says what it found as one Panel; ho
 A Panel is plain data, so it is kept in the study's record and the report can be written again from it.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from smolt.runs.storage import atomic_write
+from smolt.runs import jsontext
 from smolt.statistics import Measure
 
 FILE = "panels.json"
@@ -138,8 +137,7 @@ def write_panels(folder: Path, panels: Sequence[Panel]) -> None:
     Raises:
         StorageError: the disk is full or failing; an earlier file is intact.
     """
-    rows = [asdict(panel) for panel in panels]
-    atomic_write(folder / FILE, json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    jsontext.write(folder / FILE, [asdict(panel) for panel in panels])
 
 
 def read_panels(folder: Path) -> list[Panel]:

@@ -1,9 +1,7 @@
 """What a report is made from: plain nouns, kept as record.json beside the report so that it can be written again."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from smolt.errors import UserError
 from smolt.report.panels import Panel, finite
-from smolt.runs.storage import atomic_write
+from smolt.runs import jsontext
 from smolt.statistics import Measure
 
 Role = Literal["candidate", "baseline", "control", "component"]
@@ -155,9 +153,8 @@ def write_record(directory: Path, record: StudyRecord) -> None:
     Raises:
         StorageError: the disk is full or failing; an earlier record is intact.
     """
-    text = json.dumps(plain(asdict(record)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     directory.mkdir(parents=True, exist_ok=True)
-    atomic_write(directory / RECORD, text)
+    jsontext.write(directory / RECORD, jsontext.plain(asdict(record)), indent=None)
 
 
 def read_record(directory: Path) -> StudyRecord:
@@ -170,27 +167,12 @@ def read_record(directory: Path) -> StudyRecord:
     if not path.is_file():
         raise UserError(f"{path}: not found; a report is rewritten from the record its study left there")
     try:
-        return _STUDY.validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return _STUDY.validate_python(jsontext.read_object(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(
             f"{path}: {place + ': ' if place else ''}{first['msg']}; write it again with its study"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); write it again with its study") from None
-
-
-def plain(value: Any) -> Any:
-    """The value in strict JSON: no number that is not finite, no text that is not Unicode, the rest as text."""
-    if isinstance(value, dict):
-        return {plain(str(name)): plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value) if math.isfinite(value) else None
-    return str(value).encode("utf-8", "backslashreplace").decode()
+    except UserError as error:
+        raise UserError(f"{error}; write it again with its study") from None

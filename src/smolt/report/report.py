@@ -1,6 +1,5 @@
 """Writing a report: every file whole or not at all, the page last, so that it never speaks of files not yet there."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,9 @@ from smolt.report.pairing import Compared
 from smolt.report.panels import Panel
 from smolt.report.pictures import plots
 from smolt.report.pictures.drawing import Picture
-from smolt.report.record import StudyRecord, plain, read_record, write_record
+from smolt.report.record import StudyRecord, read_record, write_record
 from smolt.report.sections import samples
-from smolt.runs.storage import atomic_write
+from smolt.runs import atomic_write, jsontext
 from smolt.statistics import Measure
 
 
@@ -29,8 +28,7 @@ def write_report(directory: Path, record: StudyRecord) -> None:
     pictures = plots.draw(record, analysis, panels)
     chosen = samples.choose(record, analysis)
     write_record(directory, record)
-    text = json.dumps(contract(record, analysis, panels), ensure_ascii=False, allow_nan=False, indent=2)
-    atomic_write(directory / "report.json", text + "\n")
+    jsontext.write(directory / "report.json", contract(record, analysis, panels))
     _write_pictures(directory / "plots", pictures.all)
     text = markdown.render(record, analysis, panels, pictures, chosen)
     atomic_write(directory / "report.md", text)
@@ -70,7 +68,7 @@ def contract(record: StudyRecord, analysis: Analysis, panels: Sequence[Panel]) -
         "events": record.events,
         "notes": record.notes,
     }
-    checked: dict[str, Any] = plain(document)
+    checked: dict[str, Any] = jsontext.plain(document)
     return checked
 
 

@@ -1,14 +1,12 @@
-"""Numbers and text as a reader sees them: formats, and model text made inert."""
+"""Numbers and text as a reader sees them."""
 
 import math
-import unicodedata
 from collections.abc import Mapping
 
 from smolt.report.pairing import RATES
 from smolt.statistics import Measure, format_p
 
 LONGEST_TEXT = 3000
-_JOINERS = "\u200c\u200d"  # emoji and several scripts need them
 _MINUS = "\u2212"
 TITLES = {
     "accuracy": "Accuracy",
@@ -18,15 +16,6 @@ TITLES = {
     "stop_rate": "Stopped",
 }
 UNITS = {"kl": "nats per answer", "length": "tokens", "stop_rate": "ended by itself"}
-
-
-def visible(text: str) -> str:
-    """The text with every control, direction, invisible and surrogate character written as an escape.
-
-    Line breaks and tabs stay; everything else that a terminal, a browser or an editor would obey rather than show is
-    written as its code point.
-    """
-    return "".join(_escape(character) if _hidden(character) else character for character in text)
 
 
 def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
@@ -136,16 +125,3 @@ def cost_text(cost: Mapping[str, float]) -> str:
 def _decimals(measure: Measure) -> int:
     scale = max(abs(bound) for bound in (measure.value, measure.low, measure.high) if bound is not None)
     return 2 if scale == 0 else min(6, max(0, 2 - math.floor(math.log10(scale))))
-
-
-def _hidden(character: str) -> bool:
-    if character in "\n\t" or character in _JOINERS:
-        return False
-    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,7 +1,8 @@
 """A run is a directory: manifest, rows, checkpoints, result. Locked, written atomically, resumable bit for bit.
 
-files        writing that survives a crash, a power cut and a full disk
+storage      writing that survives a crash, a power cut and a full disk
 jsontext     JSON that keeps every float and refuses what it would change silently
+database     SQLite files that lose nothing
 locks        one process in a directory at a time
 identity     what a run is made from, and the refusal to continue it with something else
 rows         metrics.jsonl and samples.jsonl

@@ -4,7 +4,6 @@ import contextlib
 import errno
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from smolt.errors import UserError
@@ -75,12 +74,12 @@ class Run:
             if (directory / CHECKPOINTS).is_dir():
                 storage.sweep(directory / CHECKPOINTS)
             if not (directory / MANIFEST).exists():
-                _write_json(directory / MANIFEST, current)
+                jsontext.write(directory / MANIFEST, current)
                 run = cls(directory, lock, current, [], True, samples)
             else:
                 stored = identity.read_manifest(directory)
                 if not _began(directory, samples) and identity.differences_of(stored, current):
-                    _write_json(directory / MANIFEST, current)  # it failed before its first update: nothing is lost
+                    jsontext.write(directory / MANIFEST, current)  # it failed before its first update: nothing is lost
                     stored = current
                 identity.refuse_other(directory, stored, current)
                 changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
@@ -100,7 +99,7 @@ class Run:
         if not (directory / MANIFEST).is_file() or not (directory / RESULT).is_file():
             return None
         try:
-            result = jsontext.decode_object((directory / RESULT).read_bytes(), RESULT)
+            result = jsontext.read_object(directory / RESULT)
             stored = identity.read_manifest(directory)
         except ValueError:  # damaged
             return None
@@ -116,9 +115,8 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `complete` wrote, None before, or when it cannot be read (the end is then done once more)."""
-        path = self.directory / RESULT
         try:
-            return jsontext.decode_object(path.read_bytes(), str(path))
+            return jsontext.read_object(self.directory / RESULT)
         except (FileNotFoundError, ValueError):
             return None
 
@@ -131,7 +129,7 @@ class Run:
         if self.status != "new" or set(values) & {*identity.IDENTITY, "format"}:
             raise ValueError("only a new run takes measurements, and none of them may be part of its identity")
         self.manifest = identity.normal({**self.manifest, **values})
-        _write_json(self.directory / MANIFEST, self.manifest)
+        jsontext.write(self.directory / MANIFEST, self.manifest)
 
     def log(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl at once. Rows of step k come before the checkpoint of step k.
@@ -203,7 +201,7 @@ class Run:
     def complete(self, result: dict[str, Any]) -> None:
         """Write result.json, last of all: from here on the run is complete."""
         self._sync_rows()
-        _write_json(self.directory / RESULT, result)
+        jsontext.write(self.directory / RESULT, result)
 
     def close(self) -> None:
         """Write the rows that wait and give the directory free; a second call does nothing."""
@@ -215,9 +213,7 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def _sync_rows(self) -> None:
@@ -231,20 +227,13 @@ class Run:
             )
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    storage.atomic_write(path, jsontext.encode(value, path.name, indent=2) + "\n")
-
-
 def _lock(directory: Path, fresh: bool) -> DirectoryLock:
     """The lock of the directory the run will live in: after `fresh` that is a new one under the old name."""
     lock = acquire(directory)
     if not (fresh and (directory / MANIFEST).exists()):
         return lock
     try:
-        number = 1
-        while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
-            number += 1
-        storage.rename(directory, aside)
+        storage.set_aside(directory)
         return acquire(directory)
     finally:
         lock.release()

@@ -35,7 +35,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     path = directory / MANIFEST
     try:
-        manifest = jsontext.decode_object(path.read_bytes(), str(path))
+        manifest = jsontext.read_object(path)
     except ValueError as error:
         raise UserError(f"{error}: the run cannot be continued; --fresh sets it aside") from error
     if manifest.get("format") != FORMAT:
@@ -48,17 +48,16 @@ def run_of(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Manifest and result of the run that `path` is, or whose model it is; empty ones where there is none."""
     for folder in (path, path.parent if path.name == "model" else path):
         if (folder / MANIFEST).is_file():
-            return _object(folder / MANIFEST), _object(folder / "result.json")
+            return _readable(folder / MANIFEST), _readable(folder / "result.json")
     return {}, {}
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _readable(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where the file is absent or damaged (a card is no reason to refuse a merge)."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return jsontext.read_object(path)
+    except (OSError, UserError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def refuse_other(directory: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:

@@ -1,10 +1,64 @@
-"""JSON that says the same when it is read back: floats by their exact repr, no NaN, no key that changes its type."""
+"""JSON that says the same when it is read back: floats by their exact repr, no NaN, no key that changes its type.
+
+Every JSON file of smolt's is written by `write` and read by `read_object`; what may hold more than JSON can goes
+through `plain` first.
+"""
 
 import json
 import math
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
-from smolt.errors import SelfCheckError
+from smolt.errors import SelfCheckError, UserError
+from smolt.runs.storage import atomic_write
+
+
+def write(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Replace the file by the JSON text of `value` and a line break.
+
+    Raises:
+        StorageError: the disk is full or failing; the old file is intact.
+        SelfCheckError, TypeError: as of `encode`.
+    """
+    atomic_write(path, encode(value, path.name, indent) + "\n")
+
+
+def read_object(path: Path, or_empty: bool = False) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Args:
+        path: the file.
+        or_empty: an absent file is an empty object.
+
+    Raises:
+        UserError: not JSON, or not an object.
+        OSError: it cannot be read.
+    """
+    if or_empty and not path.is_file():
+        return {}
+    return decode_object(path.read_bytes(), str(path))
+
+
+def plain(value: Any) -> Any:
+    """The value in strict JSON: null for a number that is not finite, sorted lists for sets, the rest as text.
+
+    Half a surrogate pair becomes a visible escape; NumPy's numbers become Python's.
+    """
+    if isinstance(value, dict):
+        return {plain(str(name)): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, set | frozenset):
+        return sorted(plain(entry) for entry in value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    text = value if isinstance(value, str) else str(value)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode(value: Any, what: str, indent: int | None = None) -> str:
@@ -40,14 +94,14 @@ def decode_object(content: str | bytes, where: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ValueError: not JSON, or not an object; `where` names the file.
+        UserError: not JSON, or not an object; `where` names the file.
     """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
+        raise UserError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected a JSON object, found {type(value).__name__}")
+        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
     return value
 
 

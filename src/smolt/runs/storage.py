@@ -124,6 +124,14 @@ def rename(source: Path, target: Path) -> None:
     sync(target.parent)
 
 
+def set_aside(directory: Path) -> None:
+    """Rename a directory, durably, to the first free one of NAME.old-1, NAME.old-2, ..."""
+    number = 1
+    while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
+        number += 1
+    rename(directory, aside)
+
+
 def remove_directory(directory: Path) -> None:
     """Remove a directory of plain files. It loses its name first: a crash on the way leaves no half checkpoint."""
     doomed = directory

@@ -8,6 +8,7 @@ comparisons     two arms on the same questions; the smallest difference that cou
 noninferiority  that b is at most a margin worse
 repeatability   one arm measured twice
 length_control  the win rate at equal length
+logistic        logistic regression: with a penalty, and by maximum likelihood
 agreement       Cohen's kappa of two raters
 verdicts        the sentence of a comparison
 

@@ -7,10 +7,8 @@ import numpy as np
 
 from smolt.errors import UserError
 from smolt.statistics.bootstrap import by_prompt
+from smolt.statistics.logistic import information, likeliest_weights
 from smolt.statistics.nouns import Floats, Measure, Z
-
-MOST_STEPS = 50
-_SEPARATED = 20.0  # log-odds; beyond it the data name no finite answer
 
 
 def length_controlled(
@@ -55,7 +53,7 @@ def length_controlled(
         columns = np.ones((len(won), 1))
     else:
         columns = np.stack([np.ones_like(won), np.tanh(longer / spread)], axis=1)
-    fitted = _logistic(columns, won)
+    fitted = likeliest_weights(columns, won)
     if fitted is None:
         return None
     even, half = float(fitted[0]), Z * math.sqrt(_variance(columns, won, fitted, prompts))
@@ -63,29 +61,10 @@ def length_controlled(
     return Measure(value, low, high, len(won), "logistic regression on length")
 
 
-def _logistic(columns: Floats, won: Floats) -> Floats | None:
-    """Maximum likelihood by Newton's method; None where it runs away or does not settle."""
-    weights: Floats = np.zeros(columns.shape[1])
-    for _ in range(MOST_STEPS):
-        chance = 1 / (1 + np.exp(-columns @ weights))
-        step = np.linalg.solve(_information(columns, chance), columns.T @ (won - chance))
-        weights = weights + step
-        if float(np.abs(weights).max()) > _SEPARATED:
-            return None
-        if float(np.abs(step).max()) < 1e-12:
-            return weights
-    return None
-
-
-def _information(columns: Floats, chance: Floats) -> Floats:
-    found: Floats = columns.T @ (columns * (chance * (1 - chance))[:, None])
-    return found
-
-
 def _variance(columns: Floats, won: Floats, weights: Floats, prompts: Sequence[str] | None) -> float:
     """The sandwich variance of the first weight, with the residuals of one prompt summed."""
     chance = 1 / (1 + np.exp(-columns @ weights))
-    inverse = np.linalg.inv(_information(columns, chance))
+    inverse = np.linalg.inv(information(columns, chance))
     scores = columns * (won - chance)[:, None]
     summed = np.stack([by_prompt(column, prompts)[0] for column in scores.T], axis=1)
     return float((inverse @ (summed.T @ summed) @ inverse)[0, 0])

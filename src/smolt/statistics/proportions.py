@@ -26,14 +26,19 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
 
 def mcnemar(wins: int, regressions: int) -> float | None:
     """The exact two-sided p-value of McNemar's test: a fair coin on the discordant pairs; None without such pairs."""
-    discordant = wins + regressions
-    if discordant == 0:
+    if wins + regressions == 0:
         return None
+    return min(1.0, 2 * upper_tail(max(wins, regressions), min(wins, regressions)))
+
+
+def upper_tail(wins: int, losses: int) -> float:
+    """The chance that a fair coin gives so many wins or more, exactly; 1 where there are neither."""
+    throws = wins + losses
     term = tail = 1
-    for k in range(min(wins, regressions)):
-        term = term * (discordant - k) // (k + 1)
+    for k in range(losses):
+        term = term * (throws - k) // (k + 1)
         tail += term
-    return min(1.0, 2 * tail / (1 << discordant))
+    return tail / (1 << throws)
 
 
 def paired_wald(wins: int, regressions: int, n: int) -> tuple[float, float]:

@@ -90,7 +90,7 @@ def write_pilot(points: Sequence[Point], panel: Panel, out: Path) -> None:
         StorageError: the disk is full or failing; each file is the earlier one or the new one, whole.
     """
     facts = {"points": [asdict(point) for point in points], "panel": asdict(panel)}
-    atomic_write(out / "pilot.json", jsontext.encode(facts, "pilot.json", indent=1) + "\n")
+    jsontext.write(out / "pilot.json", facts, indent=1)
     drawn = [picture for picture in (draw(chart, panel.name, {}) for chart in panel.charts) if picture is not None]
     (out / "plots").mkdir(exist_ok=True)
     for picture in drawn:

@@ -8,7 +8,7 @@ from smolt.config import Section, StudyRecipe, with_directories
 from smolt.errors import UserError
 from smolt.evaluation.exam import read_items
 from smolt.report.record import Item
-from smolt.runs.jsontext import decode_object
+from smolt.runs import jsontext
 
 ANSWERS = "evaluation.jsonl"
 CANDIDATES = "candidates.jsonl"
@@ -53,8 +53,7 @@ class Places:
 
     def result(self, name: str, seed: int) -> dict[str, Any]:
         """What a finished section left."""
-        path = self.folder(name, seed) / "result.json"
-        return decode_object(path.read_bytes(), str(path))
+        return jsontext.read_object(self.folder(name, seed) / "result.json")
 
     def arms(self) -> list[str]:
         """Names of what is measured: the base model where it is the baseline, then every section with a policy."""

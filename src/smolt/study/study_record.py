@@ -15,7 +15,7 @@ from smolt.models.provenance import other_inputs, package_versions
 from smolt.report.pairing import RATES, rating
 from smolt.report.panels import Panel, read_panel, read_panels
 from smolt.report.record import Arm, StudyRecord
-from smolt.runs.jsontext import decode_object
+from smolt.runs import jsontext
 from smolt.runs.rows import RowFile
 from smolt.statistics import Measure, best_of_k, mean, share
 from smolt.study.places import CANDIDATES, Places
@@ -121,8 +121,7 @@ def _role(places: Places, section: Section) -> Any:
 
 def _hashes(folder: Path) -> dict[str, Any]:
     """From a section's manifest: SHA-256 of its data, of the model it began from, and of template and tokenizer."""
-    path = folder / "manifest.json"
-    manifest = decode_object(path.read_bytes(), str(path)) if path.is_file() else {}
+    manifest = jsontext.read_object(folder / "manifest.json", or_empty=True)
     found = {"data": manifest.get("data"), "model": manifest.get("model"), "template": manifest.get("renderer")}
     return {"sha256": {name: value for name, value in found.items() if value}}
 

@@ -74,7 +74,7 @@ def open_lessons(
         items=items,
         held_out=held_out[: recipe.watch.items],
         outlook=look_at_rows(recipe, ground, items),
-        facts={"records": len(train.items), "too_long": train.dropped},
+        facts=train.facts(),
         checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
     )
 

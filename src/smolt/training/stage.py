@@ -135,9 +135,11 @@ class Training:
     @property
     def remarks(self) -> list[str]:
         """What a person should know before the first update."""
-        outlook, recomputed = self._plan.outlook, self._plan.facts.get("checkpointing_note")
+        outlook, facts = self._plan.outlook, self._plan.facts
+        recomputed, identical = facts.get("checkpointing_note"), facts.get("identical")
         memory = [*([outlook.sentence] if outlook else []), *([f"memory: {recomputed}"] if recomputed else [])]
-        return [*(f"warning: {warning}" for warning in self.warnings), *memory]
+        same = [f"left out, for their two answers are the same: {identical:,} pairs"] if identical else []
+        return [*(f"warning: {warning}" for warning in self.warnings), *same, *memory]
 
     @property
     def shares(self) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Findings as files: comparison.json, items.jsonl with every item, and comparison.html, self-contained."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,7 @@ from smolt.evaluation.comparing.paired import ArmPair, ComparedItem, Findings
 from smolt.evaluation.comparing.sentences import stated
 from smolt.report import page, tables, wording
 from smolt.report.pictures.drawing import LIGHT
-from smolt.report.record import plain
-from smolt.runs import atomic_write
+from smolt.runs import atomic_write, jsontext
 
 NAMES = ("comparison.json", "items.jsonl", "comparison.html")
 PER_LIST = 10
@@ -31,8 +29,7 @@ def write_comparison(directory: Path, findings: Findings) -> Path:
     if there is not None:
         raise UserError(f"{directory / there}: is there already and is not written over; name another --out")
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(findings.facts()), ensure_ascii=False, allow_nan=False, indent=2)
-    atomic_write(directory / "comparison.json", text + "\n")
+    jsontext.write(directory / "comparison.json", jsontext.plain(findings.facts()))
     atomic_write(
         directory / "items.jsonl", "".join(_line(pair, item) for pair in findings.pairs for item in pair.items)
     )
@@ -61,7 +58,7 @@ def render(findings: Findings) -> str:
 
 def _line(pair: ArmPair, item: ComparedItem) -> str:
     row = {"arm_a": pair.comparison.a, "arm_b": pair.comparison.b, **asdict(item)}
-    return json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n"
+    return jsontext.encode(jsontext.plain(row), "items.jsonl") + "\n"
 
 
 def _arm(findings: Findings, name: str) -> dict[str, str]:

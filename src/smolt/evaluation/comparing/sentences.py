@@ -12,6 +12,7 @@ from rich.text import Text
 
 from smolt.evaluation.comparing.paired import ArmPair, ComparedItem, Findings
 from smolt.report import tables, wording
+from smolt.report.inert import visible
 from smolt.statistics import Measure
 
 LONGEST = 100
@@ -40,7 +41,7 @@ def as_words(findings: Findings, show: int) -> str:
 
 def inert(text: str) -> str:
     """Text of a file on one line, with nothing in it that a terminal would obey."""
-    return wording.visible(" ".join(text.split()))
+    return visible(" ".join(text.split()))
 
 
 def stated(measure: Measure, metric: str, rate: bool) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 from smolt.config import Suites
 from smolt.config.blocks import Block
 from smolt.errors import UserError
-from smolt.runs.jsontext import decode_object
+from smolt.runs import jsontext
 from smolt.statistics import Measure
 
 LEARNERS = ("reward", "dpo")
@@ -125,7 +125,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return decode_object(path.read_bytes(), str(path)) if path.is_file() else {}
+    return jsontext.read_object(path, or_empty=True)
 
 
 def _model_raters(suites: Suites) -> dict[str, str]:

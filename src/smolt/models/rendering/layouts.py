@@ -12,6 +12,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from smolt.data import Context, Turn
+from smolt.data.nouns import as_messages
 from smolt.errors import UserError
 
 Style = Literal["chat", "dialogue", "plain", "question"]
@@ -100,10 +101,9 @@ def template_text(tokenizer: PreTrainedTokenizerBase, template: str, turns: Cont
     Raises:
         UserError: the template refuses these turns (its reason is given).
     """
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     try:
         text = tokenizer.apply_chat_template(
-            messages,
+            as_messages(turns),
             chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
             tokenize=False,
             add_generation_prompt=opens,

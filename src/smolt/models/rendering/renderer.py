@@ -14,6 +14,7 @@ from smolt.errors import UserError
 from smolt.models.locating import read_by_library
 from smolt.models.rendering.control_tokens import PROBE, ControlEncoder, control_tokens
 from smolt.models.rendering.layouts import PLAIN_LAYOUTS, STRIPS, STYLES, TRIALS, chat_layout, plain_text, template_text
+from smolt.runs import jsontext
 
 RECORD = "rendering.json"
 """File beside a saved tokenizer: the style and the stop tokens, which no tokenizer file holds."""
@@ -151,7 +152,7 @@ class Renderer:
         """Write the tokenizer, its chat template and the style into a directory; `load_renderer` gives an equal one."""
         self.tokenizer.save_pretrained(str(directory))
         record = {"style": self.style, "stop_ids": sorted(self.stop_ids), "fingerprint": self.fingerprint}
-        (Path(directory) / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        jsontext.write(Path(directory) / RECORD, record)
 
     @cached_property
     def _barrier(self) -> str:
@@ -215,13 +216,13 @@ def load_renderer(path: str | Path, style: str | None = None, template: str | No
         if not any((folder / file).is_file() for file in VOCABULARIES):
             raise UserError(f"{name}: no tokenizer in this directory (a tokenizer.json is needed)")
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            _read_json(folder / file)
+            jsontext.read_object(folder / file, or_empty=True)
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise UserError(f"{name}: no such directory")
     with read_by_library(f"{name}: its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    record = _read_json(_file_of(name, RECORD))
-    config = _read_json(_file_of(name, "generation_config.json"))
+    record = jsontext.read_object(_file_of(name, RECORD), or_empty=True)
+    config = jsontext.read_object(_file_of(name, "generation_config.json"), or_empty=True)
     eos = _token_ids(config.get("eos_token_id"), f"{name}/generation_config.json: eos_token_id")
     stops = _token_ids(record.get("stop_ids"), f"{name}/{RECORD}: stop_ids")
     saved = record.get("style")
@@ -242,19 +243,6 @@ def _file_of(name: str, file: str) -> Path:
         name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
     )
     return local if found is None else Path(found)
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    """A JSON object; an absent file is an empty one."""
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as fault:
-        raise UserError(f"{path}: not readable as JSON: {fault}") from fault
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: must hold one JSON object, not a {type(data).__name__}")
-    return data
 
 
 def _token_ids(value: object, place: str) -> list[int]:

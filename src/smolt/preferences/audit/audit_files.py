@@ -6,10 +6,11 @@ from typing import Any
 
 from smolt.data import write_rows
 from smolt.preferences.audit.data_audit import Found
+from smolt.report.inert import visible
 from smolt.report.markdown import panel_section
 from smolt.report.panels import Panel
 from smolt.report.pictures.plots import Pictures
-from smolt.report.wording import shortened, visible
+from smolt.report.wording import shortened
 from smolt.runs import jsontext
 from smolt.runs.storage import atomic_write
 
@@ -21,7 +22,7 @@ def write_audit(found: Found, panel: Panel, out: Path) -> None:
         StorageError: the disk is full or failing.
     """
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "audit.json", jsontext.encode(audit_facts(found, panel), "audit.json", indent=1) + "\n")
+    jsontext.write(out / "audit.json", audit_facts(found, panel), indent=1)
     atomic_write(out / "audit.md", panel_section(panel, Pictures()) + "\n")
     if found.ranking is not None:
         ranked = zip(found.ranking.places, found.ranking.doubt, strict=True)

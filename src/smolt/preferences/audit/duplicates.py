@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SIMILAR = 0.8
 WORDS = 3  # in a row make a shingle
@@ -48,12 +50,12 @@ def clusters(texts: Sequence[str]) -> list[list[int]]:
     for place, text in enumerate(texts):
         places.setdefault(text, []).append(place)
     names = list(places)
-    parent = list(range(len(names)))
-    for one, other in _near(names):
-        parent[_root(parent, other)] = _root(parent, one)
+    near = np.array(_near(names), dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(near)), tuple(near.T)), shape=(len(names), len(names)))
+    _, label = connected_components(graph.tocsr(), directed=False)
     groups: dict[int, list[int]] = {}
-    for number, name in enumerate(names):
-        groups.setdefault(_root(parent, number), []).extend(places[name])
+    for name, group in zip(names, label.tolist(), strict=True):
+        groups.setdefault(group, []).extend(places[name])
     return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
@@ -78,13 +80,6 @@ def _signature(hashes: frozenset[int]) -> NDArray[np.uint64]:
     mixed: NDArray[np.uint64] = (values[:, None] * _FACTORS + _OFFSETS) >> np.uint64(32)
     smallest: NDArray[np.uint64] = mixed.min(axis=0)
     return smallest
-
-
-def _root(parent: list[int], number: int) -> int:
-    while parent[number] != number:
-        parent[number] = parent[parent[number]]
-        number = parent[number]
-    return number
 
 
 _DRAWN = np.random.default_rng(0).integers(0, 2**63, size=(2, FUNCTIONS), dtype=np.uint64)

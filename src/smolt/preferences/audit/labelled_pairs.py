@@ -65,8 +65,9 @@ def read_items(data: DataSource, source_field: str | None = None) -> LabelledPai
         raise UserError(f"{loaded.path}: source: no row has a field {source_field!r}")
     items = []
     for line, record, source in zip(loaded.lines, loaded.records, found, strict=True):
-        sides = (record.chosen, record.rejected) if record.weight >= 0.5 else (record.rejected, record.chosen)
-        items.append(LabelledPair(line, record.context, *sides, tie=record.weight == 0.5, source=source))
+        sides = record.likelier_first
+        tie = record.weight == 0.5
+        items.append(LabelledPair(line, record.context, sides.chosen, sides.rejected, tie, source))
     return LabelledPairs(items, loaded.path, field, len(loaded.skipped))
 
 

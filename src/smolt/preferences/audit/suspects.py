@@ -5,19 +5,20 @@ by models trained on the other folds, and all pairs of a question lie in one fol
 added.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize_scalar
 
 from smolt import randomness
 from smolt.preferences.audit.duplicates import normalised
 from smolt.preferences.audit.features import form_differences, word_differences
 from smolt.preferences.audit.labelled_pairs import LabelledPair
 from smolt.statistics import Measure, proportion
+from smolt.statistics.logistic import bradley_terry_weights
 
 Floats = NDArray[np.float64]
 FOLDS = 10
@@ -86,25 +87,8 @@ def cross_fit(differences: Any, folds: NDArray[np.int64], shrink: float) -> Floa
     lead = np.zeros(len(folds))
     for fold in np.unique(folds):
         held_out = folds == fold
-        lead[held_out] = differences[held_out] @ fit(differences[~held_out], shrink)
+        lead[held_out] = differences[held_out] @ bradley_terry_weights(differences[~held_out], shrink)
     return lead
-
-
-def fit(differences: Any, shrink: float) -> Floats:
-    """Weights of a Bradley-Terry model: the minimum of sum log(1 + exp(-x w)) + shrink |w|^2 / 2."""
-    found = minimize(_objective(differences, shrink), np.zeros(differences.shape[1]), jac=True, method="L-BFGS-B")
-    weights: Floats = found.x
-    return weights
-
-
-def _objective(differences: Any, shrink: float) -> Callable[[Floats], tuple[float, Floats]]:
-    def objective(weights: Floats) -> tuple[float, Floats]:
-        lead = differences @ weights
-        loss = float(np.logaddexp(0, -lead).sum()) + shrink / 2 * float(weights @ weights)
-        wrong = 1 / (1 + np.exp(np.clip(lead, -500, 500)))
-        return loss, shrink * weights - differences.T @ wrong
-
-    return objective
 
 
 def _scale(lead: Floats) -> float:

@@ -1,10 +1,11 @@
 """A judge's card: how far its verdicts can be trusted, in numbers with intervals, and what makes it unreliable."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smolt.preferences.judges.both_orders import Judge, Judgement, Opinion, Pair, length_gap
+from smolt.preferences.judges.both_orders import Judge, Judgement, Pair, length_gap, sign
 from smolt.preferences.judges.tricks import Trial
 from smolt.statistics import Measure, kappa, mean, proportion
 
@@ -68,10 +69,7 @@ def audit(judge: Judge, pairs: Sequence[Pair], judgements: Sequence[Judgement], 
         **_agreement(pairs, judgements),
         **_own(judge, pairs, judgements),
         "longer": proportion(
-            [
-                prefers_first == (len(pair.first) > len(pair.second))
-                for pair, prefers_first in _uneven(pairs, judgements)
-            ]
+            [first == (len(pair.first) > len(pair.second)) for pair, first in _uneven(pairs, judgements)]
         ),
     }
     for kind in ("constant", "key", "injected"):
@@ -123,11 +121,6 @@ def decided_pairs(pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> lis
     return [(pair, judgement.outcome == "first") for pair, judgement in rows if judgement.decided]
 
 
-def labelled(pair: Pair) -> bool:
-    """Whether somebody has said which answer is better."""
-    return pair.gold is not None and pair.gold != 0.5
-
-
 def _counts(judgements: Sequence[Judgement], judged: Sequence[Judgement]) -> dict[str, int]:
     outcomes = [judgement.outcome for judgement in judgements]
     return {
@@ -145,26 +138,17 @@ def _counts(judgements: Sequence[Judgement], judged: Sequence[Judgement]) -> dic
 
 def _first_shown(judged: Sequence[Judgement]) -> Measure | None:
     """Share of showings in which the first place wins, with whole pairs resampled."""
-    values, prompts = [], []
-    for number, judgement in enumerate(judged):
-        for opinion in (judgement.original, judgement.swapped):
-            values.append(_for_first(opinion))
-            prompts.append(str(number))
-    return mean(values, prompts)
-
-
-def _for_first(opinion: Opinion) -> float:
-    margin = opinion.margin or 0.0
-    return 0.5 if margin == 0 else float(margin > 0)
+    showings = [(one, str(place)) for place, both in enumerate(judged) for one in (both.original, both.swapped)]
+    return mean([(sign(one.margin) + 1) / 2 for one, _ in showings], [place for _, place in showings])
 
 
 def _agreement(pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> dict[str, Measure | None]:
-    rows = [(pair, first) for pair, first in decided_pairs(pairs, judgements) if labelled(pair)]
-    agrees = [first == ((pair.gold or 0.0) > 0.5) for pair, first in rows]
+    rows = [(pair, first) for pair, first in decided_pairs(pairs, judgements) if pair.label is not None]
+    agrees = [first == pair.label for pair, first in rows]
     near = [agreed for agreed, (pair, _) in zip(agrees, rows, strict=True) if length_gap(pair) <= NEAR]
     # Labelled files name the better answer first. Kappa needs sides that say nothing, so a hash of the pair deals them.
     sides = [_dealt(pair) for pair, _ in rows]
-    labels = [((pair.gold or 0.0) > 0.5) != side for (pair, _), side in zip(rows, sides, strict=True)]
+    labels = [pair.label != side for (pair, _), side in zip(rows, sides, strict=True)]
     verdicts = [first != side for (_, first), side in zip(rows, sides, strict=True)]
     return {
         "agreement": proportion(agrees),
@@ -186,7 +170,7 @@ def _own(judge: Judge, pairs: Sequence[Pair], judgements: Sequence[Judgement]) -
             mine = [writer in judge.names for writer in pair.writers]
             if mine[0] != mine[1]:
                 rows.append((pair, first, mine[0]))
-    by_label = [((pair.gold or 0.0) > 0.5) == own_first for pair, _, own_first in rows if labelled(pair)]
+    by_label = [pair.label == own_first for pair, _, own_first in rows if pair.label is not None]
     return {
         "own": proportion([first == own_first for _, first, own_first in rows]),
         "own_by_label": proportion(by_label),
@@ -208,11 +192,7 @@ def _tricks(trials: Sequence[Trial]) -> dict[str, Measure]:
 
 
 def _reasons(judgements: Sequence[Judgement]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for judgement in judgements:
-        if not judgement.judged:
-            found[judgement.reason] = found.get(judgement.reason, 0) + 1
-    return dict(sorted(found.items(), key=lambda row: -row[1])[:10])
+    return dict(Counter(judgement.reason for judgement in judgements if not judgement.judged).most_common(10))
 
 
 def _tokens(judgements: Sequence[Judgement]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from smolt.data import Preference, Question
@@ -38,6 +38,11 @@ class Pair:
     gold: float | None = None
     writers: tuple[str, str] | None = None
 
+    @property
+    def label(self) -> bool | None:
+        """Whether the label prefers the first answer; None without a label, or where it prefers neither."""
+        return None if self.gold is None or self.gold == 0.5 else self.gold > 0.5
+
 
 @dataclass(frozen=True)
 class Opinion:
@@ -61,16 +66,6 @@ class Opinion:
     soft: bool = True
     text: str = ""
     tokens: tuple[int, int] = (0, 0)
-
-    def as_row(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "tokens": list(self.tokens)}
-
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> "Opinion":
-        """Back from JSON."""
-        prompt, reply = row["tokens"]
-        return cls(**{**row, "tokens": (int(prompt), int(reply))})
 
 
 @dataclass(frozen=True)
@@ -210,7 +205,7 @@ def judge_showings(
     """An opinion of each showing; equal showings are asked once. What got no reply is not kept."""
     keys = [key_of(judge, showing) for showing in showings]
     known: dict[str, Opinion] = {}
-    for found in asked_once(cache, keys, showings, judge.compare, Opinion.from_row):
+    for found in asked_once(cache, keys, showings, judge.compare, Opinion):
         known |= found
         tell(len(known), len(set(keys)))
     return [known[key] for key in keys]

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from smolt.data import Answer
-from smolt.preferences.judges.audit import NEAR, Card, decided_pairs, labelled
+from smolt.preferences.judges.audit import NEAR, Card, decided_pairs
 from smolt.preferences.judges.both_orders import Judgement, Pair
 from smolt.preferences.judges.tricks import KEYS
 from smolt.report.panels import Cell, Panel, Table
@@ -135,7 +135,7 @@ def bias_table(pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> Table:
         found = [(pair, first, feature(pair.first) - feature(pair.second)) for pair, first in decided]
         apart = [row for row in found if row[2] != 0]
         judge = proportion([first == (more > 0) for _, first, more in apart])
-        labels = proportion([((pair.gold or 0) > 0.5) == (more > 0) for pair, _, more in apart if labelled(pair)])
+        labels = proportion([pair.label == (more > 0) for pair, _, more in apart if pair.label is not None])
         if judge is not None:
             rows.append((title, judge, labels))
     caption = "What the labels favour: of pairs that differ in it, the share in which the answer with more of it wins."

@@ -1,7 +1,7 @@
 """`smolt judge`: preference labels for pairs, and the judge's audit card beside them."""
 
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from smolt.report.panels import Panel, write_panels
 from smolt.report.pictures.plots import Pictures
 from smolt.rewards.learned import learned_reward
 from smolt.rewards.llm_judge.cache import VERDICTS, VerdictCache
-from smolt.runs import Run, atomic_write
+from smolt.runs import Run, atomic_write, jsontext
 
 PREFERENCES = "preferences.jsonl"
 CARD = "judge-card"
@@ -134,7 +134,7 @@ def label(
     write_panels(folder, [found])
     write_preferences(folder / PREFERENCES, preferences)
     write_rows(folder / "verdicts.jsonl", [verdict_row(*row) for row in zip(pairs, judgements, strict=True)])
-    atomic_write(folder / f"{CARD}.json", json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    jsontext.write(folder / f"{CARD}.json", facts)
     atomic_write(folder / f"{CARD}.md", card_text(found))
     return facts
 
@@ -156,8 +156,8 @@ def verdict_row(pair: Pair, judgement: Judgement) -> dict[str, Any]:
         "first": pair.first,
         "second": pair.second,
         "label": pair.gold,
-        "original": judgement.original.as_row(),
-        "swapped": judgement.swapped.as_row(),
+        "original": asdict(judgement.original),
+        "swapped": asdict(judgement.swapped),
     }
 
 

@@ -80,7 +80,7 @@ def try_tricks(
 def _tricks(number: int, pair: Pair, judgement: Judgement) -> Iterator[tuple[str, str, tuple[Showing, Showing]]]:
     """Kind, string and the two showings, in which the trick is the second answer of the pair."""
     judged_first = judgement.outcome == "first"
-    good = pair.first if (judged_first if pair.gold in (None, 0.5) else pair.gold > 0.5) else pair.second
+    good = pair.first if (judged_first if pair.label is None else pair.label) else pair.second
     for kind, strings in (("constant", CONSTANTS), ("key", KEYS)):
         text = strings[number % len(strings)]
         yield kind, text, both_orders(replace(pair, first=good, second=text))

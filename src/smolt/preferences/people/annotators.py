@@ -21,7 +21,8 @@ class Habits:
 
     Attributes:
         name: who.
-        labels: labels that stand, gold questions and skips included.
+        labels: labels that stand, those of gold questions included, skips not.
+        asked: how many of them are of gold questions.
         skips, undone: pairs passed over, labels taken back.
         left: share of decided labels for the answer that stood on the left; a half where position means nothing.
         longer: share of decided labels for the longer answer, in characters.
@@ -32,6 +33,7 @@ class Habits:
 
     name: str
     labels: int
+    asked: int
     skips: int
     undone: int
     left: Measure | None
@@ -89,7 +91,8 @@ def habits_of(name: str, labels: Sequence[Label], pairs: dict[str, BlindPair], u
     seconds = [label.seconds for label in labels if label.seconds is not None]
     return Habits(
         name,
-        labels=len(labels),
+        labels=len(given),
+        asked=sum(pairs[label.pair].known is not None for label in given),
         skips=len(labels) - len(given),
         undone=undone,
         left=proportion([label.choice == label.left for label in decided if label.left is not None]),
@@ -116,8 +119,10 @@ def agreement_of(
 def label_panel(figures: Figures) -> Panel:
     """The figures as a finding: sentences, warnings, a table of annotators and one of agreements."""
     habits = figures.habits
-    total = sum(one.labels - one.skips for one in habits)
-    head = f"{len(habits)} annotators gave {total:,} labels on {figures.labelled:,} of {figures.pairs:,} pairs."
+    asked = sum(one.asked for one in habits)
+    given = sum(one.labels for one in habits) - asked
+    head = f"{len(habits)} annotators gave {given:,} labels on {figures.labelled:,} of {figures.pairs:,} pairs"
+    head += f", and {asked:,} on gold questions." if asked else "."
     return Panel(
         "human-labels",
         "Human labels",
@@ -165,9 +170,9 @@ def _warnings(one: Habits) -> list[str]:
 
 def _habit_tables(habits: Sequence[Habits]) -> list[Table]:
     counts = Table(
-        "Each annotator's labels, and the median time of one in seconds.",
-        ("annotator", "labels", "skipped", "taken back", "seconds"),
-        tuple((one.name, one.labels, one.skips, one.undone, one.seconds) for one in habits),
+        "Each annotator's labels, how many of them on gold questions, and the median time of one in seconds.",
+        ("annotator", "labels", "gold", "skipped", "taken back", "seconds"),
+        tuple((one.name, one.labels, one.asked, one.skips, one.undone, one.seconds) for one in habits),
     )
     shares = Table(
         "Gold questions answered as known; of decided labels, the share for the left and for the longer answer.",

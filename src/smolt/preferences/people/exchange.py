@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from smolt.data import Preference, preference_row, write_rows
+from smolt.data.nouns import as_messages
 from smolt.errors import UserError
 from smolt.preferences.people.nouns import BlindPair, Choice, Label
 from smolt.preferences.people.store import LabelStore
@@ -104,7 +105,7 @@ def verdict(choices: Sequence[Choice], how: Exporting) -> tuple[float | None, st
 def label_row(label: Label, pair: BlindPair) -> dict[str, object]:
     """One label as a row that `smolt label import` reads back."""
     return {
-        "prompt": [{"role": turn.role, "content": turn.content} for turn in pair.context],
+        "prompt": as_messages(pair.context),
         "first": pair.first,
         "second": pair.second,
         "choice": label.choice,
@@ -141,18 +142,17 @@ def _preference_rows(
 
 def preferred(pair: BlindPair, first: float) -> Preference:
     """The pair as a preference, the likelier answer as `chosen`; `first` is the first answer's probability."""
-    if first >= 0.5:
-        return Preference(pair.context, pair.first, pair.second, first)
-    return Preference(pair.context, pair.second, pair.first, 1 - first)
-
-
-def _messages(preference: Preference) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in preference.context]
+    return Preference(pair.context, pair.first, pair.second, first).likelier_first
 
 
 def _dpo_row(preference: Preference) -> dict[str, object]:
     chosen, rejected = ([{"role": "assistant", "content": text}] for text in (preference.chosen, preference.rejected))
-    return {**preference_row(preference), "prompt": _messages(preference), "chosen": chosen, "rejected": rejected}
+    return {
+        **preference_row(preference),
+        "prompt": as_messages(preference.context),
+        "chosen": chosen,
+        "rejected": rejected,
+    }
 
 
 def _hh_row(preference: Preference) -> dict[str, object]:

@@ -81,7 +81,7 @@ def answer_columns(row: Mapping[str, object]) -> tuple[str, str] | None:
 
 def _preference(preference: Preference, annotator: str) -> tuple[BlindPair, Label]:
     pair = pair_of(preference)
-    better = preference.chosen if preference.weight > 0.5 else preference.rejected
+    better = preference.likelier_first.chosen
     choice: Choice = "tie" if preference.weight == 0.5 else "first" if better == pair.first else "second"
     return pair, Label(pair.id, annotator, choice)
 

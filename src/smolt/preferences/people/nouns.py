@@ -59,10 +59,9 @@ def pair_of(preference: Preference, gold: bool = False) -> BlindPair:
     """The pair that a preference is about, its label left out unless the pair is a gold question."""
     turns = [[turn.role, turn.content] for turn in preference.context]
     first, second = sorted((preference.chosen, preference.rejected), key=lambda answer: _digest([turns, answer]))
-    better = preference.chosen if preference.weight >= 0.5 else preference.rejected
     known: Side | None = None
     if gold:
-        known = "first" if better == first else "second"
+        known = "first" if preference.likelier_first.chosen == first else "second"
     return BlindPair(_digest([turns, first, second])[:16], preference.context, first, second, known)
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from smolt.preferences.people.nouns import BlindPair
 from smolt.preferences.people.session import Session
-from smolt.report.wording import visible
+from smolt.report.inert import visible
 
 WIDE = 100  # columns from which the answers stand side by side
 KEYS = (

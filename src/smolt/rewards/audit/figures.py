@@ -4,13 +4,14 @@ A lead is the chosen answer's score minus the rejected one's; a gap is its lengt
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smolt.statistics import ALPHA, Measure, correlation, format_p, proportion, wilson
+from smolt.statistics.proportions import upper_tail
 
 Floats = NDArray[np.float64]
 
@@ -54,14 +55,15 @@ class Against:
 
 def accuracy(leads: Floats) -> Measure:
     """Share of pairs whose chosen answer leads, a tie counting as wrong, with Wilson's interval."""
-    return _measure([bool(lead > 0) for lead in leads])
-
-
-def _measure(flags: Sequence[bool]) -> Measure:
-    found = proportion(flags)
+    found = _above(leads)
     if found is None:
         raise ValueError("no pairs")
     return found
+
+
+def _above(values: Floats) -> Measure | None:
+    """Share of values above 0; None of nothing."""
+    return proportion((values > 0).tolist())
 
 
 def baselines(gaps: Floats, words: Floats | None) -> dict[str, Floats]:
@@ -84,16 +86,6 @@ def against(leads: Floats, baseline: Floats) -> Against:
     return Against(measured, wins, losses, upper_tail(wins, losses))
 
 
-def upper_tail(wins: int, losses: int) -> float:
-    """The chance that a fair coin gives so many wins or more, exactly; 1 where there are neither."""
-    throws = wins + losses
-    term = tail = 1
-    for k in range(losses):
-        term = term * (throws - k) // (k + 1)
-        tail += term
-    return tail / (1 << throws)
-
-
 def refusal(leads: Floats, compared: Mapping[str, Against]) -> str | None:
     """Why nothing should be trained on this model: it is not shown to beat every trivial baseline, each at 5 %.
 
@@ -112,10 +104,14 @@ def refusal(leads: Floats, compared: Mapping[str, Against]) -> str | None:
     )
 
 
-def percent(measure: Measure) -> str:
+def percent(measure: Measure, decimals: int = 1) -> str:
     """A share with its interval."""
-    low, high = measure.low or 0.0, 1.0 if measure.high is None else measure.high
-    return f"{measure.value:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{measure.value:.{decimals}%} [{', '.join(f'{end:.{decimals}%}' for end in ends(measure))}]"
+
+
+def ends(share: Measure) -> tuple[float, float]:
+    """A share's interval, from 0 to 1 where it has none."""
+    return share.low or 0.0, 1.0 if share.high is None else share.high
 
 
 def confidence_bins(leads: Floats) -> list[Bin]:
@@ -174,16 +170,13 @@ class Lean:
 def lean(leads: Floats, gaps: Floats) -> Lean:
     """Split the pairs by which answer is the longer one."""
     apart = gaps != 0
-    longer, shorter = (
-        proportion([bool(x > 0) for x in leads[gaps > 0]]),
-        proportion([bool(x > 0) for x in leads[gaps < 0]]),
-    )
+    longer, shorter = _above(leads[gaps > 0]), _above(leads[gaps < 0])
     return Lean(
         longer=longer,
         shorter=shorter,
         difference=None if longer is None or shorter is None else newcombe(longer, shorter),
-        prefers_longer=proportion([bool(x > 0) for x in (leads * np.sign(gaps))[apart]]),
-        labels=proportion([bool(x > 0) for x in gaps[apart]]),
+        prefers_longer=_above((leads * np.sign(gaps))[apart]),
+        labels=_above(gaps[apart]),
         correlation=correlation(leads.tolist(), gaps.tolist()),
     )
 
@@ -191,8 +184,7 @@ def lean(leads: Floats, gaps: Floats) -> Lean:
 def newcombe(first: Measure, second: Measure) -> Measure:
     """The difference of two independent shares, from their Wilson intervals (Newcombe 1998, method 10)."""
     difference = first.value - second.value
-    low_1, high_1 = first.low or 0.0, 1.0 if first.high is None else first.high
-    low_2, high_2 = second.low or 0.0, 1.0 if second.high is None else second.high
+    (low_1, high_1), (low_2, high_2) = ends(first), ends(second)
     down = math.hypot(first.value - low_1, high_2 - second.value)
     up = math.hypot(high_1 - first.value, second.value - low_2)
     return Measure(difference, difference - down, difference + up, first.n + second.n, "Newcombe")

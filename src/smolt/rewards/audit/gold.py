@@ -4,6 +4,7 @@ Does the reward that a training climbs still stand for what is wanted (Gao et al
 together over stretches of updates.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -100,6 +101,11 @@ class Stretch:
     kl: float | None
     proxy: Measure
     gold: Measure
+
+    @property
+    def root_kl(self) -> float | None:
+        """The square root of the KL, whose estimate may fall below 0 by chance."""
+        return None if self.kl is None else math.sqrt(max(0.0, self.kl))
 
 
 def into_stretches(answers: Sequence[Rated], kl: Mapping[int, float]) -> list[Stretch]:

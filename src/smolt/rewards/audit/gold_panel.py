@@ -1,6 +1,5 @@
 """Proxy against gold as a finding of a report: in sentences, a picture against sqrt KL and a table an arm."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ def _best(stretches: Sequence[Stretch]) -> Stretch:
 
 
 def _place(stretch: Stretch) -> str:
-    root = "" if stretch.kl is None else f" (sqrt KL {number(_root(stretch.kl))})"
+    root = "" if stretch.root_kl is None else f" (sqrt KL {number(stretch.root_kl)})"
     return f"in update{'s' * (stretch.first != stretch.last)} {_updates(stretch)}{root}"
 
 
@@ -113,20 +112,10 @@ def _figure(measure: Measure) -> str:
     return f"{value_text(measure, rate=False)}{interval}"
 
 
-def _root(kl: float) -> float:
-    """An estimate of a KL may fall below 0 by chance."""
-    return math.sqrt(max(0.0, kl))
-
-
 def _table(course: Course) -> Table:
     rows = tuple(
-        (
-            _updates(stretch),
-            None if stretch.kl is None else number(_root(stretch.kl)),
-            stretch.proxy,
-            stretch.gold,
-        )
-        for stretch in course.stretches
+        (_updates(one), None if one.root_kl is None else number(one.root_kl), one.proxy, one.gold)
+        for one in course.stretches
     )
     return Table(
         caption=f"{course.arm}: proxy ({course.proxy}) and gold ({course.gold}) of the answers of each stretch of its "
@@ -139,7 +128,7 @@ def _table(course: Course) -> Table:
 def _chart(course: Course) -> Chart:
     """Both in standard deviations, since a proxy's unit is its own; at the update where the KL is not known."""
     measured = all(stretch.kl is not None for stretch in course.stretches)
-    places = [_root(s.kl) if measured and s.kl is not None else float(s.last) for s in course.stretches]
+    places = [s.root_kl if measured and s.root_kl is not None else float(s.last) for s in course.stretches]
     placed = sorted(zip(places, course.stretches, strict=True), key=lambda entry: entry[0])
     xs, ordered = [x for x, _ in placed], [stretch for _, stretch in placed]
     answers, best = course.rating.answers, parting(course.stretches)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
+
+from smolt.statistics.logistic import bradley_terry_weights
 
 PENALTY = 1.0
 SEEN_IN = 2  # a word of fewer training pairs is left out
@@ -43,24 +44,12 @@ def words(text: str) -> Counter[str]:
 
 
 def fit(pairs: Sequence[Pair], penalty: float = PENALTY) -> BagOfWords:
-    """Fit on the first 5,000 training pairs; no intercept, for a pair has no first side.
-
-    Minimises sum log(1 + exp(-x w)) + penalty / 2 |w|^2.
-    """
+    """Fit on the first 5,000 training pairs; no intercept, for a pair has no first side."""
     kept = pairs[:MOST_PAIRS]
     seen = Counter(word for chosen, rejected in kept for word in set(words(chosen)) | set(words(rejected)))
     common = sorted((word for word, count in seen.items() if count >= SEEN_IN), key=lambda word: (-seen[word], word))
     places = {word: place for place, word in enumerate(common[:MOST_WORDS])}
-    table = features(kept, places)
-
-    def loss(weights: Floats) -> tuple[float, Floats]:
-        lead = table @ weights
-        slope = -0.5 * (1 - np.tanh(lead / 2))  # the derivative of log(1 + exp(-lead))
-        value = float(np.logaddexp(0, -lead).sum() + penalty / 2 * weights @ weights)
-        return value, np.asarray(table.T @ slope + penalty * weights)
-
-    result = minimize(loss, np.zeros(len(places)), jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    return BagOfWords(places, np.asarray(result.x, dtype=np.float64))
+    return BagOfWords(places, bradley_terry_weights(features(kept, places), penalty))
 
 
 def features(pairs: Sequence[Pair], places: dict[str, int]) -> csr_matrix:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from smolt.data import Answer, Question, Score
 from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.rewards.audit.figures import percent
 from smolt.rewards.audit.linter import Finding
 from smolt.statistics import Measure, correlation, mean, wilson
 
@@ -179,7 +180,7 @@ def advice(found: XRay, group: int | None) -> list[str]:
             if other > size and measure.value < weak.value
         )
         said.append(
-            f"groups of {size} give no signal in {_percent(weak)} of draws{larger}. Use more answers a question, "
+            f"groups of {size} give no signal in {percent(weak, 0)} of draws{larger}. Use more answers a question, "
             f"{_other_questions(found)}, or train longer by SFT first"
         )
     if found.stop_rate < RARELY:
@@ -222,11 +223,6 @@ def _other_questions(found: XRay) -> str:
     return "harder questions" if 2 * best > len(found.rewards) else "easier questions"
 
 
-def _percent(measure: Measure) -> str:
-    low, high = measure.low or 0.0, 1.0 if measure.high is None else measure.high
-    return f"{measure.value:.0%} [{low:.0%}, {high:.0%}]"
-
-
 def reward_panel(name: str, title: str, found: XRay, findings: Sequence[Finding], group: int | None) -> Panel:
     """The finding for a report.
 
@@ -240,7 +236,7 @@ def reward_panel(name: str, title: str, found: XRay, findings: Sequence[Finding]
     errors = [f"{finding.message}" for finding in findings if finding.severity == "error"]
     sentences = [f"Measured on {found.answers} answers to {found.questions} questions before training."]
     if found.no_signal:
-        shown = ", ".join(f"{_percent(measure)} for G = {size}" for size, measure in found.no_signal.items())
+        shown = ", ".join(f"{percent(measure, 0)} for G = {size}" for size, measure in found.no_signal.items())
         sentences.append(f"A group whose answers are all rated alike teaches nothing; the forecast: {shown}.")
     same = [part.name for part in found.parts if part.low == part.high and part.fired.value > 0]
     if same:

@@ -38,17 +38,6 @@ class Reply:
     text: str = ""
     tokens: tuple[int, int] = (0, 0)
 
-    def as_row(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> "Reply":
-        """Back from JSON."""
-        prompt, reply = row["tokens"]
-        logprobs = None if row["logprobs"] is None else tuple(row["logprobs"])
-        return cls(**{**row, "logprobs": logprobs, "tokens": (int(prompt), int(reply))})
-
 
 @dataclass(frozen=True)
 class Asker:
@@ -73,7 +62,7 @@ def remembering(asker: Asker, path: Path) -> Asker:
     def ask(prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
         keys = [_key(asker, prompt) for prompt in prompts]
         with VerdictCache(path) as cache:
-            for found in asked_once(cache, keys, prompts, asker.ask, Reply.from_row):
+            for found in asked_once(cache, keys, prompts, asker.ask, Reply):
                 yield [(place, found[key]) for place, key in enumerate(keys) if key in found]
 
     return replace(asker, ask=ask)

@@ -14,6 +14,7 @@ from typing import Any
 
 from smolt.config import Endpoint
 from smolt.data import Context, Turn
+from smolt.data.nouns import as_messages
 from smolt.errors import UserError
 from smolt.rewards.llm_judge.asking import Asker, Reply
 from smolt.rewards.llm_judge.connection import Connection, Lost, Refused
@@ -195,8 +196,7 @@ class RemoteJudge:
 
     def _send(self, turns: Context, longest: int, fields: dict[str, Any]) -> Any:
         self._pace.wait()
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        body = {"model": self._model, "messages": messages, "max_tokens": longest, **BODY, **fields}
+        body = {"model": self._model, "messages": as_messages(turns), "max_tokens": longest, **BODY, **fields}
         return self._connection.post(body, check=first_message)
 
     def _count_silence(self, reason: str) -> None:
