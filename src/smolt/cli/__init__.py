@@ -42,7 +42,7 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; leaves with the exit codes of docs/command-line.md."""
+    """Run the command line; leaves with the exit codes of docs/reference/command-line.md."""
     app(prog_name="smolt")
 
 

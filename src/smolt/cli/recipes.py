@@ -85,7 +85,7 @@ def checked(source: str, overrides: list[str], stage: str | None) -> Outcome:
 
 
 def explained(stage: str | None) -> Outcome:
-    """The fields of a stage's recipe; without a stage the page docs/recipes-reference.md.
+    """The fields of a stage's recipe; without a stage the page docs/reference/recipes-reference.md.
 
     Raises:
         UserError: there is no such stage.
