@@ -26,14 +26,14 @@ def test_the_readme_needs_ten_lines() -> None:
 
 @pytest.mark.parametrize("page", [name for name, programs in PROGRAMS.items() if programs])
 def test_programs_run(page: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One after the other, each in a namespace of its own; what the README's prints is the model's directory."""
+    """One after the other, each in a namespace of its own; what the README's prints is the adapter's directory."""
     for number, program in enumerate(PROGRAMS[page]):
         path = workshop / f"{Path(page).stem}-{number}.py"
         path.write_text(shortened(program), encoding="utf-8")
         runpy.run_path(str(path))
     if page == named(README):
         printed = capsys.readouterr().out.splitlines()
-        assert Path(printed[-1]).joinpath("config.json").is_file()
+        assert Path(printed[-1]).joinpath("adapter_config.json").is_file()
         assert len(printed) == MOST_UPDATES + 1
 
 
