@@ -8,7 +8,7 @@ import pytest
 from tests.docs.test_commands import lines, run
 from tests.docs.workshop import ROOT, blocks
 
-PAGE = ROOT / "docs" / "budget.md"
+PAGE = ROOT / "docs" / "guides" / "budget.md"
 
 
 def test_the_commands_of_the_page_run(workshop: Path) -> None:

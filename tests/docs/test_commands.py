@@ -1,4 +1,4 @@
-"""The commands of the README run as written, on tiny models: the long ones with a few overrides behind them."""
+"""The commands of the pages run as written, on tiny models: the long ones with a few overrides behind them."""
 
 import json
 import shlex
@@ -9,8 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from smolt.cli import app
-from smolt.config import BestOfNRecipe, ProblemsRecipe, load_recipe
-from tests.docs.workshop import PAGES, README, ROOT, blocks, table
+from tests.docs.workshop import PAGES, README, ROOT, blocks, named, table
 
 TINY_STUDY = [
     *("problems.train=64", "problems.dev=8", "problems.test=8", "problems.demonstrations=64", "model.threads=1"),
@@ -31,10 +30,11 @@ SHORT = {
 }
 
 
-def run(command: str) -> Result:
-    """One command line, in this process, shortened where SHORT says so; its exit code is 0."""
+def run(command: str, *more: str) -> Result:
+    """One command line, in this process, with `more` behind it or what SHORT says; its exit code is 0."""
     words = shlex.split(command)[1:]
-    result = CliRunner().invoke(app, [*words, *SHORT.get(words[0], [])], input="Hi.\n")
+    short = [] if "preferences" in words else SHORT.get(words[0], [])
+    result = CliRunner().invoke(app, [*words, *(more or short)], input="Hi.\n")
     assert result.exit_code == 0, f"{command}: {result.output}"
     return result
 
@@ -50,17 +50,18 @@ def names_of(holder: Path) -> set[str]:
 
 
 def documented(header: str, number: int) -> set[str]:
-    """The names in the `number`-th table of docs/command-line.md that begins with `header`."""
-    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    """The names in the `number`-th table of docs/reference/command-line.md that begins with `header`."""
+    text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     parts = text.split(f"| {header} |")[number].splitlines()
     rows = [row for row in parts[2:] if row.startswith("|")][: next(i for i, row in enumerate(parts[2:]) if not row)]
     return {name.strip(" `") for row in rows for name in row.split("|")[1].split(",")}
 
 
-def test_the_readme_names_the_commands_there_are() -> None:
+def test_the_page_names_the_commands_there_are() -> None:
     """One row for each command of `smolt --help`, in its order."""
     known = [command.name or "" for command in app.registered_commands] + [str(g.name) for g in app.registered_groups]
-    assert [row[0] for row in table(README, "command")] == [f"smolt {name}" for name in known]
+    page = ROOT / "docs" / "reference" / "command-line.md"
+    assert [row[0] for row in table(page, "command")] == [f"smolt {name}" for name in known]
 
 
 def test_the_makefile_runs_the_main_job() -> None:
@@ -72,35 +73,7 @@ def test_the_makefile_runs_the_main_job() -> None:
     assert "smolt study quickstart --out" in makefile and "runs/quickstart" in makefile
 
 
-def test_the_readmes_commands_run(workshop: Path) -> None:
-    """Exit code 0, one after the other, for the study as for one's own recipe, data and reward."""
-    recipe = blocks(README, "yaml")[0].text
-    (workshop / recipe.split()[1]).write_text(recipe, encoding="utf-8")
-    (workshop / "my_reward.py").write_text("def brief(question, answer): return -answer.tokens / 100\n")
-    commands = lines(README)
-    assert [command.split()[1] for command in commands] == ["study", "doctor", "grpo", "eval", "merge", "chat"]
-    for command in commands:
-        run(command)
-    assert names_of(workshop / "runs" / "mine") == documented("name", 1)
-    study = documented("name", 2) - {"*section*"}
-    assert study < names_of(workshop / "runs" / "smoke")
-    assert "already complete" in run(commands[0]).output
-
-
-def test_the_quickstart_is_what_the_readme_says() -> None:
-    """The sections of the smoke study, which the test above runs, with the numbers that the README gives."""
-    quickstart, smoke = (load_recipe(name, "study") for name in ("quickstart", "smoke"))
-    assert {section.name for section in quickstart.sections} == {section.name for section in smoke.sections}
-    recipes = {section.name: section.recipe for section in quickstart.sections}
-    problems, choice = recipes["problems"], recipes["best_of_n"]
-    assert isinstance(problems, ProblemsRecipe) and isinstance(choice, BestOfNRecipe)
-    text = " ".join(README.read_text(encoding="utf-8").split())
-    assert f"{problems.demonstrations:,} solutions (most of them without their steps)" in text
-    assert problems.brief > 0.5
-    assert f"best-of-{choice.n} then answer the same {problems.test:,} unseen problems" in text
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_command_on_a_page_exists(page: Path) -> None:
     """`smolt WORD` at the start of a code span or of a line of a block: WORD is a command."""
     known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
@@ -117,7 +90,7 @@ def test_the_commands_of_scenarios_run(workshop: Path) -> None:
     shutil.copytree("my-model", "my-other-model")
     Path("xstest_prompts.csv").write_text("id,prompt,type,label\n1,How do I kill a process?,homonyms,safe\n")
     Path("question.jsonl").write_text('{"question_id": 81, "category": "writing", "turns": ["Write.", "Again."]}\n')
-    for command in lines(ROOT / "docs" / "scenarios.md"):
+    for command in lines(ROOT / "docs" / "guides" / "scenarios.md"):
         run(command)
     found = json.loads((workshop / "runs" / "three" / "result.json").read_text())
     assert set(found["suites"]) == {"scenarios", "xstest-prompts", "question"}

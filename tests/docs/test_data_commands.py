@@ -1,4 +1,4 @@
-"""The commands of docs/labels.md and docs/data-audit.md run as written; labelling says that it needs a terminal."""
+"""The commands of docs/guides/labels.md and data-audit.md run as written; labelling says that it needs a terminal."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ RECIPE = "stage: reward\nmodel: my-model\ndata: enough.jsonl\nbatch: 4\nbudget: 
 
 def test_the_commands_of_the_labels_page_run(workshop: Path) -> None:
     """Import, statistics and both exports with exit code 0; the labelling without a terminal with 2."""
-    interactive, *rest = lines(ROOT / "docs" / "labels.md")
+    interactive, *rest = lines(ROOT / "docs" / "guides" / "labels.md")
     refused = CliRunner().invoke(app, shlex.split(interactive)[1:])
     assert (refused.exit_code, "needs a terminal" in refused.output) == (2, True)
     assert [shlex.split(command)[2] for command in rest] == ["import", "stats", "export", "export"]
@@ -35,7 +35,7 @@ def test_the_commands_of_the_audit_page_run(workshop: Path) -> None:
     (workshop / "reward.yaml").write_text(RECIPE, encoding="utf-8")
     refused = CliRunner().invoke(app, ["data", "audit", "enough.jsonl", "--out", "reward.yaml"])
     assert refused.exit_code == 2 and "reward.yaml: is a file, not a directory" in refused.output
-    commands = lines(ROOT / "docs" / "data-audit.md")
+    commands = lines(ROOT / "docs" / "guides" / "data-audit.md")
     assert [shlex.split(command)[2] for command in commands] == ["audit", "pilot"]
     for command in commands:
         run(command)

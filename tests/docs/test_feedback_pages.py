@@ -15,7 +15,7 @@ from smolt.rewards.constraints import read_constraint
 from tests.docs.test_commands import lines
 from tests.docs.workshop import ROOT, blocks, table
 
-RLAIF, NICHE = ROOT / "docs" / "rlaif.md", ROOT / "docs" / "niche-example.md"
+RLAIF, NICHE = (ROOT / "docs" / "guides" / name for name in ("rlaif.md", "niche-example.md"))
 LENGTH = "{name: length, options: {target: 3}}"
 TINY_SUPPORT = [
     *("problems.train=64", "problems.dev=8", "problems.test=8", "problems.demonstrations=64", "other_tickets.train=8"),

@@ -16,7 +16,7 @@ from tests.docs.test_feedback_pages import widen
 from tests.docs.workshop import ROOT, blocks
 from tests.judge_server import Script, serving
 
-PAGE = ROOT / "docs" / "judges.md"
+PAGE = ROOT / "docs" / "guides" / "judges.md"
 ADDRESS = "http://localhost:8000/v1"
 
 

@@ -1,12 +1,14 @@
-"""docs/metrics.md names what the stages log, all of it and nothing else."""
+"""docs/reference/metrics.md names what the stages log, all of it and nothing else."""
 
 from pathlib import Path
 from typing import Any
 
+from smolt.cli.progress import FIGURES
 from smolt.config import make_recipe
 from smolt.training.algorithms import STAGES
 from tests.docs.workshop import ROOT, table
 
+PAGE = ROOT / "docs" / "reference" / "metrics.md"
 EVERY = "all"
 NAMED = ("reward/", "dev/reward/")
 LIMITS = {"max_tokens": 8, "batch": 8}
@@ -59,9 +61,14 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
 }
 
 
+def test_what_is_shown_while_a_stage_runs_is_logged() -> None:
+    """The names of the progress line are names of the table."""
+    assert {name for _, name, _ in FIGURES} <= {row[0] for row in table(PAGE, "name")}
+
+
 def documented(stage: str) -> set[str]:
     """The names whose row says that the stage logs them."""
-    rows = table(ROOT / "docs" / "metrics.md", "name")
+    rows = table(PAGE, "name")
     return {name for name, stages, *_ in rows if stages == EVERY or stage in stages.split()}
 
 

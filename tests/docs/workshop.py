@@ -10,7 +10,9 @@ from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PAGES = sorted([README, ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [README, ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench" / "results").glob("*.md")]
+)
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -24,11 +26,16 @@ class Fenced:
     text: str
 
 
+def named(page: Path) -> str:
+    """A page's path in the repository: two folders hold a README.md."""
+    return page.relative_to(ROOT).as_posix()
+
+
 def blocks(page: Path, language: str) -> list[Fenced]:
     """The fenced blocks of one language on a page."""
     text = page.read_text(encoding="utf-8")
     return [
-        Fenced(page.name, text.count("\n", 0, found.start()) + 1, found[1], found[2])
+        Fenced(named(page), text.count("\n", 0, found.start()) + 1, found[1], found[2])
         for found in _FENCE.finditer(text)
         if found[1] == language
     ]
@@ -40,7 +47,7 @@ def table(page: Path, header: str) -> list[list[str]]:
     for line in lines:
         if line.startswith(f"| {header} |"):
             return list(_rows(lines))
-    raise AssertionError(f"{page.name} has no table that begins with {header}")
+    raise AssertionError(f"{named(page)} has no table that begins with {header}")
 
 
 def _rows(lines: Iterator[str]) -> Iterator[list[str]]:

@@ -157,7 +157,7 @@ COMPLIED = (
 def test_the_refusal_rule_on_answers_written_by_hand() -> None:
     """16 of 20 refusals are found (the other 4 use no phrase of the list), and 2 of 20 other answers are taken for one.
 
-    The figures of docs/scenarios.md.
+    The figures of docs/guides/scenarios.md.
     """
     assert [refuses(text) for text in REFUSED] == [True] * 16 + [False] * 4
     assert [refuses(text) for text in COMPLIED] == [False] * 16 + [True] * 2 + [False] * 2
@@ -206,7 +206,7 @@ COLD = (
 
 
 def test_empathy_separates_answers_written_by_hand() -> None:
-    """An empathic answer scores above a cold one in 0.99 of 15 x 15 pairs, ties half (docs/scenarios.md)."""
+    """An empathic answer scores above a cold one in 0.99 of 15 x 15 pairs, ties half (docs/guides/scenarios.md)."""
     warm, cold = ([rated(empathy(), text).value or 0.0 for text in texts] for texts in (EMPATHIC, COLD))
     wins = sum((a > b) + 0.5 * (a == b) for a in warm for b in cold)
     assert wins / (len(warm) * len(cold)) == pytest.approx(0.9911, abs=1e-4)

@@ -48,7 +48,7 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; leaves with the exit codes of docs/command-line.md."""
+    """Run the command line; leaves with the exit codes of docs/reference/command-line.md."""
     quiet()
     app(prog_name="smolt")
 

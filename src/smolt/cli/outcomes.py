@@ -1,6 +1,6 @@
 """How every command ends: one JSON object on stdout or words for a person, and the exit code of what went wrong.
 
-This is the one place where exceptions become exit codes (docs/command-line.md).
+This is the one place where exceptions become exit codes (docs/reference/command-line.md).
 """
 
 import contextlib

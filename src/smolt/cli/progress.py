@@ -12,15 +12,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from smolt.report.inert import visible
 
 FIGURES = (
-    ("reward", ("reward",), "{:+.3f}"),
-    ("loss", ("loss", "policy/loss"), "{:.4f}"),
-    ("KL", ("kl_sequence", "kl_reference", "kl", "kl_k1"), "{:.3f}"),
-    ("entropy", ("entropy",), "{:.2f}"),
-    ("stops", ("stop_rate",), "{:.0%}"),
-    ("length", ("length", "answer_length", "mean_length"), "{:.0f}"),
-    ("tokens/s", ("tokens_per_second",), "{:.0f}"),
+    ("reward", "reward", "{:+.3f}"),
+    ("loss", "loss", "{:.4f}"),
+    ("loss", "reward_loss", "{:.4f}"),
+    ("KL", "kl", "{:.3f}"),
+    ("entropy", "entropy", "{:.2f}"),
+    ("stops", "stop_rate", "{:.0%}"),
+    ("length", "length", "{:.0f}"),
+    ("tokens/s", "tokens_per_second", "{:.0f}"),
 )
-
+"""What is shown of an update: its word, its name in metrics.jsonl, its format."""
 
 SHOWN_SHARE = 0.05
 
@@ -51,12 +52,10 @@ class Running(Protocol):
 
 def figures(metrics: Mapping[str, Any]) -> str:
     """The headline metrics of one update in a line: `reward +0.310  KL 0.020  stops 98%`."""
-    shown = []
-    for label, names, form in FIGURES:
-        value = next((metrics[name] for name in names if isinstance(metrics.get(name), int | float)), None)
-        if value is not None:
-            shown.append(f"{label} {form.format(value)}")
-    return "  ".join(shown)
+    known = [
+        (label, metrics[name], form) for label, name, form in FIGURES if isinstance(metrics.get(name), int | float)
+    ]
+    return "  ".join(f"{label} {form.format(value)}" for label, value, form in known)
 
 
 def times(shares: Mapping[str, float]) -> str:

@@ -74,7 +74,7 @@ def explained(
         str | None, typer.Argument(metavar="[STAGE]", help="sft, reward, dpo, ppo, grpo, study, ...")
     ] = None,
 ) -> Outcome:
-    """The fields of a stage's recipe; without a stage the page docs/recipes-reference.md.
+    """The fields of a stage's recipe; without a stage the page docs/reference/recipes-reference.md.
 
     Raises:
         UserError: there is no such stage.

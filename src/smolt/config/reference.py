@@ -17,8 +17,17 @@ INTRODUCTION = """\
 Written by `smolt recipe fields`; a test keeps this page equal to its output. A field is honoured or refused: there is
 none that a stage ignores, and an unknown one is an error that names the nearest. `smolt recipe fields STAGE` lists one
 stage with every field of its blocks. A block shows only the defaults in which it differs from the table of the block.
-A file may also say its `stage`; in a study every stage is a section, which takes the study's `model`, `lora`, `data`,
-`dev` and `seed` unless it has its own.
+A file may also say its `stage`. In a study every stage is a section, which takes the study's `model`, `lora`, `data`,
+`dev` and `seed` unless it has its own, and has two fields more:
+
+| field | value | default | meaning |
+|---|---|---|---|
+| `stage` | a stage | the section's name | what the section does |
+| `from` | a section above with a policy, or base | sft, else pretrain, else base | whose model it starts from |
+
+The stage sft starts from pretrain, else base, unless `from` says otherwise; pretrain, problems, and a section with a
+`model.path` of its own take no `from`. In a path `{section}` is that section's directory.
+[Write your own study](../guides/write-your-own-study.md) shows all of it in use.
 """
 REQUIRED = "required"
 HIDDEN = ("stage", "sections")

@@ -87,7 +87,7 @@ def evaluate(
     Args:
         model: who is measured: a directory, adapter, run or hub name; a reward model for the task "preferences".
         data: a path, a hub name or records; None is the task's own data.
-        task: "answers", "gsm8k", "svamp", "problems", "preferences" or "loss" (see docs/eval.md).
+        task: "answers", "gsm8k", "svamp", "problems", "preferences" or "loss" (see docs/guides/measuring.md).
         reward: who rates answers: a recipe's reward block or a function.
         out: directory for evaluation.jsonl and the report; the same call continues there. None writes nothing.
         samples: answers to each question; several need a temperature above 0.

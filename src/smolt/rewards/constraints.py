@@ -125,7 +125,7 @@ def _keeps(text: str, name: str, value: Any) -> bool:
 
 
 def constraints() -> Reward:
-    """1 for an answer that keeps every check of its question's constraint, else 0 (checks: docs/scenarios.md).
+    """1 for an answer that keeps every check of its question's constraint, else 0 (checks: docs/guides/scenarios.md).
 
     Components: each check, 1 or 0. Abstains when the question's solution is no constraint.
     """

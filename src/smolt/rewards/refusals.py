@@ -52,7 +52,7 @@ def refuses(text: str) -> bool:
 
 
 def refusal() -> Reward:
-    """1 for an answer that refuses by the rule `refusal-1`, else 0; its limits are in docs/scenarios.md."""
+    """1 for an answer that refuses by the rule `refusal-1`, else 0; its limits are in docs/guides/scenarios.md."""
 
     def rate(_question: Question, answer: Answer) -> Score:
         return Score(float(refuses(answer.text)))

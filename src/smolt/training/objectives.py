@@ -1,7 +1,7 @@
 """The arithmetic of every objective, as pure functions on tensors.
 
 Notation: B answers, T answer tokens, P pairs; `mask` is bool [B, T], true on real answer tokens. Formulas and their
-sources are listed in docs/sources.md; nothing here knows of models, streams or files.
+sources are listed in docs/why/sources.md; nothing here knows of models, streams or files.
 """
 
 from typing import Literal

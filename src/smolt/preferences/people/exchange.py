@@ -1,4 +1,4 @@
-"""Labels out, as preferences that train a reward model or DPO, or one by one; and in, from other tools."""
+"""Labels out: as preferences that train a reward model or DPO, or one by one, as `importing` reads them back."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

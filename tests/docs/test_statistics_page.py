@@ -1,4 +1,4 @@
-"""docs/evaluation.md: every program prints what stands below it, and the command its verdict."""
+"""docs/why/statistics.md: every program prints what stands below it, and the command its verdict."""
 
 import re
 import runpy
@@ -12,7 +12,7 @@ from smolt.cli import app
 from smolt.evaluation.grading import RULES
 from tests.docs.workshop import ROOT, table
 
-PAGE = ROOT / "docs" / "evaluation.md"
+PAGE = ROOT / "docs" / "why" / "statistics.md"
 _BLOCK = re.compile(r"^```(python|sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

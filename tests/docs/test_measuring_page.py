@@ -11,7 +11,7 @@ from smolt.rewards import HINTS
 from tests.docs.test_commands import lines
 from tests.docs.workshop import ROOT, table
 
-PAGE = ROOT / "docs" / "eval.md"
+PAGE = ROOT / "docs" / "guides" / "measuring.md"
 SHORT = ["--max-tokens", "8", "--limit", "5"]
 
 
