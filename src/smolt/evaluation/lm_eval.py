@@ -21,8 +21,8 @@ from smolt.evaluation.evaluate import Evaluation
 from smolt.models.ground import open_ground
 from smolt.models.merging import merged_in_memory
 from smolt.models.provenance import package_versions
-from smolt.report.record import plain
 from smolt.runs import Run, atomic_write
+from smolt.runs.jsontext import plain
 from smolt.statistics import Measure, Z
 
 INSTALL = 'install it with: pip install -c constraints.txt ".[lm-eval]"'

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smolt.report.record import Item
 from smolt.runs.chunks import Work
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
 
 
@@ -32,10 +32,10 @@ class Subject:
     facts: dict[str, Any]
     open_work: Callable[[], Work]
     measures: Callable[[list[dict[str, Any]]], dict[str, Measure]]
-    items: Callable[[list[dict[str, Any]]], list[Item]]
+    items: Callable[[list[dict[str, Any]]], list[RatedAnswer]]
     notes: Sequence[str] = ()
 
 
-def nothing_answered(rows: list[dict[str, Any]]) -> list[Item]:
+def nothing_answered(rows: list[dict[str, Any]]) -> list[RatedAnswer]:
     """The answers of a measurement that asks for none."""
     return []

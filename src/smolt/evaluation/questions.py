@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from smolt.config import Data, EvaluationSampling, Model, RewardMix, make_block
-from smolt.data import Answer, Question, Score
+from smolt.data import Question
 from smolt.data.numbers import extract
 from smolt.errors import UserError
-from smolt.evaluation.answer_file import Asking
-from smolt.evaluation.exam import Exam, answer_part, as_item, as_row
+from smolt.evaluation.exam import Exam, answering_work, unrated
 from smolt.evaluation.measurement import Subject
 from smolt.evaluation.measures import answer_measures
 from smolt.evaluation.tasks import Task
@@ -16,11 +15,10 @@ from smolt.models.answers import refuse_greedy_copies
 from smolt.models.conditions import conditions_of, departures, trained_under
 from smolt.models.ground import Ground
 from smolt.models.items import question_list
-from smolt.models.saving import load_policy
 from smolt.rewards import python_reward
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.rules import Reward
-from smolt.runs.chunks import Work
+from smolt.runs.rated_answers import from_row
 
 MAX_TOKENS = 256  # where neither the user nor the model's training says how long an answer may be
 
@@ -67,15 +65,9 @@ def answering(
         require_solutions(task, questions)
     rater, said = raters(task, reward, ground)
     exam = Exam(questions, conditions, sampling, samples, rater, seed)
-    asking = Asking(questions, conditions, sampling, samples, seed)
-
-    def open_work() -> Work:
-        policy = load_policy(model.path, ground.precision)
-        return lambda places: [as_row(item) for item in answer_part(exam, policy, ground, places)]
-
     return Subject(
         total=len(questions),
-        chunk=asking.chunk,
+        chunk=exam.chunk,
         sha256=digest,
         too_long=dropped,
         facts={
@@ -85,9 +77,9 @@ def answering(
             "seed": seed,
             "reward": said,
         },
-        open_work=open_work,
-        measures=lambda rows: answer_measures([as_item(row) for row in rows], samples),
-        items=lambda rows: [as_item(row) for row in rows],
+        open_work=answering_work(exam, model, ground),
+        measures=lambda rows: answer_measures([from_row(row) for row in rows], samples),
+        items=lambda rows: [from_row(row) for row in rows],
         notes=[
             *(
                 f"{line}: measured under other conditions than it was trained in"
@@ -110,11 +102,6 @@ def raters(task: Task, reward: RewardMix | Callable[..., Any] | None, ground: Gr
         return unrated, None
     mix = make_block(RewardMix, parts=[*own, *asked], cap=None if reward is None else reward.cap)
     return mixed_reward(mix, ground.precision), mix.model_dump(mode="json")
-
-
-def unrated(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
-    """Nobody rates."""
-    return [Score(None, reason="no rater")] * len(answers)
 
 
 def require_solutions(task: Task, questions: Sequence[Question]) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,46 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from smolt.errors import UserError
 from smolt.report.panels import Panel, finite
+from smolt.runs.jsontext import plain
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.runs.storage import atomic_write
 from smolt.statistics import Measure
 
 Role = Literal["candidate", "baseline", "control", "component"]
 Metric = Literal["accuracy", "reward"]
 RECORD = "record.json"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One answer to one question, rated.
-
-    Attributes:
-        question_id: the same for all arms; the pairing key. Where empty, the question's text is the key.
-        kind: groups questions, may be empty.
-        tokens: length of the answer with its stop token.
-        correct: None where no verifier judged it.
-        reward: None where no reward was asked for, or the rater abstained.
-        components: the reward's named parts.
-        kl: sequence KL to the reference in nats (k1, summed over the answer).
-        seed: the training run of the arm that gave the answer.
-    """
-
-    question_id: str
-    question: str
-    kind: str
-    answer: str
-    tokens: int
-    stopped: bool
-    correct: bool | None = None
-    reward: float | None = None
-    components: dict[str, float | None] = field(default_factory=dict)
-    kl: float | None = None
-    reference_solution: str | None = None
-    seed: int = 0
-
-    @property
-    def key(self) -> str:
-        """What pairs this answer with other arms' answers."""
-        return self.question_id or self.question
 
 
 @dataclass(frozen=True)
@@ -94,7 +61,7 @@ class Arm:
     name: str
     stage: str
     parent: str | None = None
-    items: list[Item] = field(default_factory=list)
+    items: list[RatedAnswer] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, int | float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -179,18 +146,3 @@ def read_record(directory: Path) -> StudyRecord:
         ) from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); write it again with its study") from None
-
-
-def plain(value: Any) -> Any:
-    """The value in strict JSON: no number that is not finite, no text that is not Unicode, the rest as text."""
-    if isinstance(value, dict):
-        return {plain(str(name)): plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value) if math.isfinite(value) else None
-    return str(value).encode("utf-8", "backslashreplace").decode()

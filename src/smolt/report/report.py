@@ -12,8 +12,9 @@ from smolt.report.pairing import Compared
 from smolt.report.panels import Panel
 from smolt.report.pictures import plots
 from smolt.report.pictures.drawing import Picture
-from smolt.report.record import StudyRecord, plain, read_record, write_record
+from smolt.report.record import StudyRecord, read_record, write_record
 from smolt.report.sections import samples
+from smolt.runs.jsontext import plain
 from smolt.runs.storage import atomic_write
 from smolt.statistics import Measure
 

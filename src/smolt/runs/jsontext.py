@@ -2,6 +2,7 @@
 
 import json
 import math
+from numbers import Integral, Real
 from typing import Any
 
 from smolt.errors import SelfCheckError
@@ -49,6 +50,21 @@ def decode_object(content: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def plain(value: Any) -> Any:
+    """The value in strict JSON: no number that is not finite, no text that is not Unicode, the rest as text."""
+    if isinstance(value, dict):
+        return {plain(str(name)): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _check(value: Any, what: str, field: str) -> None:

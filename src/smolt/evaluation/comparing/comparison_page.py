@@ -12,8 +12,8 @@ from smolt.evaluation.comparing.paired import ArmPair, ComparedItem, Findings
 from smolt.evaluation.comparing.sentences import stated
 from smolt.report import page, tables, wording
 from smolt.report.pictures.drawing import LIGHT
-from smolt.report.record import plain
 from smolt.runs import atomic_write
+from smolt.runs.jsontext import plain
 
 NAMES = ("comparison.json", "items.jsonl", "comparison.html")
 PER_LIST = 10

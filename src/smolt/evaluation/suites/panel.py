@@ -7,7 +7,8 @@ from smolt.evaluation.suites.independence import raters_of
 from smolt.evaluation.suites.suite_measures import ALL, Measured, Tested, measure_suite
 from smolt.evaluation.suites.suite_prompts import answers_file
 from smolt.report.panels import Chart, Panel, Series, Table
-from smolt.report.record import Arm, Item
+from smolt.report.record import Arm
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure, format_p, shown
 
 WHAT: dict[str, str] = {
@@ -21,7 +22,7 @@ WHAT: dict[str, str] = {
 RATED = "mean score by a reward model or judge; higher is better"
 
 
-Answers = Callable[[str, str], list[Item]]
+Answers = Callable[[str, str], list[RatedAnswer]]
 """The rated answers of an arm (its name) in a file of its directory."""
 
 
