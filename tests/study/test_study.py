@@ -133,6 +133,17 @@ def test_best_of_n_keeps_all_its_answers(finished: Path) -> None:
     assert chosen == read_rated(finished / "best_of_n" / "evaluation.jsonl")
 
 
+def test_compare_and_grade_read_every_file_of_answers(finished: Path) -> None:
+    """A training's samples, an arm's evaluation, best-of-n's candidates; of these the chosen are the evaluated ones."""
+    names = ("ppo/samples.jsonl", "grpo/samples.jsonl", "sft/evaluation.jsonl", "best_of_n/candidates.jsonl")
+    for name in names:
+        assert json.loads(smolt("grade", finished / name, "--json").stdout)["n"] > 0
+    words = ("compare", finished / names[3], finished / "best_of_n" / "evaluation.jsonl", "--json")
+    assert json.loads(smolt(*words).stdout)["difference"] == 0.0
+    done = smolt("compare", finished / names[0], finished / names[1], "--intersect", "--json")
+    assert json.loads(done.stdout)["metric"] == "accuracy"
+
+
 def test_run_again_it_is_complete_and_changes_nothing(finished: Path) -> None:
     """In words and as one JSON object, by any spelling of its directory."""
     before = stamps(finished)
