@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from smolt.config import BestOfNRecipe, RewardPart
 from smolt.data import Score
-from smolt.evaluation.exam import CHUNK, Exam, Tell, require_same, silent
+from smolt.evaluation.exam import Exam, Tell, in_parts, silent
 from smolt.models.answers import draw_answers, rated_answers
 from smolt.models.conditions import conditions_of
 from smolt.models.ground import Ground
@@ -29,24 +29,23 @@ def best_of_n(
     Raises:
         UserError: as for `take`.
     """
-    require_same(exam, ground)
     judge = learned_reward(
         RewardPart(name="model", path=recipe.reward_model, options={"refused": True}), ground.precision
     )
     limits = recipe.sampling
     drawing = conditions_of(ground.renderer, limits.max_tokens).drawing(limits.temperature, limits.batch)
     counter = (recipe.seed, exam.seed)
-    candidates: list[RatedAnswer] = []
-    for start in range(0, len(exam.questions), CHUNK):
-        asked = exam.questions[start : start + CHUNK]
-        found = draw_answers(policy, ground.renderer, asked, recipe.n, drawing, counter, start)
+
+    def work(places: range) -> list[RatedAnswer]:
+        asked = exam.questions[places.start : places.stop]
+        found = draw_answers(policy, ground.renderer, asked, recipe.n, drawing, counter, places.start)
         liked = [score.value for score in judge(found.questions, found.answers)]
         values = [float("-inf") if score is None else score for score in liked]
-        places = [max(range(n * recipe.n, (n + 1) * recipe.n), key=values.__getitem__) for n in range(len(asked))]
-        to_rate = range(len(found.answers)) if rate_all else places
+        best = [max(range(n * recipe.n, (n + 1) * recipe.n), key=values.__getitem__) for n in range(len(asked))]
+        to_rate = range(len(found.answers)) if rate_all else best
         scores = exam.reward([found.questions[n] for n in to_rate], [found.answers[n] for n in to_rate])
         rated = dict(zip(to_rate, scores, strict=True))
         answers = rated_answers(found, [rated.get(n, Score(None)) for n in range(len(liked))], exam.seed)
-        candidates += [replace(answer, score=liked[n], chosen=n in places) for n, answer in enumerate(answers)]
-        tell(start + len(asked), len(exam.questions))
-    return candidates
+        return [replace(answer, score=liked[n], chosen=n in best) for n, answer in enumerate(answers)]
+
+    return in_parts(exam, ground, work, tell)

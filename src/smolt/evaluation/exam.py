@@ -86,12 +86,22 @@ def take(exam: Exam, policy: Policy, ground: Ground, tell: Tell = silent) -> lis
     Raises:
         UserError: this arm's template or stop tokens are others than the exam's.
     """
+    return in_parts(exam, ground, lambda places: answer_part(exam, policy, ground, places), tell)
+
+
+def in_parts(exam: Exam, ground: Ground, work: Callable[[range], list[RatedAnswer]], tell: Tell) -> list[RatedAnswer]:
+    """What `work` makes of all questions, some places at a time.
+
+    Raises:
+        UserError: as for `take`.
+    """
     require_same(exam, ground)
-    items: list[RatedAnswer] = []
+    found: list[RatedAnswer] = []
     for start in range(0, len(exam.questions), CHUNK):
-        items += answer_part(exam, policy, ground, range(start, min(start + CHUNK, len(exam.questions))))
-        tell(len(items) // exam.samples, len(exam.questions))
-    return items
+        places = range(start, min(start + CHUNK, len(exam.questions)))
+        found += work(places)
+        tell(places.stop, len(exam.questions))
+    return found
 
 
 def answer_part(exam: Exam, policy: Policy, ground: Ground, places: range) -> list[RatedAnswer]:

@@ -11,7 +11,7 @@ from smolt.data.numbers import parse_number
 from smolt.errors import UserError
 from smolt.evaluation.grading import Rule, rule_named
 from smolt.evaluation.grading.answer_table import AnswerTable, look, read_rows, text_of
-from smolt.evaluation.grading.grade_rules import UnusableGold
+from smolt.evaluation.grading.graded import grade_row
 from smolt.runs.rated_answers import is_rated_answer
 
 IDS = ("id", "question_id", "doc_id", "uid", "idx", "index")
@@ -249,21 +249,9 @@ def _number(table: AnswerTable, column: str) -> Reader:
 
 
 def _graded(table: AnswerTable, lines: Lines, columns: tuple[str, str], name: str | None, remarks: list[str]) -> Reader:
-    gold = columns[1]
-    rule = rule_named(name) if name is not None else _usual_rule([text_of(row.get(gold)) for _, row in lines])
+    rule = rule_named(name) if name is not None else _usual_rule([text_of(row.get(columns[1])) for _, row in lines])
     remarks.append(f"graded by rule {rule.name} ({rule.version})")
-
-    def read(line: int, row: dict[str, Any]) -> float:
-        texts = [text_of(row[column]) if column in row else None for column in columns]
-        for column, text in zip(columns, texts, strict=True):
-            if text is None:
-                raise UserError(f"{table.name}:{line}: {column}: is missing, or neither text nor a number")
-        try:
-            return float(rule.judge(texts[0] or "", texts[1] or "").correct)
-        except UnusableGold as problem:
-            raise UserError(f"{table.name}:{line}: {gold}: {problem} (rule {rule.name}; see --rule)") from None
-
-    return read
+    return lambda line, row: float(grade_row(table, line, row, rule, columns).correct)
 
 
 def _usual_rule(golds: Sequence[str | None]) -> Rule:

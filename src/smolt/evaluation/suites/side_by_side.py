@@ -11,9 +11,9 @@ import torch
 from smolt.config import EvaluationSampling, Model, Suites
 from smolt.errors import UserError
 from smolt.evaluation.exam import Exam, Tell, silent, take, unrated
-from smolt.evaluation.suites.independence import origins_of_model, refuse_dependent
-from smolt.evaluation.suites.panel import Answers, suite_panels
-from smolt.evaluation.suites.suite_measures import Measured, measure_suite
+from smolt.evaluation.suites.independence import origins_of_model, raters_of, refuse_dependent
+from smolt.evaluation.suites.panel import suite_panel
+from smolt.evaluation.suites.suite_measures import Answers, Measured, measure_suites
 from smolt.evaluation.suites.suite_prompts import answers_file, suite_exams
 from smolt.models.answers import refuse_greedy_copies
 from smolt.models.conditions import conditions_of
@@ -124,24 +124,20 @@ def _report(out: Path, suites: Suites, names: Sequence[str]) -> dict[str, Any]:
     def answers(arm: str, file: str) -> list[RatedAnswer]:
         return read_rated(out / ANSWERS / arm / file)
 
-    baseline = names[0] if len(names) > 1 else ""
-    panels = suite_panels(suites, names, baseline, answers)
+    measured = measure_suites(suites, names, names[0] if len(names) > 1 else "", answers)
+    panels = [suite_panel(name, found, names, raters_of(suites)) for name, found in measured.items()]
     record = StudyRecord(
         name="suites",
         arms=[Arm(name, "suite", items=_shown(suites, name, answers), role="component") for name in names],
         panels=panels,
     )
     write_report(out, record)
-    found = {}
-    for name in suites.names:
-        arms = [Arm(arm, "suite", items=answers(arm, answers_file(name))) for arm in names]
-        found[name] = {entry.metric.name: _numbers(entry) for entry in measure_suite(arms, baseline)}
     return {
         "out": str(out),
         "report": str(out / "report.html"),
         "findings": [sentence for panel in panels for sentence in panel.sentences],
         "warnings": [warning for panel in panels for warning in panel.warnings],
-        "suites": found,
+        "suites": {name: {entry.metric.name: _numbers(entry) for entry in found} for name, found in measured.items()},
     }
 
 
@@ -160,16 +156,5 @@ def _numbers(entry: Measured) -> dict[str, Any]:
             scenario: {arm: asdict(measure) for arm, measure in cells.items()}
             for scenario, cells in entry.scenarios.items()
         },
-        "tests": [
-            {
-                **asdict(test.comparison),
-                "scenario": test.scenario,
-                "p_holm": test.p_holm,
-                "win_rate": None if test.win_rate is None else asdict(test.win_rate),
-                "win_rate_at_equal_length": None
-                if test.win_rate_at_equal_length is None
-                else asdict(test.win_rate_at_equal_length),
-            }
-            for test in entry.tests
-        ],
+        "tests": [{**facts.pop("comparison"), **facts} for facts in map(asdict, entry.tests)],
     }

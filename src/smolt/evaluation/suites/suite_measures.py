@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from smolt import statistics
+from smolt.config import Suites
 from smolt.data import Question
+from smolt.evaluation.suites.suite_prompts import answers_file
 from smolt.report.pairing import paired
 from smolt.report.record import Arm
 from smolt.rewards.constraints import has_constraint
@@ -20,6 +22,10 @@ MOST_SCENARIOS = 12
 """With more kinds than this (XSTest has 18) the tests are over all prompts together; the table lists each kind."""
 
 MODEL_PREFIX = "rated_"
+
+
+Answers = Callable[[str, str], list[RatedAnswer]]
+"""The rated answers of an arm (its name) in a file of its directory."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,15 @@ RULES: tuple[Metric, ...] = (
     Metric("empathy (word rule)", False, _empathy),
     Metric("constraints kept", True, _constraints),
 )
+
+
+def measure_suites(suites: Suites, arms: Sequence[str], baseline: str, answers: Answers) -> dict[str, list[Measured]]:
+    """The numbers of each suite by its name; see `measure_suite`."""
+    found = {}
+    for name in suites.names:
+        answered = [Arm(arm, "suite", items=answers(arm, answers_file(name))) for arm in arms]
+        found[name] = measure_suite(answered, baseline)
+    return found
 
 
 def measure_suite(arms: Sequence[Arm], baseline: str) -> list[Measured]:
