@@ -4,17 +4,18 @@ from dataclasses import replace
 
 from smolt.config import BestOfNRecipe, RewardPart
 from smolt.data import Score
-from smolt.evaluation.exam import Exam, Tell, in_parts, silent
+from smolt.evaluation.exam import Exam, in_parts, silent
 from smolt.models.answers import draw_answers, rated_answers
 from smolt.models.conditions import conditions_of
 from smolt.models.ground import Ground
 from smolt.models.roles import Policy
 from smolt.rewards.learned import learned_reward
+from smolt.runs.chunks import Progress
 from smolt.runs.rated_answers import RatedAnswer
 
 
 def best_of_n(
-    exam: Exam, recipe: BestOfNRecipe, policy: Policy, ground: Ground, rate_all: bool = False, tell: Tell = silent
+    exam: Exam, recipe: BestOfNRecipe, policy: Policy, ground: Ground, rate_all: bool = False, tell: Progress = silent
 ) -> list[RatedAnswer]:
     """The n answers to each question in turn; the model that chooses does not see the solution.
 

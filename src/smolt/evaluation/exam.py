@@ -16,17 +16,13 @@ from smolt.models.sampling import sample
 from smolt.models.saving import load_policy
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.rules import Reward
-from smolt.runs.chunks import Work
+from smolt.runs.chunks import Progress, Work
 from smolt.runs.rated_answers import RatedAnswer, as_row
 
 CHUNK = 256  # questions answered between two progress reports
 REFILLS = 4  # how often a chunk fills the sampler's slots: with fewer they would stand empty at each chunk's end
 KL_QUESTIONS = 256  # questions on which the KL to the reference is measured, by answers drawn at temperature 1
 KL_STAGE = 1_000_003  # a counter that sets these draws apart from all others
-
-
-Tell = Callable[[int, int], None]
-"""Hears how many of how many questions are answered; may raise to end it there."""
 
 
 def silent(done: int, total: int) -> None:
@@ -80,7 +76,7 @@ def open_exam(
     return Exam(questions[:items], conditions, sampling, samples, rater, seed)
 
 
-def take(exam: Exam, policy: Policy, ground: Ground, tell: Tell = silent) -> list[RatedAnswer]:
+def take(exam: Exam, policy: Policy, ground: Ground, tell: Progress = silent) -> list[RatedAnswer]:
     """A policy's rated answers to all questions of the exam.
 
     Raises:
@@ -89,7 +85,9 @@ def take(exam: Exam, policy: Policy, ground: Ground, tell: Tell = silent) -> lis
     return in_parts(exam, ground, lambda places: answer_part(exam, policy, ground, places), tell)
 
 
-def in_parts(exam: Exam, ground: Ground, work: Callable[[range], list[RatedAnswer]], tell: Tell) -> list[RatedAnswer]:
+def in_parts(
+    exam: Exam, ground: Ground, work: Callable[[range], list[RatedAnswer]], tell: Progress
+) -> list[RatedAnswer]:
     """What `work` makes of all questions, some places at a time.
 
     Raises:

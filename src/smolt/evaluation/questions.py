@@ -18,7 +18,7 @@ from smolt.models.conditions import conditions_of, departures, trained_under
 from smolt.models.ground import Ground
 from smolt.models.items import question_list
 from smolt.rewards import python_reward
-from smolt.rewards.build import mixed_reward
+from smolt.rewards.build import RULES, mixed_reward
 from smolt.rewards.rules import Reward
 from smolt.runs.rated_answers import from_row
 
@@ -102,8 +102,9 @@ def asked_reward(reward: Any) -> RewardMix | Callable[..., Any] | None:
     Raises:
         UserError: a text is none of these, or a mapping is no reward.
     """
-    if reward is None or callable(reward) or isinstance(reward, RewardMix):
-        return reward
+    ready: RewardMix | Callable[..., Any] | None = reward
+    if ready is None or callable(ready) or isinstance(ready, RewardMix):
+        return ready
     given = [_part(one) for one in (reward if isinstance(reward, list | tuple) else [reward])]
     whole = given[0] if len(given) == 1 and isinstance(given[0], dict) and "parts" in given[0] else {"parts": given}
     return make_block(RewardMix, **whole)
@@ -111,7 +112,7 @@ def asked_reward(reward: Any) -> RewardMix | Callable[..., Any] | None:
 
 def _part(given: Any) -> Any:
     """One rater of a reward; a text as the part it stands for."""
-    if not isinstance(given, str):
+    if not isinstance(given, str) or given in RULES:
         return given
     if given.lstrip().startswith("{"):
         return read_text(given, "reward").data

@@ -10,7 +10,7 @@ import torch
 
 from smolt.config import EvaluationSampling, Model, Suites
 from smolt.errors import UserError
-from smolt.evaluation.exam import Exam, Tell, silent, take, unrated
+from smolt.evaluation.exam import Exam, silent, take, unrated
 from smolt.evaluation.suites.independence import origins_of_model, raters_of, refuse_dependent
 from smolt.evaluation.suites.panel import suite_panel
 from smolt.evaluation.suites.suite_measures import Answers, Measured, measure_suites
@@ -22,6 +22,7 @@ from smolt.models.saving import load_policy
 from smolt.report.record import Arm, StudyRecord
 from smolt.report.report import write_report
 from smolt.runs import Run
+from smolt.runs.chunks import Progress
 from smolt.runs.rated_answers import RatedAnswer, read_rated, write_rated
 
 ANSWERS = "answers"
@@ -37,7 +38,7 @@ def run_suites(
     samples: int = 1,
     seed: int = 0,
     fresh: bool = False,
-    tell: Tell = silent,
+    tell: Progress = silent,
 ) -> dict[str, Any]:
     """Let models answer suites, and write what was found.
 
@@ -86,7 +87,7 @@ def run_suites(
     return {**facts, "status": "complete"}
 
 
-def _answer(model: str, suites: Suites, like: Exam, ground: Ground, folder: Path, tell: Tell) -> None:
+def _answer(model: str, suites: Suites, like: Exam, ground: Ground, folder: Path, tell: Progress) -> None:
     """One model's answers, a file a suite; those that are there stay."""
     if all((folder / answers_file(name)).is_file() for name in suites.names):
         return
