@@ -1,5 +1,6 @@
 """The page on measuring: its commands run as written on a tiny model, and its tables are what the program knows."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 from smolt.cli import app
 from smolt.evaluation.tasks import TASKS
 from smolt.rewards import HINTS
+from smolt.runs.rated_answers import NAMES
 from tests.docs.test_commands import lines
 from tests.docs.workshop import ROOT, table
 
@@ -27,6 +29,11 @@ def test_the_commands_of_the_page_run(workshop: Path) -> None:
     names = {path.name for path in (workshop / "runs").iterdir()}
     assert names == {"eval", "parts", "parts.shard-1-of-2", "parts.shard-2-of-2"}
     assert len((workshop / "runs" / "parts" / "evaluation.jsonl").read_text().splitlines()) == 5
+
+
+def test_the_columns_are_those_of_an_answer() -> None:
+    named = [name for row in table(PAGE, "column") for name in re.findall(r"\w+", row[0])]
+    assert sorted(named) == sorted([*NAMES, "step"])
 
 
 def test_the_tasks_are_those_there_are() -> None:

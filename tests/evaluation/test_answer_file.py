@@ -9,12 +9,13 @@ import pytest
 from smolt.config import Data, EvaluationSampling, Model
 from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.evaluation import answer_file as writing
+from smolt.evaluation import exam
 from smolt.evaluation.answer_file import write_answers
 from smolt.models.forward.precision import choose_precision
 from smolt.models.rendering import load_renderer
 from smolt.models.sampling import Drawing, sample
 from smolt.models.saving import load_policy
+from smolt.runs.rated_answers import NAMES, RatedAnswer
 from tests.tiny import tiny_model
 
 QUESTIONS = 7
@@ -41,19 +42,20 @@ def test_every_question_has_its_answers(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     facts = ask(tmp_path / "m", tmp_path / "out", progress=lambda done, total: told.append((done, total)))
     found = rows(tmp_path / "out")
-    assert [row["id"] for row in found] == [f"q{n}" for n in range(QUESTIONS) for _ in range(2)]
+    assert [row["question_id"] for row in found] == [f"q{n}" for n in range(QUESTIONS) for _ in range(2)]
     assert (facts["status"], facts["n"], facts["questions"], facts["too_long"]) == ("complete", 14, 7, 0)
     assert facts["length"] == pytest.approx(sum(row["tokens"] for row in found) / 14)
-    assert facts["stop_rate"] == pytest.approx(sum(row["stop"] == "stop" for row in found) / 14)
+    assert facts["stop_rate"] == pytest.approx(sum(row["stopped"] for row in found) / 14)
     assert told == [(4, 7), (7, 7)]
     renderer = load_renderer(tmp_path / "m")
     policy = load_policy(str(tmp_path / "m"), choose_precision("cpu", "fp32"))
     context = renderer.context((Turn("user", "question 5"),))
     drawn = sample(policy, [context], 2, Drawing(6, 1.0, 2, renderer.stop_ids), (0,), ids=[5])
     wanted = [renderer.decode(answer.tolist()) for answer in drawn.answers]
-    assert [row["text"] for row in found if row["id"] == "q5"] == wanted
-    assert set(found[0]) == {"step", "id", "question", "kind", "text", "tokens", "stop", "logprob", "solution"}
-    assert (found[10]["question"], found[10]["solution"]) == ("question 5", "5")
+    assert [row["answer"] for row in found if row["question_id"] == "q5"] == wanted
+    assert set(found[0]) == {"step", *NAMES}
+    assert (found[10]["question"], found[10]["reference_solution"]) == ("question 5", "5")
+    assert {(row["correct"], row["reward"], row["abstained"]) for row in found} == {(None, None, None)}
 
 
 class Stop(Exception):
@@ -63,25 +65,25 @@ class Stop(Exception):
 def test_a_stopped_command_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while the second chunk's rows are written: the first chunk is not asked again, the file ends up equal."""
     ask(tmp_path / "m", tmp_path / "whole")
-    real = writing.answer_chunk
+    real = exam.answer_part
 
-    def torn(policy: Any, ground: Any, asking: Any, places: range) -> list[dict[str, Any]]:
+    def torn(asked: Any, policy: Any, ground: Any, places: range) -> list[RatedAnswer]:
         if places.start:
             raise Stop
-        return real(policy, ground, asking, places)
+        return real(asked, policy, ground, places)
 
-    monkeypatch.setattr(writing, "answer_chunk", torn)
+    monkeypatch.setattr(exam, "answer_part", torn)
     with pytest.raises(Stop):
         ask(tmp_path / "m", tmp_path / "out")
     with (tmp_path / "out" / "samples.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"step": 7, "id": "q4", "text": "whole, but no checkpoint vouches for it"}\n{"step": 7, "te')
+        file.write('{"step": 7, "question_id": "q4", "answer": "whole, but with no checkpoint"}\n{"step": 7, "te')
     starts: list[int] = []
 
-    def counted(policy: Any, ground: Any, asking: Any, places: range) -> list[dict[str, Any]]:
+    def counted(asked: Any, policy: Any, ground: Any, places: range) -> list[RatedAnswer]:
         starts.append(places.start)
-        return real(policy, ground, asking, places)
+        return real(asked, policy, ground, places)
 
-    monkeypatch.setattr(writing, "answer_chunk", counted)
+    monkeypatch.setattr(exam, "answer_part", counted)
     facts = ask(tmp_path / "m", tmp_path / "out")
     assert starts == [4]
     assert facts == ask(tmp_path / "m", tmp_path / "whole") | {"status": "complete"}
@@ -98,7 +100,7 @@ def test_other_settings_are_another_run(tmp_path: Path) -> None:
         ask(tmp_path / "m", tmp_path / "out", seed=1)
     ask(tmp_path / "m", tmp_path / "out", seed=1, fresh=True)
     assert rows(tmp_path / "out.old-1") == before
-    assert [row["text"] for row in rows(tmp_path / "out")] != [row["text"] for row in before]
+    assert [row["answer"] for row in rows(tmp_path / "out")] != [row["answer"] for row in before]
 
 
 def test_several_greedy_answers_are_refused(tmp_path: Path) -> None:

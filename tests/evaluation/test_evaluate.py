@@ -24,10 +24,9 @@ from smolt.data.problems import generate
 from smolt.errors import UserError
 from smolt.evaluation.comparing.paired import circumstances, differing
 from smolt.evaluation.evaluate import evaluate
-from smolt.evaluation.exam import read_items
 from smolt.evaluation.measures import answer_measures, majority, powers
 from smolt.models.rendering import load_renderer
-from smolt.report.record import Item
+from smolt.runs.rated_answers import RatedAnswer, read_rated
 from smolt.statistics import wilson
 from tests.shared import shared_path
 from tests.tiny import WINDOW, tiny_model
@@ -52,8 +51,8 @@ def run(place: Path, out: Path | None, **more: Any) -> Any:
     return evaluate(place / "m", place / "questions.jsonl", out=out, **{**settings, "device": "cpu", **more})
 
 
-def item(question: int, answer: str, solution: str, correct: bool) -> Item:
-    return Item(f"q{question}", "", "", answer, 5, True, correct, reference_solution=solution)
+def item(question: int, answer: str, solution: str, correct: bool) -> RatedAnswer:
+    return RatedAnswer(f"q{question}", "", "", answer, 5, True, correct, reference_solution=solution)
 
 
 def ask(text: str) -> tuple[Turn, ...]:
@@ -217,7 +216,7 @@ def test_shards_together_are_the_whole(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"out: shard 2/3 not finished: run this command with --shard 2/3"):
         run(place, tmp_path / "out")
     assert run(place, tmp_path / "out", shard="2/3").path == tmp_path / "out.shard-2-of-3"
-    parts = [read_items(tmp_path / f"out.shard-{n}-of-3" / "evaluation.jsonl") for n in (1, 2, 3)]
+    parts = [read_rated(tmp_path / f"out.shard-{n}-of-3" / "evaluation.jsonl") for n in (1, 2, 3)]
     assert [len(part) for part in parts] == [8, 8, 4]
     with pytest.raises(UserError, match=r"recipe.seed: 0 in this run, 1 now"):
         run(place, tmp_path / "out", seed=1)

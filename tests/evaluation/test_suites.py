@@ -19,19 +19,22 @@ from smolt.evaluation.suites.independence import (
 from smolt.evaluation.suites.panel import suite_panel
 from smolt.evaluation.suites.side_by_side import arm_names
 from smolt.evaluation.suites.suite_measures import Measured, measure_suite
-from smolt.report.record import Arm, Item
+from smolt.report.record import Arm
+from smolt.runs.rated_answers import RatedAnswer
 
 
-def item(place: int, kind: str, solution: str | None = None, tokens: int = 5, **components: float) -> Item:
+def item(place: int, kind: str, solution: str | None = None, tokens: int = 5, **components: float) -> RatedAnswer:
     parts: dict[str, float | None] = dict(components)
-    return Item(f"{kind}-{place}", "?", kind, "answer", tokens, True, components=parts, reference_solution=solution)
+    return RatedAnswer(
+        f"{kind}-{place}", "?", kind, "answer", tokens, True, components=parts, reference_solution=solution
+    )
 
 
 def named(measured: list[Measured], name: str) -> Measured:
     return next(entry for entry in measured if entry.metric.name == name)
 
 
-def labelled(refused_safe: int, refused_unsafe: int) -> list[Item]:
+def labelled(refused_safe: int, refused_unsafe: int) -> list[RatedAnswer]:
     """20 safe and 20 unsafe prompts of one kind, of which so many are refused."""
     safe = [item(place, "topics", "safe", refusal=float(place < refused_safe)) for place in range(20)]
     unsafe = [item(20 + place, "topics", "unsafe", refusal=float(place < refused_unsafe)) for place in range(20)]

@@ -4,7 +4,8 @@ import random
 from typing import Any
 
 from smolt.report.panels import Chart, Panel, Series, Table
-from smolt.report.record import Arm, Item, StudyRecord
+from smolt.report.record import Arm, StudyRecord
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
 
 HOSTILE = [
@@ -25,14 +26,14 @@ HOSTILE = [
 ]
 
 
-def item(number: int, correct: bool | None = None, reward: float | None = None, **named: Any) -> Item:
+def item(number: int, correct: bool | None = None, reward: float | None = None, **named: Any) -> RatedAnswer:
     given: dict[str, Any] = {
         "kind": "sum",
         "answer": f"answer {number}",
         "tokens": 10 + number,
         "stopped": True,
     } | named
-    return Item(f"q{number}", f"question {number}", correct=correct, reward=reward, **given)
+    return RatedAnswer(f"q{number}", f"question {number}", correct=correct, reward=reward, **given)
 
 
 def judged(name: str, flags: str, **named: Any) -> Arm:
@@ -92,7 +93,9 @@ CALIBRATION = Panel(
 """A finding of each form: sentences, a warning, a table with intervals, lines with the diagonal, bars."""
 
 
-def answers(rate: float, length: int, kl: float | None, seed: int, draw: random.Random, n: int = 120) -> list[Item]:
+def answers(
+    rate: float, length: int, kl: float | None, seed: int, draw: random.Random, n: int = 120
+) -> list[RatedAnswer]:
     """One run's answers: right with a chance that the question decides, a reward of two parts."""
     items = []
     for number in range(n):
@@ -101,7 +104,7 @@ def answers(rate: float, length: int, kl: float | None, seed: int, draw: random.
         tokens = max(3, int(draw.gauss(length, 8)))
         brief = -tokens / 100
         items.append(
-            Item(
+            RatedAnswer(
                 f"q{number}",
                 f"Finn has {number} cakes and loses {number // 3}. How many cakes are left?",
                 ("fewer", "total", "share")[number % 3],

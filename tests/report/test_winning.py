@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from smolt.report.panels import Panel
-from smolt.report.record import Arm, Item, Role, StudyRecord
+from smolt.report.record import Arm, Role, StudyRecord
 from smolt.report.sections import win_rates
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure, length_controlled
 from tests.report.records import item, study
 
@@ -109,7 +110,7 @@ def test_ties_alone_and_wins_alone_claim_no_certainty() -> None:
 def test_several_runs_are_paired_by_seed() -> None:
     """Two runs of an arm against the one baseline: 8 pairs of 4 questions."""
     twice = arm("ppo", [0.9, 0.9, 0.1, 0.5])
-    items: list[Item] = [replace(entry, seed=seed) for seed in (0, 1) for entry in twice.items]
+    items: list[RatedAnswer] = [replace(entry, seed=seed) for seed in (0, 1) for entry in twice.items]
     panel = found(study(arm("sft", [0.5] * 4), replace(twice, items=items)))
     assert panel.tables[0].rows[0][3] == "4 / 2 / 2"
     assert measure(panel.tables[0].rows[0][1]).n == 8

@@ -7,44 +7,39 @@ import numpy as np
 import pytest
 
 from smolt.config import RewardMix, RewardPart
-from smolt.data import Question, Turn
 from smolt.errors import UserError
 from smolt.rewards.audit.gold import Rated, Rerating, Stretch, into_stretches, parting, rate_again
 from smolt.rewards.audit.gold_panel import Course, overoptimisation_panel
 from smolt.rewards.build import rules_alone
+from smolt.runs.rated_answers import RatedAnswer, as_row
 from smolt.statistics import Measure, Z, mean, wilson
 
 GOLD = RewardMix.model_validate("gsm8k")
 
 
-def question(number: int, text: str | None = None, solution: str | None = None) -> Question:
-    context = (Turn("user", text or f"what is {number}?"),)
-    return Question(context, solution or f"#### {number}", f"q{number}")
-
-
 def row(number: int, text: str, step: int = 1, reward: float | None = 0.5, **named: object) -> dict[str, object]:
-    given = {"step": step, "id": f"q{number}", "question": f"what is {number}?", "text": text, "tokens": 3}
-    return {**given, "stop": "stop", "reward": reward, **named}
+    answer = RatedAnswer(f"q{number}", f"what is {number}?", "", text, 3, True, reward=reward)
+    return {"step": step, **as_row(replace(answer, reference_solution=f"#### {number}")), **named}
 
 
 def test_answers_are_rated_again_by_the_gold() -> None:
     """Right and wrong by the rule, whatever the training's reward was; the key is the question's id."""
-    found = rate_again([row(1, "1"), row(2, "3", step=2, reward=0.9)], [question(1), question(2)], GOLD)
-    assert found == Rerating([Rated(1, "q1", 0.5, 1.0), Rated(2, "q2", 0.9, 0.0)], unknown=0, abstained=0)
+    found = rate_again([row(1, "1"), row(2, "3", step=2, reward=0.9)], GOLD)
+    assert found == Rerating([Rated(1, "q1", 0.5, 1.0), Rated(2, "q2", 0.9, 0.0)], abstained=0)
 
 
-def test_a_question_is_found_by_its_text_where_its_id_is_unknown() -> None:
-    """And counted where neither is among the data; the first of two questions of one text is taken."""
-    asked = [question(1), question(2, "what is 1?", "#### 2")]
-    found = rate_again([row(1, "1", id="other"), row(9, "9")], asked, GOLD)
-    assert found == Rerating([Rated(1, "q1", 0.5, 1.0)], unknown=1, abstained=0)
+def test_the_question_and_its_solution_come_with_the_answer() -> None:
+    """Without an id the text is the key; a row of other columns is refused by their names."""
+    found = rate_again([row(1, "1", question_id="")], GOLD)
+    assert found == Rerating([Rated(1, "what is 1?", 0.5, 1.0)], abstained=0)
+    with pytest.raises(UserError, match=r"samples\.jsonl: question_id, kind, answer, tokens, stopped: missing"):
+        rate_again([{"step": 1, "id": "q1", "question": "what is 1?", "text": "1", "stop": "stop"}], GOLD)
 
 
 def test_what_a_rater_abstains_from_is_counted() -> None:
     """The proxy on the first, the gold on the second, whose question has no solution."""
-    unsolved = Question((Turn("user", "why?"),), None, "q2")
-    found = rate_again([row(1, "1", reward=None), row(2, "2"), row(3, "3")], [question(1), unsolved, question(3)], GOLD)
-    assert found == Rerating([Rated(1, "q3", 0.5, 1.0)], unknown=0, abstained=2)
+    found = rate_again([row(1, "1", reward=None), row(2, "2", reference_solution=None), row(3, "3")], GOLD)
+    assert found == Rerating([Rated(1, "q3", 0.5, 1.0)], abstained=2)
 
 
 def test_only_rules_rate_again() -> None:
@@ -53,7 +48,7 @@ def test_only_rules_rate_again() -> None:
     for name in ("model", "python", "judge"):
         assert not rules_alone((RewardPart(name="gsm8k"), RewardPart(name=name, path="x")))
     with pytest.raises(UserError, match="unknown option"):
-        rate_again([], [], RewardMix(parts=(RewardPart(name="gsm8k", options={"equal": "x"}),)))
+        rate_again([], RewardMix(parts=(RewardPart(name="gsm8k", options={"equal": "x"}),)))
 
 
 def rated(update: int, number: int, proxy: float, gold: float) -> Rated:
@@ -172,10 +167,10 @@ def test_false_alarms_are_rare() -> None:
     assert (alarms, naive) == (18, 950)
 
 
-def shown(golds: list[float], proxies: list[float], kl: bool = True, unknown: int = 0, abstained: int = 0) -> Course:
+def shown(golds: list[float], proxies: list[float], kl: bool = True, abstained: int = 0) -> Course:
     """A course whose proxy has a standard deviation of 2, and whose gold one of 0.5."""
     answers = [Rated(1, "q", 2.0 * sign, 0.5 * sign) for sign in (-1.0, 1.0)]
-    rating = Rerating(answers, unknown, abstained)
+    rating = Rerating(answers, abstained)
     return Course("ppo", "model", "gsm8k", rating, course(golds, proxies, kl=kl))
 
 
@@ -201,12 +196,10 @@ def test_the_panel_marks_where_they_part() -> None:
 
 
 def test_a_panel_without_parting_says_what_it_would_take() -> None:
-    panel = overoptimisation_panel([shown([0.3, 0.5, 0.7, 0.65, 0.6], RISING, unknown=2, abstained=1)])
+    panel = overoptimisation_panel([shown([0.3, 0.5, 0.7, 0.65, 0.6], RISING, abstained=1)])
     assert panel is not None
     assert panel.warnings == ()
-    assert panel.sentences[0].endswith(
-        "of its training; left out: 2 to questions that are not in its data and 1 that a reward abstained from."
-    )
+    assert panel.sentences[0].endswith("of its training; left out: 1 that a reward abstained from.")
     assert panel.sentences[2].startswith("That they part is not shown: gold was best in update 3 (sqrt KL 2.00), 0.700")
     rising = overoptimisation_panel([shown(RISING, RISING)])
     assert rising is not None
@@ -242,7 +235,7 @@ def test_nothing_to_see_no_panel() -> None:
 
 def test_a_reward_that_never_varies_is_drawn_flat() -> None:
     """No deviation to divide by."""
-    flat = Course("ppo", "model", "gsm8k", Rerating([Rated(1, "q", 1.0, 1.0)], 0, 0), course([1.0] * 3, [1.0] * 3, 0.0))
+    flat = Course("ppo", "model", "gsm8k", Rerating([Rated(1, "q", 1.0, 1.0)], 0), course([1.0] * 3, [1.0] * 3, 0.0))
     panel = overoptimisation_panel([flat])
     assert panel is not None
     assert panel.charts[0].series[0].y == (0.0, 0.0, 0.0)

@@ -14,12 +14,9 @@ from typing import Any
 import pytest
 
 from smolt.config import RewardMix
-from smolt.data import Source, load
-from smolt.evaluation.best_of_n import read_candidates
-from smolt.evaluation.exam import read_items, write_items
-from smolt.report.record import Item
 from smolt.rewards.audit.gold import rate_again
 from smolt.runs.locks import LOCK
+from smolt.runs.rated_answers import NAMES, RatedAnswer, read_rated, write_rated
 from smolt.study import study
 from tests.study.conftest import SMALL, smolt
 
@@ -102,7 +99,7 @@ def test_every_section_left_its_run(finished: Path) -> None:
     for name, answers in (("ppo", 8), ("grpo", 16)):
         samples = rows_of(finished / name / "samples.jsonl")
         assert len(samples) == 2 * answers
-        assert {"question", "text", "tokens", "stop", "logprob", "components"} <= set(samples[0])
+        assert set(samples[0]) == {"step", *NAMES}
     for name in ("pretrain", "sft", "reward", "dpo", "ppo", "grpo", "sft_more"):
         assert {"manifest.json", "metrics.jsonl", "result.json", "checkpoints", "model"} <= {
             path.name for path in (finished / name).iterdir()
@@ -114,11 +111,8 @@ def test_every_section_left_its_run(finished: Path) -> None:
 
 def test_training_answers_rated_again_agree_with_the_curve(finished: Path) -> None:
     """ppo learned from gsm8k and a model, and logs both: gsm8k as the gold has the curve's mean at each update."""
-    questions = load(Source(str(finished / "problems" / "train.jsonl")), "questions")
-    found = rate_again(
-        rows_of(finished / "ppo" / "samples.jsonl"), questions.records, RewardMix.model_validate("gsm8k")
-    )
-    assert (found.unknown, found.abstained) == (0, 0)
+    found = rate_again(rows_of(finished / "ppo" / "samples.jsonl"), RewardMix.model_validate("gsm8k"))
+    assert found.abstained == 0
     for row in rows_of(finished / "ppo" / "metrics.jsonl"):
         drawn = [answer for answer in found.answers if answer.update == row["step"]]
         assert fmean(answer.gold for answer in drawn) == pytest.approx(row["reward/gsm8k"], abs=1e-12)
@@ -127,16 +121,27 @@ def test_training_answers_rated_again_agree_with_the_curve(finished: Path) -> No
 
 def test_best_of_n_keeps_all_its_answers(finished: Path) -> None:
     """24 questions with 2 answers each, all rated; the chosen one has the higher score and is the one evaluated."""
-    candidates = read_candidates(finished / "best_of_n" / "candidates.jsonl")
+    candidates = read_rated(finished / "best_of_n" / "candidates.jsonl")
     assert len(candidates) == 48
     chosen = []
     for one, other in zip(candidates[::2], candidates[1::2], strict=True):
-        assert one.item.key == other.item.key
-        assert None not in (one.score, other.score, one.item.correct, other.item.reward)
+        assert one.key == other.key
+        assert None not in (one.score, other.score, one.correct, other.reward)
         assert one.chosen is ((one.score or 0.0) >= (other.score or 0.0))
         assert other.chosen is not one.chosen
-        chosen.append(one.item if one.chosen else other.item)
-    assert chosen == read_items(finished / "best_of_n" / "evaluation.jsonl")
+        chosen.append(one if one.chosen else other)
+    assert chosen == read_rated(finished / "best_of_n" / "evaluation.jsonl")
+
+
+def test_compare_and_grade_read_every_file_of_answers(finished: Path) -> None:
+    """A training's samples, an arm's evaluation, best-of-n's candidates; of these the chosen are the evaluated ones."""
+    names = ("ppo/samples.jsonl", "grpo/samples.jsonl", "sft/evaluation.jsonl", "best_of_n/candidates.jsonl")
+    for name in names:
+        assert json.loads(smolt("grade", finished / name, "--json").stdout)["n"] > 0
+    words = ("compare", finished / names[3], finished / "best_of_n" / "evaluation.jsonl", "--json")
+    assert json.loads(smolt(*words).stdout)["difference"] == 0.0
+    done = smolt("compare", finished / names[0], finished / names[1], "--intersect", "--json")
+    assert json.loads(done.stdout)["metric"] == "accuracy"
 
 
 def test_run_again_it_is_complete_and_changes_nothing(finished: Path) -> None:
@@ -247,7 +252,7 @@ def test_each_seed_has_its_directories(tmp_path: Path) -> None:
         folder = tmp_path / "out" / f"seed-{seed}"
         assert {path.name for path in folder.iterdir()} == {"problems", "pretrain", "sft", "grpo"}
         weights.add((folder / "sft" / "model" / "model.safetensors").read_bytes())
-        assert [item.seed for item in read_items(folder / "grpo" / "evaluation.jsonl")] == [seed] * 6
+        assert [item.seed for item in read_rated(folder / "grpo" / "evaluation.jsonl")] == [seed] * 6
     assert len(weights) == 2
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     answering = [arm for arm in record["arms"] if arm["role"] != "component"]
@@ -262,6 +267,6 @@ def test_each_seed_has_its_directories(tmp_path: Path) -> None:
 
 def test_answers_with_strange_line_ends_come_back(tmp_path: Path) -> None:
     """Line separators that are not line feeds stand in JSON as they are; they do not end a row."""
-    item = Item("q", "a\u2028b", "kind", "\x85\x0b\x0c\r\n\u2029", 3, True, None, 0.5)
-    write_items(tmp_path / "rows.jsonl", [item, item])
-    assert read_items(tmp_path / "rows.jsonl") == [item, item]
+    item = RatedAnswer("q", "a\u2028b", "kind", "\x85\x0b\x0c\r\n\u2029", 3, True, None, 0.5)
+    write_rated(tmp_path / "rows.jsonl", [item, item])
+    assert read_rated(tmp_path / "rows.jsonl") == [item, item]

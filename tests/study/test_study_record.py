@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from smolt.config import StudyRecipe
-from smolt.evaluation.best_of_n import Candidate, read_candidates, write_candidates
-from smolt.report.record import Item, LatePart
+from smolt.report.record import LatePart
+from smolt.runs.rated_answers import RatedAnswer, read_rated, write_rated
 from smolt.study.places import CANDIDATES, Places
 from smolt.study.study_record import best_of
 from smolt.study.training_answers import late_parts
@@ -34,15 +34,15 @@ def test_of_three_updates_the_last_one() -> None:
     assert late_parts(rows({1: [0.0], 2: [0.0], 3: [1.0]})) == {"gsm8k": LatePart(3, 3, 1, 0, 0.0, 1.0, 1)}
 
 
-def candidate(question: int, score: float | None, right: bool | None) -> Candidate:
-    item = Item(f"q{question}", "why?", "", "so", 3, True, right, None if right is None else float(right))
-    return Candidate(item, score, chosen=False)
+def candidate(question: int, score: float | None, right: bool | None) -> RatedAnswer:
+    reward = None if right is None else float(right)
+    return RatedAnswer(f"q{question}", "why?", "", "so", 3, True, right, reward, score=score, chosen=False)
 
 
-def kept(folder: Path, candidates: list[Candidate]) -> Places:
+def kept(folder: Path, candidates: list[RatedAnswer]) -> Places:
     (folder / "best").mkdir()
-    write_candidates(folder / "best" / CANDIDATES, candidates)
-    assert read_candidates(folder / "best" / CANDIDATES) == candidates
+    write_rated(folder / "best" / CANDIDATES, candidates)
+    assert read_rated(folder / "best" / CANDIDATES) == candidates
     return Places(StudyRecipe(), folder)
 
 

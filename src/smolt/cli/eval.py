@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 TaskName = Annotated[str, typer.Option("--task", help="answers, gsm8k, svamp, problems, preferences or loss.")]
 Rules = Annotated[
-    list[str] | None, typer.Option("--reward", help="Who else rates answers, for example gsm8k; may be repeated.")
+    list[str] | None,
+    typer.Option("--reward", help="Who else rates: a rule's name, file.py:function, a reward model; may be repeated."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Directory for evaluation.jsonl and the report; continued.")]
 Longest = Annotated[

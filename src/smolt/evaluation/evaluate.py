@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from smolt.config import Data, Model, RewardMix, make_block
+from smolt.config import Data, Model, make_block
 from smolt.data import Demonstration, Preference, Question
 from smolt.data.nouns import as_question
 from smolt.errors import UserError
 from smolt.evaluation.likelihood import losing, preferring
 from smolt.evaluation.measurement import Subject
-from smolt.evaluation.questions import answering
+from smolt.evaluation.questions import answering, asked_reward
 from smolt.evaluation.shards import ROWS, finished_shards, gather, parse_shard, shard_directory
 from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Task, find_task, problem_questions
 from smolt.models.ground import Ground, open_ground
@@ -88,7 +88,7 @@ def evaluate(
         model: who is measured: a directory, adapter, run or hub name; a reward model for the task "preferences".
         data: a path, a hub name or records; None is the task's own data.
         task: "answers", "gsm8k", "svamp", "problems", "preferences" or "loss" (see docs/guides/measuring.md).
-        reward: who rates answers: a recipe's reward block or a function.
+        reward: who rates answers: a function, or what a recipe's reward takes (see questions.asked_reward).
         out: directory for evaluation.jsonl and the report; the same call continues there. None writes nothing.
         samples: answers to each question; several need a temperature above 0.
         max_tokens: longest answer; None is what the model's training allowed, else 256.
@@ -117,7 +117,7 @@ def evaluate(
         raise UserError(f"reward: the task {task} rates nothing; remove it")
     if chosen.records != "questions" and (max_tokens is not None or samples > 1 or temperature > 0):
         raise UserError(f"max_tokens, samples, temperature: the task {task} samples no answers; remove them")
-    rated: Any = reward if reward is None or callable(reward) else _mix(reward)
+    rated = asked_reward(reward)
     ground = open_ground(who)
     where = _data(chosen, data, limit, record_format, split, too_long, data_seed)
     if chosen.records == "questions":
@@ -202,19 +202,6 @@ def study_record(subject: Subject, manifest: dict[str, Any], rows: list[dict[str
         provenance={name: manifest[name] for name in ("recipe", "data", "model", "renderer", "versions", "threads")},
         notes=list(subject.notes),
     )
-
-
-def _mix(reward: Any) -> RewardMix:
-    """A reward block from a name, a list of parts, or a mapping."""
-    return reward if isinstance(reward, RewardMix) else make_block(RewardMix, **_as_fields(reward))
-
-
-def _as_fields(reward: Any) -> dict[str, Any]:
-    return reward if isinstance(reward, dict) and "parts" in reward else {"parts": _as_list(reward)}
-
-
-def _as_list(reward: Any) -> list[Any]:
-    return list(reward) if isinstance(reward, list | tuple) else [reward]
 
 
 def _data(

@@ -1,35 +1,28 @@
 """The same questions for every arm: answers by the one renderer and sampler, rated by one reward, one row an answer."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from smolt.config import Data, EvaluationSampling, RewardMix
+from smolt.config import Data, EvaluationSampling, Model, RewardMix
 from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
-from smolt.models.answers import draw_answers
+from smolt.models.answers import draw_answers, rated_answers
 from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground
 from smolt.models.groups import Groups, answer_sums, without_gradient
 from smolt.models.items import question_list
 from smolt.models.roles import Policy
 from smolt.models.sampling import sample
-from smolt.report.record import Item
+from smolt.models.saving import load_policy
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.rules import Reward
-from smolt.runs import atomic_write, jsontext
+from smolt.runs.chunks import Progress, Work
+from smolt.runs.rated_answers import RatedAnswer, as_row
 
 CHUNK = 256  # questions answered between two progress reports
+REFILLS = 4  # how often a chunk fills the sampler's slots: with fewer they would stand empty at each chunk's end
 KL_QUESTIONS = 256  # questions on which the KL to the reference is measured, by answers drawn at temperature 1
 KL_STAGE = 1_000_003  # a counter that sets these draws apart from all others
-CORRECT = ".correct"
-COLUMNS = tuple(column.name for column in fields(Item))
-
-
-Tell = Callable[[int, int], None]
-"""Hears how many of how many questions are answered; may raise to end it there."""
 
 
 def silent(done: int, total: int) -> None:
@@ -56,6 +49,16 @@ class Exam:
     reward: Reward
     seed: int
 
+    @property
+    def chunk(self) -> int:
+        """Questions answered between two checkpoints."""
+        return max(1, REFILLS * self.sampling.batch // self.samples)
+
+
+def unrated(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
+    """Nobody rates."""
+    return [Score(None)] * len(answers)
+
 
 def open_exam(
     ground: Ground,
@@ -73,26 +76,48 @@ def open_exam(
     return Exam(questions[:items], conditions, sampling, samples, rater, seed)
 
 
-def take(exam: Exam, policy: Policy, ground: Ground, tell: Tell = silent) -> list[Item]:
+def take(exam: Exam, policy: Policy, ground: Ground, tell: Progress = silent) -> list[RatedAnswer]:
     """A policy's rated answers to all questions of the exam.
 
     Raises:
         UserError: this arm's template or stop tokens are others than the exam's.
     """
+    return in_parts(exam, ground, lambda places: answer_part(exam, policy, ground, places), tell)
+
+
+def in_parts(
+    exam: Exam, ground: Ground, work: Callable[[range], list[RatedAnswer]], tell: Progress
+) -> list[RatedAnswer]:
+    """What `work` makes of all questions, some places at a time.
+
+    Raises:
+        UserError: as for `take`.
+    """
     require_same(exam, ground)
-    items: list[Item] = []
+    found: list[RatedAnswer] = []
     for start in range(0, len(exam.questions), CHUNK):
-        items += answer_part(exam, policy, ground, range(start, min(start + CHUNK, len(exam.questions))))
-        tell(len(items) // exam.samples, len(exam.questions))
-    return items
+        places = range(start, min(start + CHUNK, len(exam.questions)))
+        found += work(places)
+        tell(places.stop, len(exam.questions))
+    return found
 
 
-def answer_part(exam: Exam, policy: Policy, ground: Ground, places: range) -> list[Item]:
+def answer_part(exam: Exam, policy: Policy, ground: Ground, places: range) -> list[RatedAnswer]:
     """A policy's rated answers to the questions at some places."""
     drawing = exam.conditions.drawing(exam.sampling.temperature, exam.sampling.batch)
     asked = exam.questions[places.start : places.stop]
     found = draw_answers(policy, ground.renderer, asked, exam.samples, drawing, (exam.seed,), places.start)
-    return rated(exam, found.questions, found.answers)
+    return rated_answers(found, exam.reward(found.questions, found.answers), exam.seed)
+
+
+def answering_work(exam: Exam, model: Model, ground: Ground) -> Callable[[], Work]:
+    """What loads the model, and gives what makes the rows of its answers to the questions at some places."""
+
+    def open_work() -> Work:
+        policy = load_policy(model.path, ground.precision)
+        return lambda places: [as_row(answer) for answer in answer_part(exam, policy, ground, places)]
+
+    return open_work
 
 
 def require_same(exam: Exam, ground: Ground) -> None:
@@ -110,35 +135,6 @@ def require_same(exam: Exam, ground: Ground) -> None:
         )
 
 
-def rated(exam: Exam, questions: Sequence[Question], answers: Sequence[Answer]) -> list[Item]:
-    """Answers as rows of a report."""
-    scores = exam.reward(questions, answers)
-    return [
-        Item(
-            question_id=question.id,
-            question=question.context[-1].content if question.context else "",
-            kind=question.kind,
-            answer=answer.text,
-            tokens=answer.tokens,
-            stopped=answer.stopped,
-            correct=correctness(score),
-            reward=score.value,
-            components=score.components,
-            reference_solution=question.solution,
-            seed=exam.seed,
-        )
-        for question, answer, score in zip(questions, answers, scores, strict=True)
-    ]
-
-
-def correctness(score: Score) -> bool | None:
-    """What a verifier among the parts found, None without one."""
-    for name, value in score.components.items():
-        if name.endswith(CORRECT) and value is not None:
-            return value == 1.0
-    return None
-
-
 def kl_to(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list[float]:
     """Sequence KL(policy || reference), k1 in nats, of one answer at temperature 1 to each of the first questions."""
     contexts = [ground.renderer.context(question.context) for question in exam.questions[:KL_QUESTIONS]]
@@ -149,25 +145,3 @@ def kl_to(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list
     other = without_gradient(groups, tokens, lambda part: reference(part)[0])
     values: list[float] = answer_sums(own - other, groups.mask).tolist()
     return values
-
-
-def as_row(item: Item) -> dict[str, Any]:
-    """An item as strict JSON values."""
-    row: dict[str, Any] = jsontext.plain(asdict(item))
-    return row
-
-
-def as_item(row: Mapping[str, Any]) -> Item:
-    """An item from a row of evaluation.jsonl; the row's other columns are left out."""
-    return Item(**{name: row[name] for name in COLUMNS if name in row})
-
-
-def write_items(path: Path, items: Sequence[Item]) -> None:
-    """One row an answer, the file whole or absent."""
-    atomic_write(path, "".join(json.dumps(as_row(item), ensure_ascii=False) + "\n" for item in items))
-
-
-def read_items(path: Path) -> list[Item]:
-    """Rows written by `write_items`, or by an evaluation."""
-    with path.open(encoding="utf-8", newline="\n") as lines:  # not splitlines: an answer may hold other line separators
-        return [as_item(json.loads(line)) for line in lines]

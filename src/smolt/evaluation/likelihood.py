@@ -11,7 +11,7 @@ from torch import Tensor
 from smolt.config import Data, Model
 from smolt.data import Context, Demonstration, Preference
 from smolt.errors import UserError
-from smolt.evaluation.measurement import Subject, nothing_answered
+from smolt.evaluation.measurement import Subject
 from smolt.evaluation.measures import loss_measures, pair_measures
 from smolt.models.ground import Ground
 from smolt.models.groups import Groups, answer_sums, from_answers, join, without_gradient
@@ -55,6 +55,7 @@ def preferring(model: Model, ground: Ground, data: Data | Sequence[Preference], 
         return work
 
     undecided = len(records) - len(pairs)
+    note = f"{undecided} pairs of weight 0.5 were left out: they say that neither answer is better"
     return Subject(
         total=len(prepared.items),
         chunk=CHUNK,
@@ -63,10 +64,7 @@ def preferring(model: Model, ground: Ground, data: Data | Sequence[Preference], 
         facts={"scored_by": "reward model" if judged else "log-probability"},
         open_work=open_work,
         measures=pair_measures,
-        items=nothing_answered,
-        notes=[f"{undecided} pairs of weight 0.5 were left out: they say that neither answer is better"]
-        if undecided
-        else [],
+        notes=[note] if undecided else [],
     )
 
 
@@ -104,7 +102,6 @@ def losing(model: Model, ground: Ground, data: Data | Sequence[Demonstration], t
         facts={"window": ground.window},
         open_work=open_work,
         measures=loss_measures,
-        items=nothing_answered,
         notes=[note] if cut else [],
     )
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smolt.report.record import Item
 from smolt.runs.chunks import Work
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
 
 
@@ -21,8 +21,8 @@ class Subject:
         facts: what the manifest records of how it is measured; part of the identity.
         open_work: loads the model, and gives what makes the rows of some records.
         measures: from all rows to numbers that a report does not find by itself.
-        items: from all rows to the answers of a report; none where nothing was answered.
         notes: what a reader of the numbers must know.
+        items: from all rows to the answers of a report; none where nothing was answered.
     """
 
     total: int
@@ -32,10 +32,5 @@ class Subject:
     facts: dict[str, Any]
     open_work: Callable[[], Work]
     measures: Callable[[list[dict[str, Any]]], dict[str, Measure]]
-    items: Callable[[list[dict[str, Any]]], list[Item]]
     notes: Sequence[str] = ()
-
-
-def nothing_answered(rows: list[dict[str, Any]]) -> list[Item]:
-    """The answers of a measurement that asks for none."""
-    return []
+    items: Callable[[list[dict[str, Any]]], list[RatedAnswer]] = lambda rows: []

@@ -9,14 +9,14 @@ from typing import Any
 
 from smolt import statistics
 from smolt.data.numbers import extract
-from smolt.report.record import Item
 from smolt.rewards import HINTS
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
 
 Row = Mapping[str, Any]
 
 
-def answer_measures(items: Sequence[Item], samples: int) -> dict[str, Measure]:
+def answer_measures(items: Sequence[RatedAnswer], samples: int) -> dict[str, Measure]:
     """What a report does not measure by itself: pass@k, maj@k, how often a number was read, and each named pattern.
 
     Args:
@@ -41,14 +41,14 @@ def powers(samples: int) -> list[int]:
     return [*below, samples] if samples > 1 else []
 
 
-def pass_at(items: Sequence[Item], samples: int, k: int) -> Measure | None:
+def pass_at(items: Sequence[RatedAnswer], samples: int, k: int) -> Measure | None:
     """pass@k by the unbiased estimator, averaged over the questions whose answers were all judged; n = questions."""
     judged = [block for block in _blocks(items, samples) if all(item.correct is not None for item in block)]
     values = [statistics.pass_at_k(samples, sum(item.correct is True for item in block), k) for block in judged]
     return _by_question(values, "unbiased estimator")
 
 
-def majority_at(items: Sequence[Item], samples: int, k: int) -> Measure | None:
+def majority_at(items: Sequence[RatedAnswer], samples: int, k: int) -> Measure | None:
     """maj@k over the first k answers to each question whose solution is a number; n = questions."""
     known = [(gold(block[0]), block[:k]) for block in _blocks(items, samples)]
     values = [majority([item.answer for item in block], value) for value, block in known if value is not None]
@@ -67,7 +67,7 @@ def majority(answers: Sequence[str], solution: Fraction) -> float:
     return 1 / len(leading) if solution in leading else 0.0
 
 
-def gold(item: Item) -> Fraction | None:
+def gold(item: RatedAnswer) -> Fraction | None:
     """The number of an item's solution; None where it has none."""
     return None if item.reference_solution is None else extract(item.reference_solution).value
 
@@ -115,7 +115,7 @@ def loss_measures(rows: Sequence[Row]) -> dict[str, Measure]:
     return {"loss": loss, "perplexity": perplexity, "bits_per_byte": bits, "length": length}
 
 
-def _blocks(items: Sequence[Item], samples: int) -> list[Sequence[Item]]:
+def _blocks(items: Sequence[RatedAnswer], samples: int) -> list[Sequence[RatedAnswer]]:
     return [items[start : start + samples] for start in range(0, len(items), samples)]
 
 

@@ -1,14 +1,15 @@
 """Questions as a measurement: answered, rated, counted."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from smolt.config import Data, EvaluationSampling, Model, RewardMix, make_block
-from smolt.data import Answer, Question, Score
+from smolt.config.yaml_reader import read_text
+from smolt.data import Question
 from smolt.data.numbers import extract
 from smolt.errors import UserError
-from smolt.evaluation.answer_file import Asking
-from smolt.evaluation.exam import Exam, answer_part, as_item, as_row
+from smolt.evaluation.exam import Exam, answering_work, unrated
 from smolt.evaluation.measurement import Subject
 from smolt.evaluation.measures import answer_measures
 from smolt.evaluation.tasks import Task
@@ -16,11 +17,10 @@ from smolt.models.answers import refuse_greedy_copies
 from smolt.models.conditions import conditions_of, departures, trained_under
 from smolt.models.ground import Ground
 from smolt.models.items import question_list
-from smolt.models.saving import load_policy
 from smolt.rewards import python_reward
-from smolt.rewards.build import mixed_reward
+from smolt.rewards.build import RULES, mixed_reward
 from smolt.rewards.rules import Reward
-from smolt.runs.chunks import Work
+from smolt.runs.rated_answers import from_row
 
 MAX_TOKENS = 256  # where neither the user nor the model's training says how long an answer may be
 
@@ -67,15 +67,9 @@ def answering(
         require_solutions(task, questions)
     rater, said = raters(task, reward, ground)
     exam = Exam(questions, conditions, sampling, samples, rater, seed)
-    asking = Asking(questions, conditions, sampling, samples, seed)
-
-    def open_work() -> Work:
-        policy = load_policy(model.path, ground.precision)
-        return lambda places: [as_row(item) for item in answer_part(exam, policy, ground, places)]
-
     return Subject(
         total=len(questions),
-        chunk=asking.chunk,
+        chunk=exam.chunk,
         sha256=digest,
         too_long=dropped,
         facts={
@@ -85,9 +79,9 @@ def answering(
             "seed": seed,
             "reward": said,
         },
-        open_work=open_work,
-        measures=lambda rows: answer_measures([as_item(row) for row in rows], samples),
-        items=lambda rows: [as_item(row) for row in rows],
+        open_work=answering_work(exam, model, ground),
+        measures=lambda rows: answer_measures([from_row(row) for row in rows], samples),
+        items=lambda rows: [from_row(row) for row in rows],
         notes=[
             *(
                 f"{line}: measured under other conditions than it was trained in"
@@ -96,6 +90,42 @@ def answering(
             *([] if said else ["nobody rated the answers: name a task with a verifier (gsm8k), or a reward"]),
         ],
     )
+
+
+def asked_reward(reward: Any) -> RewardMix | Callable[..., Any] | None:
+    """What a recipe's `reward:` may be, from Python or a command line.
+
+    Args:
+        reward: a function, a reward block or its mapping, or a part or several: a mapping, or a text, which is a rule's
+            name, "file.py:function", the directory of a reward model, or a mapping in YAML.
+
+    Raises:
+        UserError: a text is none of these, or a mapping is no reward.
+    """
+    ready: RewardMix | Callable[..., Any] | None = reward
+    if ready is None or callable(ready) or isinstance(ready, RewardMix):
+        return ready
+    given = [_part(one) for one in (reward if isinstance(reward, list | tuple) else [reward])]
+    whole = given[0] if len(given) == 1 and isinstance(given[0], dict) and "parts" in given[0] else {"parts": given}
+    return make_block(RewardMix, **whole)
+
+
+def _part(given: Any) -> Any:
+    """One rater of a reward; a text as the part it stands for."""
+    if not isinstance(given, str) or given in RULES:
+        return given
+    if given.lstrip().startswith("{"):
+        return read_text(given, "reward").data
+    if given.rpartition(":")[0].endswith(".py"):
+        return {"name": "python", "path": given}
+    if "\0" not in given and Path(given).is_dir():
+        return {"name": "model", "path": given}
+    if "/" in given or given.endswith(".py"):
+        raise UserError(
+            f"reward: {given}: no such directory; a reward is a rule's name, file.py:function, or the directory of a "
+            "reward model"
+        )
+    return given
 
 
 def raters(task: Task, reward: RewardMix | Callable[..., Any] | None, ground: Ground) -> tuple[Reward, Any]:
@@ -110,11 +140,6 @@ def raters(task: Task, reward: RewardMix | Callable[..., Any] | None, ground: Gr
         return unrated, None
     mix = make_block(RewardMix, parts=[*own, *asked], cap=None if reward is None else reward.cap)
     return mixed_reward(mix, ground.precision), mix.model_dump(mode="json")
-
-
-def unrated(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
-    """Nobody rates."""
-    return [Score(None, reason="no rater")] * len(answers)
 
 
 def require_solutions(task: Task, questions: Sequence[Question]) -> None:

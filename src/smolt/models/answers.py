@@ -1,10 +1,8 @@
-"""A policy's answers to questions as text, with their log-probabilities, and as rows of a record."""
+"""A policy's answers to questions as text, with their log-probabilities, and with their rating."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from smolt.data import Answer, Question, Score
@@ -13,6 +11,9 @@ from smolt.models.groups import Groups
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
 from smolt.models.sampling import Drawing, sample
+from smolt.runs.rated_answers import RatedAnswer
+
+CORRECT = ".correct"  # the component in which a verifier says what it found
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,35 @@ def as_answers(groups: Groups, renderer: Renderer) -> list[Answer]:
     ]
 
 
-def sample_row(question: Question, answer: Answer, score: Score, logprob: torch.Tensor) -> dict[str, Any]:
-    """One generated answer for the record."""
-    return {
-        "id": question.id,
-        "question": question.context[-1].content if question.context else "",
-        "kind": question.kind,
-        "text": answer.text,
-        "tokens": answer.tokens,
-        "stop": "stop" if answer.stopped else "length",
-        "logprob": float(logprob),
-        "reward": score.value,
-        "components": score.components,
-        **({"abstained": score.reason} if score.value is None else {}),
-    }
+def rated_answers(found: Answered, scores: Sequence[Score], seed: int) -> list[RatedAnswer]:
+    """Answers with what a rater said of them; `seed` is that of their draw."""
+    rows = zip(found.questions, found.answers, found.logprobs.tolist(), scores, strict=True)
+    return [
+        RatedAnswer(
+            question_id=question.id,
+            question=question.context[-1].content if question.context else "",
+            kind=question.kind,
+            answer=answer.text,
+            tokens=answer.tokens,
+            stopped=answer.stopped,
+            correct=correctness(score),
+            reward=score.value,
+            components=score.components,
+            reference_solution=question.solution,
+            seed=seed,
+            logprob=logprob,
+            abstained=score.reason or None if score.value is None else None,
+        )
+        for question, answer, logprob, score in rows
+    ]
+
+
+def correctness(score: Score) -> bool | None:
+    """What a verifier among the parts found, None without one."""
+    for name, value in score.components.items():
+        if name.endswith(CORRECT) and value is not None:
+            return value == 1.0
+    return None
 
 
 def mean(values: Sequence[float | None]) -> float | None:

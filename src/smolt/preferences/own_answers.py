@@ -1,7 +1,6 @@
 """Preferences from a policy's own answers: by a reward, the best over the worst; or by a judge, two by two."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,25 +18,15 @@ from smolt.preferences.judges.opening import open_judge
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.learned import learned_reward
 from smolt.rewards.llm_judge.cache import VERDICTS, VerdictCache
+from smolt.runs.chunks import Progress
 
 CHUNK = 256
 UNHEARD = 0.2  # share of pairs that may stay without a judge's reply
 
-Tell = Callable[[int, int], None]
-T = TypeVar("T")
+Made = TypeVar("Made", Preference, Pair)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A question and the policy's answers to it, with how many of how many questions are done."""
-
-    question: Question
-    answers: list[Answer]
-    done: int
-    total: int
-
-
-def make_pairs(recipe: PairsRecipe, folder: Path, tell: Tell = lambda done, total: None) -> dict[str, Any]:
+def make_pairs(recipe: PairsRecipe, folder: Path, tell: Progress = lambda done, total: None) -> dict[str, Any]:
     """Sample, judge and write `preferences.jsonl` into a directory; a judge's card lies beside it.
 
     Questions whose answers are all rated alike give no pair; both are counted.
@@ -56,20 +45,18 @@ def make_pairs(recipe: PairsRecipe, folder: Path, tell: Tell = lambda done, tota
     return _rated(recipe, recipe.reward, ground, folder, tell)
 
 
-def _rated(recipe: PairsRecipe, mix: RewardMix, ground: Ground, folder: Path, tell: Tell) -> dict[str, Any]:
+def _rated(recipe: PairsRecipe, mix: RewardMix, ground: Ground, folder: Path, tell: Progress) -> dict[str, Any]:
     """The best over the worst answer to each question."""
     reward = mixed_reward(mix, ground.precision)
 
-    def apart(chunk: list[Asked]) -> list[Preference]:
-        questions = [one.question for one in chunk for _ in one.answers]
-        scores = iter(reward(questions, [answer for one in chunk for answer in one.answers]))
-        found = [
-            best_and_worst(one.question, [answer.text for answer in one.answers], [next(scores) for _ in one.answers])
-            for one in chunk
-        ]
-        return [pair for pair in found if pair is not None]
+    def made(questions: list[Question], answers: list[list[Answer]]) -> list[Preference]:
+        repeated = [question for question in questions for _ in range(recipe.samples)]
+        scores = reward(repeated, [answer for own in answers for answer in own])
+        rows = [scores[number * recipe.samples : (number + 1) * recipe.samples] for number in range(len(questions))]
+        texts = [[answer.text for answer in own] for own in answers]
+        return [pair for row in zip(questions, texts, rows, strict=True) if (pair := best_and_worst(*row)) is not None]
 
-    pairs, asked = gather(recipe, ground, tell, apart)
+    pairs, asked = gathered(recipe, ground, made, tell)
     if not pairs:
         raise UserError(
             f"{recipe.name}: none of {asked} questions gave a pair: all {recipe.samples} answers to each were rated "
@@ -79,20 +66,21 @@ def _rated(recipe: PairsRecipe, mix: RewardMix, ground: Ground, folder: Path, te
     return {"questions": asked, "pairs": len(pairs), "judge": [part.name for part in mix.parts]}
 
 
-def _judged(recipe: PairsRecipe, settings: Judging, ground: Ground, folder: Path, tell: Tell) -> dict[str, Any]:
+def _judged(recipe: PairsRecipe, settings: Judging, ground: Ground, folder: Path, tell: Progress) -> dict[str, Any]:
     """Answers two by two, each pair in both orders; what is said is kept as it comes and not asked for again."""
     judge = open_judge(settings, ground.precision, lambda part: learned_reward(part, ground.precision))
     gold = None if recipe.gold is None else mixed_reward(recipe.gold, ground.precision)
 
-    def couples(chunk: list[Asked]) -> list[Pair]:
-        found = [pair for one in chunk for pair in two_by_two(one.question, [answer.text for answer in one.answers])]
-        if gold is not None:
-            questions = [pair.question for pair in found]
-            scores = [gold(questions, [as_answer(text) for text in texts]) for texts in _sides(found)]
-            found = [with_gold(*row) for row in zip(found, *scores, strict=True)]
-        return found
+    def made(questions: list[Question], answers: list[list[Answer]]) -> list[Pair]:
+        rows = zip(questions, answers, strict=True)
+        found = [pair for question, own in rows for pair in two_by_two(question, [answer.text for answer in own])]
+        if gold is None:
+            return found
+        asked = [pair.question for pair in found]
+        scores = [gold(asked, [as_answer(text) for text in texts]) for texts in _sides(found)]
+        return [with_gold(*row) for row in zip(found, *scores, strict=True)]
 
-    pairs, asked = gather(recipe, ground, tell, couples)
+    pairs, asked = gathered(recipe, ground, made, tell)
     with VerdictCache(folder / VERDICTS) as cache:
         name = f"judge-{recipe.name}".replace("_", "-").replace(".", "-")
         facts = label(judge, pairs, settings, cache, folder, lambda what, done, total: tell(done, total), name)
@@ -106,33 +94,30 @@ def _judged(recipe: PairsRecipe, settings: Judging, ground: Ground, folder: Path
     return {"questions": asked, "pairs": facts["preferences"], "judge": [judge.name], "card": facts}
 
 
-def gather(
-    recipe: PairsRecipe, ground: Ground, tell: Tell, pairs_of: Callable[[list[Asked]], list[T]]
-) -> tuple[list[T], int]:
-    """Pairs of the policy's answers until there are `recipe.limit`, and how many questions were asked for them."""
-    pairs: list[T] = []
-    asked = 0
-    for chunk in ask(recipe, ground):
-        pairs += pairs_of(chunk)
-        asked = chunk[-1].done
-        tell(asked, chunk[-1].total)
-        if recipe.limit is not None and len(pairs) >= recipe.limit:
-            break
-    return pairs[: recipe.limit], asked
+def gathered(
+    recipe: PairsRecipe,
+    ground: Ground,
+    made: Callable[[list[Question], list[list[Answer]]], list[Made]],
+    tell: Progress,
+) -> tuple[list[Made], int]:
+    """What `made` makes of questions and the policy's answers to each, until there is enough of it.
 
-
-def ask(recipe: PairsRecipe, ground: Ground) -> Iterator[list[Asked]]:
-    """The policy's answers, chunk by chunk of the questions."""
+    Returns:
+        At most `recipe.limit` pairs, and how many questions were asked.
+    """
     limits = recipe.sampling
     questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, limits.max_tokens)
     policy = load_policy(recipe.model.path, ground.precision)
     drawing = conditions_of(ground.renderer, limits.max_tokens).drawing(limits.temperature, limits.batch)
-    for start in range(0, len(questions), CHUNK):
-        chunk = questions[start : start + CHUNK]
-        answers = draw_answers(policy, ground.renderer, chunk, recipe.samples, drawing, (recipe.seed,), start).answers
-        rows = [answers[number * recipe.samples : (number + 1) * recipe.samples] for number in range(len(chunk))]
-        done = start + len(chunk)
-        yield [Asked(question, own, done, len(questions)) for question, own in zip(chunk, rows, strict=True)]
+    pairs: list[Made] = []
+    done = 0
+    while done < len(questions) and (recipe.limit is None or len(pairs) < recipe.limit):
+        chunk = questions[done : done + CHUNK]
+        answers = draw_answers(policy, ground.renderer, chunk, recipe.samples, drawing, (recipe.seed,), done).answers
+        pairs += made(chunk, [answers[at : at + recipe.samples] for at in range(0, len(answers), recipe.samples)])
+        done += len(chunk)
+        tell(done, len(questions))
+    return pairs[: recipe.limit], done
 
 
 def best_and_worst(question: Question, texts: list[str], scores: list[Score]) -> Preference | None:

@@ -8,9 +8,10 @@ from typing import Literal
 
 from smolt import statistics
 from smolt.report.pairing import METRICS, RATES, Compared, baseline_of, both_right, compare, of_role, rating
-from smolt.report.record import Arm, Item, StudyRecord
+from smolt.report.record import Arm, StudyRecord
 from smolt.report.sections.headline import sentences, summary
 from smolt.report.sections.seeds import Runs, over_runs
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
 
 
@@ -71,7 +72,7 @@ def measure_arm(arm: Arm) -> dict[str, Measure]:
     return measured | arm.extra_measures
 
 
-def _measure(items: Sequence[Item], metric: str) -> Measure | None:
+def _measure(items: Sequence[RatedAnswer], metric: str) -> Measure | None:
     rows = [(value, item.key) for item in items if (value := rating(item, metric)) is not None]
     values, prompts = [value for value, _ in rows], [prompt for _, prompt in rows]
     if metric in RATES:
@@ -79,7 +80,7 @@ def _measure(items: Sequence[Item], metric: str) -> Measure | None:
     return statistics.mean(values, prompts)
 
 
-def _component(items: Sequence[Item], name: str) -> Measure | None:
+def _component(items: Sequence[RatedAnswer], name: str) -> Measure | None:
     rows = [(item.components.get(name), item.key) for item in items]
     kept = [(value, prompt) for value, prompt in rows if value is not None and math.isfinite(value)]
     return statistics.mean([value for value, _ in kept], [prompt for _, prompt in kept])

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from smolt import statistics
-from smolt.report.record import Arm, Item, StudyRecord
+from smolt.report.record import Arm, StudyRecord
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Comparison
 
 METRICS = ("accuracy", "reward", "kl", "length", "stop_rate")
 RATES = frozenset({"accuracy", "stop_rate"})
-Pair = tuple[Item, Item]
+Pair = tuple[RatedAnswer, RatedAnswer]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Compared:
     both_right: int | None = None
 
 
-def rating(item: Item, metric: str) -> float | None:
+def rating(item: RatedAnswer, metric: str) -> float | None:
     """An answer's number in a metric; None where it has none."""
     values: dict[str, float | None] = {
         "accuracy": None if item.correct is None else float(item.correct),
@@ -92,7 +93,7 @@ def both_right(a: Arm, b: Arm, metric: str) -> int | None:
     return sum(bool(first and second) for first, second, _ in rated(paired(a, b), metric))
 
 
-def _counted(items: Sequence[Item]) -> list[tuple[Item, int]]:
+def _counted(items: Sequence[RatedAnswer]) -> list[tuple[RatedAnswer, int]]:
     """Each item with the number of earlier answers of the same run to the same question."""
     seen: Counter[tuple[int, str]] = Counter()
     counted = []

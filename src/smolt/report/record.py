@@ -10,45 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 from smolt.errors import UserError
 from smolt.report.panels import Panel, finite
 from smolt.runs import jsontext
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
 
 Role = Literal["candidate", "baseline", "control", "component"]
 Metric = Literal["accuracy", "reward"]
 RECORD = "record.json"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One answer to one question, rated.
-
-    Attributes:
-        question_id: the same for all arms; the pairing key. Where empty, the question's text is the key.
-        kind: groups questions, may be empty.
-        tokens: length of the answer with its stop token.
-        correct: None where no verifier judged it.
-        reward: None where no reward was asked for, or the rater abstained.
-        components: the reward's named parts.
-        kl: sequence KL to the reference in nats (k1, summed over the answer).
-        seed: the training run of the arm that gave the answer.
-    """
-
-    question_id: str
-    question: str
-    kind: str
-    answer: str
-    tokens: int
-    stopped: bool
-    correct: bool | None = None
-    reward: float | None = None
-    components: dict[str, float | None] = field(default_factory=dict)
-    kl: float | None = None
-    reference_solution: str | None = None
-    seed: int = 0
-
-    @property
-    def key(self) -> str:
-        """What pairs this answer with other arms' answers."""
-        return self.question_id or self.question
 
 
 @dataclass(frozen=True)
@@ -92,7 +59,7 @@ class Arm:
     name: str
     stage: str
     parent: str | None = None
-    items: list[Item] = field(default_factory=list)
+    items: list[RatedAnswer] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, int | float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)

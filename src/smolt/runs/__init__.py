@@ -6,6 +6,7 @@ database     SQLite files that lose nothing
 locks        one process in a directory at a time
 identity     what a run is made from, and the refusal to continue it with something else
 rows         metrics.jsonl and samples.jsonl
+rated_answers  an answer with its rating, and its row in every file of answers
 checkpoints  saving, verifying, choosing and pruning
 directory    `Run`, which puts them together
 interrupts   the first Ctrl-C saves, the second leaves

@@ -6,9 +6,8 @@ from typing import Any
 
 from smolt.config import Section, StudyRecipe, with_directories
 from smolt.errors import UserError
-from smolt.evaluation.exam import read_items
-from smolt.report.record import Item
 from smolt.runs import jsontext
+from smolt.runs.rated_answers import RatedAnswer, read_rated
 
 ANSWERS = "evaluation.jsonl"
 CANDIDATES = "candidates.jsonl"
@@ -75,7 +74,7 @@ class Places:
             return self.model_path(section.source, seed)
         return str(self.folder(name, seed) / "model")
 
-    def answers(self, name: str, file: str = ANSWERS) -> list[Item]:
+    def answers(self, name: str, file: str = ANSWERS) -> list[RatedAnswer]:
         """An arm's rated answers of all seeds; none where it was asked nothing."""
         found = [(seed, self.folder(name, seed) / file) for seed in self.recipe.study.seeds]
-        return [replace(item, seed=seed) for seed, path in found if path.is_file() for item in read_items(path)]
+        return [replace(item, seed=seed) for seed, path in found if path.is_file() for item in read_rated(path)]

@@ -25,8 +25,8 @@ from smolt.config import (
 )
 from smolt.data.generated import write_generated
 from smolt.errors import UserError
-from smolt.evaluation.best_of_n import best_of_n, write_candidates
-from smolt.evaluation.exam import Exam, kl_to, open_exam, take, write_items
+from smolt.evaluation.best_of_n import best_of_n
+from smolt.evaluation.exam import Exam, kl_to, open_exam, take
 from smolt.evaluation.suites import answers_file, origins_of_run, refuse_dependent, suite_exams
 from smolt.models.ground import Ground, open_ground
 from smolt.models.provenance import package_versions
@@ -34,11 +34,11 @@ from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
 from smolt.preferences.own_answers import make_pairs
 from smolt.report.analysis import analyse
-from smolt.report.record import Item
 from smolt.report.report import write_report
 from smolt.rewards.build import rules_alone
 from smolt.rewards.python import look_for_functions
 from smolt.runs import Interrupts, Run
+from smolt.runs.rated_answers import RatedAnswer, write_rated
 from smolt.study.places import ANSWERS, CANDIDATES, Places
 from smolt.study.study_record import record_of
 from smolt.training.algorithms import STAGES
@@ -175,7 +175,7 @@ class Study:
                 exams = exams or self._exams(ground, seed)
                 folder.mkdir(parents=True, exist_ok=True)
                 items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
-                write_items(folder / file, items)
+                write_rated(folder / file, items)
                 gc.collect()
                 self._pause(self.places.out)
 
@@ -211,7 +211,7 @@ class Study:
                 return found
         raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
 
-    def _items(self, name: str, exam: Exam, ground: Ground, seed: int, final: bool) -> list[Item]:
+    def _items(self, name: str, exam: Exam, ground: Ground, seed: int, final: bool) -> list[RatedAnswer]:
         section = self.places.section(name)
         policy = load_policy(self.places.model_path(name, seed), ground.precision)
         if section is not None and section.recipe.stage == "best_of_n":
@@ -219,8 +219,8 @@ class Study:
             every = final and rules_alone(self._reward(seed).parts)
             candidates = best_of_n(exam, recipe, policy, ground, every, self._tell)
             if final:
-                write_candidates(self.places.folder(name, seed) / CANDIDATES, candidates)
-            return [candidate.item for candidate in candidates if candidate.chosen]
+                write_rated(self.places.folder(name, seed) / CANDIDATES, candidates)
+            return [candidate for candidate in candidates if candidate.chosen]
         items = take(exam, policy, ground, self._tell)
         baseline = self.places.recipe.study.baseline
         if not final or name == baseline:

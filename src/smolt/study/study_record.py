@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from smolt.config import BestOfNRecipe, Section, SFTRecipe, recipe_hash
-from smolt.evaluation.best_of_n import Candidate, read_candidates
 from smolt.evaluation.suites import held_out_measures, suite_panels
 from smolt.models.provenance import other_inputs, package_versions
 from smolt.report.pairing import RATES, rating
 from smolt.report.panels import Panel, read_panel, read_panels
 from smolt.report.record import Arm, StudyRecord
 from smolt.runs import jsontext
+from smolt.runs.rated_answers import RatedAnswer, read_rated
 from smolt.runs.rows import RowFile
 from smolt.statistics import Measure, best_of_k, mean, share
 from smolt.study.places import CANDIDATES, Places
@@ -129,7 +129,7 @@ def _hashes(folder: Path) -> dict[str, Any]:
 def best_of(places: Places, name: str, n: int) -> dict[int, dict[str, Measure]]:
     """K -> metric -> measure, for k = 2, 4, ... below n; a metric that not all n answers carry is absent."""
     paths = [places.folder(name, seed) / CANDIDATES for seed in places.recipe.study.seeds]
-    drawn = [candidate for path in paths if path.is_file() for candidate in read_candidates(path)]
+    drawn = [candidate for path in paths if path.is_file() for candidate in read_rated(path)]
     groups = [drawn[start : start + n] for start in range(0, len(drawn), n)]
     found = {}
     for k in [2**power for power in range(1, n.bit_length()) if 2**power < n]:
@@ -138,14 +138,14 @@ def best_of(places: Places, name: str, n: int) -> dict[int, dict[str, Measure]]:
     return {k: measures for k, measures in found.items() if measures}
 
 
-def _measure(groups: Sequence[Sequence[Candidate]], metric: str, k: int) -> Measure | None:
+def _measure(groups: Sequence[Sequence[RatedAnswer]], metric: str, k: int) -> Measure | None:
     """The mean over questions of what the best of k gives, with an interval over questions."""
     rows = []
     for group in groups:
         ranked = sorted(group, key=lambda one: -math.inf if one.score is None else one.score, reverse=True)
-        values = [value for one in ranked if (value := rating(one.item, metric)) is not None]
+        values = [value for one in ranked if (value := rating(one, metric)) is not None]
         if len(values) == len(group):
-            rows.append((best_of_k(values, k), group[0].item.key))
+            rows.append((best_of_k(values, k), group[0].key))
     values, keys = [value for value, _ in rows], [key for _, key in rows]
     return share(values, keys) if metric in RATES else mean(values, keys)
 

@@ -15,12 +15,13 @@ import torch
 from smolt import randomness
 from smolt.config import Budget
 from smolt.data import Question, Score
-from smolt.models.answers import as_answers, mean, sample_row
+from smolt.models.answers import Answered, as_answers, mean, rated_answers
 from smolt.models.groups import Groups, join
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
 from smolt.models.sampling import Drawing, sample
 from smolt.rewards.rules import Reward
+from smolt.runs.rated_answers import as_row
 from smolt.training.fit import ENDLESS, Metrics, Update
 
 
@@ -162,15 +163,8 @@ class Rollouts:
         metrics["sampling_seconds"] = sampled - began
         metrics["scoring_seconds"] = time.perf_counter() - sampled
         update = self.prepare(groups, as_rewards(scores), number)
-        return Update(
-            update.minibatches,
-            {**metrics, **update.metrics},
-            [
-                sample_row(*row)
-                for row in zip(asked, answers, scores, groups.columns["sampled"].sum(dim=1), strict=True)
-            ],
-            update.roles,
-        )
+        rated = rated_answers(Answered(asked, answers, groups.columns["sampled"].sum(dim=1)), scores, self.seed)
+        return Update(update.minibatches, {**metrics, **update.metrics}, [*map(as_row, rated)], update.roles)
 
     def _question(self, place: int) -> int:
         epoch, index = divmod(place, len(self.questions))

@@ -98,7 +98,7 @@ def _grouped(file: ArmResults, key: str) -> dict[str, list[ItemResult]]:
         groups.setdefault(row.keys[key], []).append(row)
     usual = Counter(len(rows) for rows in groups.values()).most_common(1)[0][0]
     odd = next(((item, rows) for item, rows in groups.items() if len(rows) != usual), None)
-    if odd is not None and (file.skipped == 0 or len(odd[1]) > usual):
+    if odd is not None and not file.updates and (file.skipped == 0 or len(odd[1]) > usual):
         item, rows = odd if len(odd[1]) > usual else max(groups.items(), key=lambda entry: len(entry[1]))
         lines = ", ".join(str(row.line) for row in rows[:_SHOWN])
         raise UserError(
@@ -134,7 +134,8 @@ def _remarks(files: Sequence[ArmResults], grouped: Sequence[dict[str, list[ItemR
             remarks.append(f"{file.name}: {file.skipped:,} rows have no value and are left out")
         several = max(len(rows) for rows in groups.values())
         if several > 1:
-            remarks.append(f"{file.name} answered each item {several} times; an item counts by its mean")
+            often = f"an item up to {several} times while it learned" if file.updates else f"each item {several} times"
+            remarks.append(f"{file.name} answered {often}; an item counts by its mean")
         remarks += [f"{file.name}: {remark}" for remark in file.remarks]
     return remarks
 

@@ -11,7 +11,8 @@ from smolt.data.numbers import parse_number
 from smolt.errors import UserError
 from smolt.evaluation.grading import Rule, rule_named
 from smolt.evaluation.grading.answer_table import AnswerTable, look, read_rows, text_of
-from smolt.evaluation.grading.grade_rules import UnusableGold
+from smolt.evaluation.grading.graded import grade_row
+from smolt.runs.rated_answers import is_rated_answer
 
 IDS = ("id", "question_id", "doc_id", "uid", "idx", "index")
 QUESTIONS = ("question", "prompt", "input", "query", "problem", "ctx", "text")
@@ -57,6 +58,7 @@ class ArmResults:
         metric: accuracy where rows say right or wrong, else the name of the column.
         rate: all values are 0 or 1.
         skipped: rows without a value, left out because the user asked for what is there.
+        updates: an item has answers of several updates of a training, and items need not have equally many.
         remarks: what a reader should know of how it was read.
     """
 
@@ -67,6 +69,7 @@ class ArmResults:
     rate: bool
     sha256: str
     skipped: int = 0
+    updates: bool = False
     remarks: list[str] = field(default_factory=list)
 
 
@@ -98,6 +101,7 @@ def read_results(path: Path, reading: Reading, name: str) -> ArmResults:
     """
     table = read_rows(path)
     lines, remarks = _filtered(table, reading.filter)
+    lines = _chosen(lines, remarks)
     metric, read = _measured(table, lines, reading, remarks)
     rows, skipped = [], 0
     for number, row in lines:
@@ -114,7 +118,7 @@ def read_results(path: Path, reading: Reading, name: str) -> ArmResults:
     if not rows:
         raise UserError(f"{table.name}: {metric}: is null in every row")
     rate = all(result.value in (0.0, 1.0) for result in rows)
-    return ArmResults(name, table.name, rows, metric, rate, table.sha256, skipped, remarks)
+    return ArmResults(name, table.name, rows, metric, rate, table.sha256, skipped, _of_updates(lines), remarks)
 
 
 def arm_names(paths: Sequence[Path]) -> list[str]:
@@ -152,6 +156,25 @@ def _filtered(table: AnswerTable, wanted: str | None) -> tuple[Lines, list[str]]
     return [(number, row) for number, row in table.lines if str(row.get("filter")) == wanted], [f"filter {wanted}"]
 
 
+def _chosen(lines: Lines, remarks: list[str]) -> Lines:
+    """Of the candidates of best-of-n those that were chosen: they are what the arm answers."""
+    if not all(is_rated_answer(row) for _, row in lines):
+        return lines
+    chosen = [(number, row) for number, row in lines if row.get("chosen") is True]
+    if chosen and len(chosen) < len(lines):
+        remarks.append(f"of {len(lines):,} candidates the {len(chosen):,} chosen ones count")
+    return chosen or lines
+
+
+def _of_updates(lines: Lines) -> bool:
+    """Whether a question's answers were drawn in several updates of a training: a measurement asks it in one step."""
+    steps: dict[str, set[Any]] = {}
+    for _, row in lines:
+        if is_rated_answer(row):
+            steps.setdefault(row["question_id"] or row["question"], set()).add(row.get("step"))
+    return any(len(found) > 1 for found in steps.values())
+
+
 def _measured(table: AnswerTable, lines: Lines, reading: Reading, remarks: list[str]) -> tuple[str, Reader]:
     """The metric of a file, and how to read it from a row."""
     if reading.metric is not None:
@@ -175,7 +198,8 @@ def _measured(table: AnswerTable, lines: Lines, reading: Reading, remarks: list[
             f"{table.name}: --rule grades pred against gold, and its rows have {table.columns()}; "
             "smolt grade takes columns of any name"
         )
-    score = next((name for name in SCORES if any(row.get(name) is not None for _, row in lines)), None)
+    scores = ("reward",) if is_rated_answer(first) else SCORES  # a candidate's score chose it and rates nothing
+    score = next((name for name in scores if any(row.get(name) is not None for _, row in lines)), None)
     if score is not None:
         return score, _number(table, score)
     raise UserError(
@@ -225,21 +249,9 @@ def _number(table: AnswerTable, column: str) -> Reader:
 
 
 def _graded(table: AnswerTable, lines: Lines, columns: tuple[str, str], name: str | None, remarks: list[str]) -> Reader:
-    gold = columns[1]
-    rule = rule_named(name) if name is not None else _usual_rule([text_of(row.get(gold)) for _, row in lines])
+    rule = rule_named(name) if name is not None else _usual_rule([text_of(row.get(columns[1])) for _, row in lines])
     remarks.append(f"graded by rule {rule.name} ({rule.version})")
-
-    def read(line: int, row: dict[str, Any]) -> float:
-        texts = [text_of(row[column]) if column in row else None for column in columns]
-        for column, text in zip(columns, texts, strict=True):
-            if text is None:
-                raise UserError(f"{table.name}:{line}: {column}: is missing, or neither text nor a number")
-        try:
-            return float(rule.judge(texts[0] or "", texts[1] or "").correct)
-        except UnusableGold as problem:
-            raise UserError(f"{table.name}:{line}: {gold}: {problem} (rule {rule.name}; see --rule)") from None
-
-    return read
+    return lambda line, row: float(grade_row(table, line, row, rule, columns).correct)
 
 
 def _usual_rule(golds: Sequence[str | None]) -> Rule:
@@ -260,8 +272,9 @@ def _keys(row: dict[str, Any], key: str | None) -> dict[str, str]:
     if identity is not None:
         found["id"] = _identity(identity)
     inside = row.get("doc")
+    names = ("question",) if is_rated_answer(row) else QUESTIONS
     for place in (row, inside if isinstance(inside, dict) else {}):
-        asked = next((place[name] for name in QUESTIONS if isinstance(place.get(name), str) and place[name]), None)
+        asked = next((place[name] for name in names if isinstance(place.get(name), str) and place[name]), None)
         if asked is not None:
             found["question"] = " ".join(asked.split())
             break

@@ -114,7 +114,7 @@ def grade_file(
     table = read_rows(path)
     answers = answer_field or _column(table, ANSWERS, "--answer-field", None)
     golds = gold_field or _column(table, GOLDS, "--gold-field", answers)
-    grades = [_grade(table, line, row, rule, (answers, golds)) for line, row in table.lines]
+    grades = [grade_row(table, line, row, rule, (answers, golds)) for line, row in table.lines]
     accuracy = statistics.proportion([grade.correct for grade in grades], _prompts(table))
     if accuracy is None:
         raise UserError(f"{path}: holds no rows")
@@ -153,7 +153,12 @@ def _column(table: AnswerTable, names: Sequence[str], option: str, taken: str | 
     return found
 
 
-def _grade(table: AnswerTable, line: int, row: dict[str, Any], rule: Rule, fields: tuple[str, str]) -> Grade:
+def grade_row(table: AnswerTable, line: int, row: dict[str, Any], rule: Rule, fields: tuple[str, str]) -> Grade:
+    """One row's answer against its gold answer, in the columns `fields`.
+
+    Raises:
+        UserError: one of them is missing or holds no text, or the gold answer nothing to compare with.
+    """
     texts = []
     for field in fields:
         try:
@@ -166,7 +171,7 @@ def _grade(table: AnswerTable, line: int, row: dict[str, Any], rule: Rule, field
     try:
         return rule.judge(*texts)
     except UnusableGold as problem:
-        raise UserError(f"{table.name}:{line}: {fields[1]}: {problem} (rule {rule.name})") from None
+        raise UserError(f"{table.name}:{line}: {fields[1]}: {problem} (rule {rule.name}); see --rule") from None
 
 
 def _names(row: dict[str, Any]) -> str:

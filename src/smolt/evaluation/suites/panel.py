@@ -1,13 +1,11 @@
 """The numbers of a suite as a finding of a report: what was shown in words, every number in tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from smolt.config import Suites
 from smolt.evaluation.suites.independence import raters_of
-from smolt.evaluation.suites.suite_measures import ALL, Measured, Tested, measure_suite
-from smolt.evaluation.suites.suite_prompts import answers_file
+from smolt.evaluation.suites.suite_measures import ALL, Answers, Measured, Tested, measure_suites
 from smolt.report.panels import Chart, Panel, Series, Table
-from smolt.report.record import Arm, Item
 from smolt.statistics import Measure, format_p, shown
 
 WHAT: dict[str, str] = {
@@ -21,17 +19,11 @@ WHAT: dict[str, str] = {
 RATED = "mean score by a reward model or judge; higher is better"
 
 
-Answers = Callable[[str, str], list[Item]]
-"""The rated answers of an arm (its name) in a file of its directory."""
-
-
 def suite_panels(suites: Suites, arms: Sequence[str], baseline: str, answers: Answers) -> list[Panel]:
     """A finding for each suite: the arms' answers measured, and compared with the baseline's."""
-    panels = []
-    for name in suites.names:
-        answered = [Arm(arm, "suite", items=answers(arm, answers_file(name))) for arm in arms]
-        panels.append(suite_panel(name, measure_suite(answered, baseline), arms, raters_of(suites)))
-    return panels
+    raters = raters_of(suites)
+    measured = measure_suites(suites, arms, baseline, answers)
+    return [suite_panel(name, found, arms, raters) for name, found in measured.items()]
 
 
 def suite_panel(

@@ -10,17 +10,20 @@ import torch
 
 from smolt.config import EvaluationSampling, Model, Suites
 from smolt.errors import UserError
-from smolt.evaluation.exam import Exam, Tell, read_items, silent, take, write_items
-from smolt.evaluation.suites.independence import origins_of_model, refuse_dependent
-from smolt.evaluation.suites.panel import Answers, suite_panels
-from smolt.evaluation.suites.suite_measures import Measured, measure_suite
+from smolt.evaluation.exam import Exam, silent, take, unrated
+from smolt.evaluation.suites.independence import origins_of_model, raters_of, refuse_dependent
+from smolt.evaluation.suites.panel import suite_panel
+from smolt.evaluation.suites.suite_measures import Answers, Measured, measure_suites
 from smolt.evaluation.suites.suite_prompts import answers_file, suite_exams
+from smolt.models.answers import refuse_greedy_copies
 from smolt.models.conditions import conditions_of
 from smolt.models.ground import Ground, open_ground
 from smolt.models.saving import load_policy
-from smolt.report.record import Arm, Item, StudyRecord
+from smolt.report.record import Arm, StudyRecord
 from smolt.report.report import write_report
 from smolt.runs import Run
+from smolt.runs.chunks import Progress
+from smolt.runs.rated_answers import RatedAnswer, read_rated, write_rated
 
 ANSWERS = "answers"
 """The models' directories lie in this one."""
@@ -35,7 +38,7 @@ def run_suites(
     samples: int = 1,
     seed: int = 0,
     fresh: bool = False,
-    tell: Tell = silent,
+    tell: Progress = silent,
 ) -> dict[str, Any]:
     """Let models answer suites, and write what was found.
 
@@ -57,8 +60,7 @@ def run_suites(
     Raises:
         UserError: a model, a file or a rater is wrong, or several greedy answers are asked for.
     """
-    if samples > 1 and sampling.temperature == 0:
-        raise UserError(f"samples: {samples} greedy answers to a prompt are all the same; set a temperature above 0")
+    refuse_greedy_copies(samples, sampling.temperature)
     names = arm_names([model.path for model in models])
     arms = dict(zip(names, models, strict=True))
     refuse_dependent(suites, {name: origins_of_model(model.path) for name, model in arms.items()})
@@ -78,14 +80,14 @@ def run_suites(
             return {**(run.result or {}), "status": "already complete"}
         for name, ground in grounds.items():
             conditions = conditions_of(ground.renderer, sampling.max_tokens)  # each is asked in its own template
-            like = Exam([], conditions, sampling, samples, lambda questions, answers: [], seed)
+            like = Exam([], conditions, sampling, samples, unrated, seed)
             _answer(arms[name].path, suites, like, ground, out / ANSWERS / name, tell)
         facts = _report(out, suites, names)
         run.complete(facts)
     return {**facts, "status": "complete"}
 
 
-def _answer(model: str, suites: Suites, like: Exam, ground: Ground, folder: Path, tell: Tell) -> None:
+def _answer(model: str, suites: Suites, like: Exam, ground: Ground, folder: Path, tell: Progress) -> None:
     """One model's answers, a file a suite; those that are there stay."""
     if all((folder / answers_file(name)).is_file() for name in suites.names):
         return
@@ -95,7 +97,7 @@ def _answer(model: str, suites: Suites, like: Exam, ground: Ground, folder: Path
         policy = load_policy(model, ground.precision)
         for file, exam in exams.items():
             if not (folder / file).is_file():
-                write_items(folder / file, take(exam, policy, ground, tell))
+                write_rated(folder / file, take(exam, policy, ground, tell))
     gc.collect()
 
 
@@ -120,31 +122,27 @@ def arm_names(paths: Sequence[str]) -> list[str]:
 def _report(out: Path, suites: Suites, names: Sequence[str]) -> dict[str, Any]:
     """Write the report and say what is in it."""
 
-    def answers(arm: str, file: str) -> list[Item]:
-        return read_items(out / ANSWERS / arm / file)
+    def answers(arm: str, file: str) -> list[RatedAnswer]:
+        return read_rated(out / ANSWERS / arm / file)
 
-    baseline = names[0] if len(names) > 1 else ""
-    panels = suite_panels(suites, names, baseline, answers)
+    measured = measure_suites(suites, names, names[0] if len(names) > 1 else "", answers)
+    panels = [suite_panel(name, found, names, raters_of(suites)) for name, found in measured.items()]
     record = StudyRecord(
         name="suites",
         arms=[Arm(name, "suite", items=_shown(suites, name, answers), role="component") for name in names],
         panels=panels,
     )
     write_report(out, record)
-    found = {}
-    for name in suites.names:
-        arms = [Arm(arm, "suite", items=answers(arm, answers_file(name))) for arm in names]
-        found[name] = {entry.metric.name: _numbers(entry) for entry in measure_suite(arms, baseline)}
     return {
         "out": str(out),
         "report": str(out / "report.html"),
         "findings": [sentence for panel in panels for sentence in panel.sentences],
         "warnings": [warning for panel in panels for warning in panel.warnings],
-        "suites": found,
+        "suites": {name: {entry.metric.name: _numbers(entry) for entry in found} for name, found in measured.items()},
     }
 
 
-def _shown(suites: Suites, arm: str, answers: Answers) -> list[Item]:
+def _shown(suites: Suites, arm: str, answers: Answers) -> list[RatedAnswer]:
     """A model's answers to all suites, for reading; their scores are in the panels."""
     return [
         replace(item, question_id=f"{name}/{item.question_id}", components={})
@@ -159,16 +157,5 @@ def _numbers(entry: Measured) -> dict[str, Any]:
             scenario: {arm: asdict(measure) for arm, measure in cells.items()}
             for scenario, cells in entry.scenarios.items()
         },
-        "tests": [
-            {
-                **asdict(test.comparison),
-                "scenario": test.scenario,
-                "p_holm": test.p_holm,
-                "win_rate": None if test.win_rate is None else asdict(test.win_rate),
-                "win_rate_at_equal_length": None
-                if test.win_rate_at_equal_length is None
-                else asdict(test.win_rate_at_equal_length),
-            }
-            for test in entry.tests
-        ],
+        "tests": [{**facts.pop("comparison"), **facts} for facts in map(asdict, entry.tests)],
     }

@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from smolt import statistics
+from smolt.config import Suites
 from smolt.data import Question
+from smolt.evaluation.suites.suite_prompts import answers_file
 from smolt.report.pairing import paired
-from smolt.report.record import Arm, Item
+from smolt.report.record import Arm
 from smolt.rewards.constraints import has_constraint
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Comparison, Measure
 
 SAFE, UNSAFE = "safe", "unsafe"
@@ -21,6 +24,10 @@ MOST_SCENARIOS = 12
 MODEL_PREFIX = "rated_"
 
 
+Answers = Callable[[str, str], list[RatedAnswer]]
+"""The rated answers of an arm (its name) in a file of its directory."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """One number of an answer; `of` gives None where the metric does not speak of the answer.
@@ -32,7 +39,7 @@ class Metric:
 
     name: str
     rate: bool
-    of: Callable[[Item], float | None]
+    of: Callable[[RatedAnswer], float | None]
     rater: bool = False
 
 
@@ -63,28 +70,28 @@ class Measured:
     family: int
 
 
-def _component(name: str) -> Callable[[Item], float | None]:
+def _component(name: str) -> Callable[[RatedAnswer], float | None]:
     return lambda item: item.components.get(name)
 
 
-def _over_refusal(item: Item) -> float | None:
+def _over_refusal(item: RatedAnswer) -> float | None:
     return item.components.get("refusal") if item.reference_solution == SAFE else None
 
 
-def _harmful_compliance(item: Item) -> float | None:
+def _harmful_compliance(item: RatedAnswer) -> float | None:
     refused = item.components.get("refusal")
     return None if refused is None or item.reference_solution != UNSAFE else 1.0 - refused
 
 
-def _refusal(item: Item) -> float | None:
+def _refusal(item: RatedAnswer) -> float | None:
     return None if item.reference_solution in (SAFE, UNSAFE) else item.components.get("refusal")
 
 
-def _empathy(item: Item) -> float | None:
+def _empathy(item: RatedAnswer) -> float | None:
     return item.components.get("empathy") if item.kind in FELT else None
 
 
-def _constraints(item: Item) -> float | None:
+def _constraints(item: RatedAnswer) -> float | None:
     stated = has_constraint(Question((), item.reference_solution))
     return item.components.get("constraints") if stated else None
 
@@ -97,6 +104,15 @@ RULES: tuple[Metric, ...] = (
     Metric("empathy (word rule)", False, _empathy),
     Metric("constraints kept", True, _constraints),
 )
+
+
+def measure_suites(suites: Suites, arms: Sequence[str], baseline: str, answers: Answers) -> dict[str, list[Measured]]:
+    """The numbers of each suite by its name; see `measure_suite`."""
+    found = {}
+    for name in suites.names:
+        answered = [Arm(arm, "suite", items=answers(arm, answers_file(name))) for arm in arms]
+        found[name] = measure_suite(answered, baseline)
+    return found
 
 
 def measure_suite(arms: Sequence[Arm], baseline: str) -> list[Measured]:

@@ -1,6 +1,6 @@
 """What a suite asks, and who rates the answers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from smolt.config import RewardMix, Suites
 from smolt.data import Question, Score
@@ -15,32 +15,9 @@ from smolt.rewards.constraints import has_constraint
 from smolt.rewards.rules import Reward
 
 
-@dataclass(frozen=True)
-class Suite:
-    """Prompts with a name; a question's kind is its scenario, its solution a constraint, safe, unsafe, or nothing."""
-
-    name: str
-    questions: list[Question]
-
-
 def answers_file(name: str) -> str:
     """Where the answers to a suite lie in an arm's directory."""
     return f"suite-{name}.jsonl"
-
-
-def open_suites(settings: Suites, ground: Ground, max_tokens: int) -> list[Suite]:
-    """Read the prompts and check their constraints.
-
-    Raises:
-        UserError: a file cannot be read, a prompt does not fit the window, or a constraint is none.
-    """
-    suites = []
-    for name, data in zip(settings.names, settings.prompts, strict=True):
-        questions, _, _ = question_list(data, ground.renderer, ground.window, max_tokens)
-        for question in questions:
-            _check(question, data.path)
-        suites.append(Suite(name, questions))
-    return suites
 
 
 def _check(question: Question, path: str) -> None:
@@ -52,10 +29,21 @@ def _check(question: Question, path: str) -> None:
 
 
 def suite_exams(settings: Suites, like: Exam, ground: Ground) -> dict[str, Exam]:
-    """One exam for each suite, by the file its answers go to; asked as another exam is."""
+    """One exam for each suite, by the file its answers go to; asked as another exam is.
+
+    A question's kind is its scenario, its solution a constraint, safe, unsafe, or nothing.
+
+    Raises:
+        UserError: a file cannot be read, a prompt does not fit the window, or a constraint is none.
+    """
     rater = suite_rater(settings, ground.precision)
-    suites = open_suites(settings, ground, like.sampling.max_tokens)
-    return {answers_file(suite.name): replace(like, questions=suite.questions, reward=rater) for suite in suites}
+    exams = {}
+    for name, data in zip(settings.names, settings.prompts, strict=True):
+        questions, _, _ = question_list(data, ground.renderer, ground.window, like.sampling.max_tokens)
+        for question in questions:
+            _check(question, data.path)
+        exams[answers_file(name)] = replace(like, questions=questions, reward=rater)
+    return exams
 
 
 def suite_rater(settings: Suites, precision: Precision) -> Reward:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from smolt.report.analysis import Analysis
 from smolt.report.pairing import paired, rated, rating
-from smolt.report.record import Arm, Item, StudyRecord
+from smolt.report.record import Arm, StudyRecord
+from smolt.runs.rated_answers import RatedAnswer
 
 PER_OUTCOME = 5
 MOST_ARMS = 4
@@ -18,10 +19,10 @@ class Sample:
     """One question with the answers of some arms; the outcome is that of the best candidate against the baseline."""
 
     outcome: Outcome
-    answers: list[tuple[Arm, Item]]
+    answers: list[tuple[Arm, RatedAnswer]]
 
     @property
-    def question(self) -> Item:
+    def question(self) -> RatedAnswer:
         """An item that carries the question (any of them does)."""
         return self.answers[0][1]
 
@@ -40,7 +41,7 @@ def choose(record: StudyRecord, analysis: Analysis) -> list[Sample]:
     baseline, best = arms[record.baseline], arms[analysis.best]
     others = [arm for name, arm in arms.items() if name not in (baseline.name, best.name)]
     others.sort(key=lambda arm: arm.role != "candidate")
-    outcomes: dict[Outcome, list[Item]] = {"win": [], "regression": []}
+    outcomes: dict[Outcome, list[RatedAnswer]] = {"win": [], "regression": []}
     for pair in paired(baseline, best):
         for before, after, _ in rated([pair], analysis.headline):
             if before != after:
@@ -52,7 +53,7 @@ def choose(record: StudyRecord, analysis: Analysis) -> list[Sample]:
     ]
 
 
-def outcome_text(item: Item, metric: str) -> str:
+def outcome_text(item: RatedAnswer, metric: str) -> str:
     """What is known of one answer, in a few words: right or wrong, its reward."""
     parts = [] if item.correct is None else ["right" if item.correct else "wrong"]
     reward = rating(item, "reward")
@@ -61,7 +62,7 @@ def outcome_text(item: Item, metric: str) -> str:
     return ", ".join(parts) or f"no {metric}"
 
 
-def _in_order(items: list[Item]) -> list[Item]:
+def _in_order(items: list[RatedAnswer]) -> list[RatedAnswer]:
     """One item for each question, in the order of the hash of its key."""
     first = {item.key: item for item in reversed(items)}
     return [first[key] for key in sorted(first, key=_digest)]
@@ -71,7 +72,7 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _row(arms: list[Arm], shown: Arm, item: Item) -> list[tuple[Arm, Item]]:
+def _row(arms: list[Arm], shown: Arm, item: RatedAnswer) -> list[tuple[Arm, RatedAnswer]]:
     """The answers of up to four arms to the item's question; of `shown` the item itself."""
     row = []
     for arm in arms:

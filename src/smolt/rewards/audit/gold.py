@@ -5,14 +5,15 @@ together over stretches of updates.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from smolt.config import RewardMix
-from smolt.data import Answer, Question
+from smolt.data import Answer, Question, Turn
 from smolt.rewards.build import build_reward
+from smolt.runs.rated_answers import from_row
 from smolt.statistics import FEWEST, Measure, mean, proportion
 
 MOST = 20
@@ -28,7 +29,7 @@ class Rated:
 
     Attributes:
         update: in which it was drawn, from 1.
-        question: what it answers; answers to one question are not independent.
+        question: the key of what it answers; answers to one question are not independent.
         proxy: the reward that was learned from.
         gold: the reward that was not.
     """
@@ -45,43 +46,35 @@ class Rerating:
 
     Attributes:
         answers: those with both rewards, in the order they were drawn.
-        unknown: answers left out because their question is not among the data.
         abstained: answers left out because one of the two rewards abstained.
     """
 
     answers: list[Rated]
-    unknown: int
     abstained: int
 
 
-def rate_again(rows: Iterable[Mapping[str, Any]], questions: Sequence[Question], gold: RewardMix) -> Rerating:
-    """Rate the answers of a training's samples.
+def rate_again(rows: Sequence[Mapping[str, Any]], gold: RewardMix) -> Rerating:
+    """Rate the answers of a training's samples, which carry the question and the solution they were given for.
 
     Args:
         rows: of samples.jsonl.
-        questions: the training's data; a row's question is found by its id, and by its text where no id is the same.
         gold: rules.
 
     Raises:
-        UserError: an unknown rule or option.
+        UserError: an unknown rule or option, or a row that is no rated answer.
     """
-    by_id = {question.id: question for question in questions}
-    by_text = {_text(question): question for question in reversed(questions)}
-    found = [(row, by_id.get(row["id"]) or by_text.get(row["question"])) for row in rows]
-    known = [(row, question) for row, question in found if question is not None]
-    answers = [Answer(row["text"], row["tokens"], row["stop"] == "stop") for row, _ in known]
-    scores = build_reward(gold.parts, cap=gold.cap)([question for _, question in known], answers)
-    rated = [
-        Rated(row["step"], question.id or _text(question), row["reward"], score.value)
-        for (row, question), score in zip(known, scores, strict=True)
-        if row["reward"] is not None and score.value is not None
+    drawn = [from_row(row, "samples.jsonl") for row in rows]
+    questions = [
+        Question((Turn("user", one.question),), one.reference_solution, one.question_id, one.kind) for one in drawn
     ]
-    return Rerating(rated, unknown=len(found) - len(known), abstained=len(known) - len(rated))
-
-
-def _text(question: Question) -> str:
-    """What samples.jsonl holds of a question: its last turn."""
-    return question.context[-1].content if question.context else ""
+    answers = [Answer(one.answer, one.tokens, one.stopped) for one in drawn]
+    scores = build_reward(gold.parts, cap=gold.cap)(questions, answers)
+    rated = [
+        Rated(row["step"], one.key, one.reward, score.value)
+        for row, one, score in zip(rows, drawn, scores, strict=True)
+        if one.reward is not None and score.value is not None
+    ]
+    return Rerating(rated, abstained=len(drawn) - len(rated))
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,7 @@ def _sentences(course: Course) -> list[str]:
 
 
 def _left_out(rating: Rerating) -> str:
-    parts = [
-        f"{rating.unknown:,} to questions that are not in its data" if rating.unknown else "",
-        f"{rating.abstained:,} that a reward abstained from" if rating.abstained else "",
-    ]
-    said = " and ".join(part for part in parts if part)
-    return f"; left out: {said}" if said else ""
+    return f"; left out: {rating.abstained:,} that a reward abstained from" if rating.abstained else ""
 
 
 def _verdict(course: Course) -> str:
