@@ -119,7 +119,9 @@ def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
 
 def _with_report(facts: dict[str, Any], panels: list[Any], name: str, out: Path | None) -> Outcome:
     """The panels as words, and as a report where a directory is given."""
-    lines = [line for panel in panels for line in _lines(panel)]
+    from smolt.report.terminal import panel_words
+
+    lines = [f"{panel.title}\n{panel_words(panel)}" for panel in panels]
     if out is not None and panels:
         from smolt.report.record import StudyRecord
         from smolt.report.report import write_report
@@ -129,26 +131,3 @@ def _with_report(facts: dict[str, Any], panels: list[Any], name: str, out: Path 
         facts = {**facts, "report": str(out / "report.html")}
         lines.append(f"the report is {out / 'report.html'}")
     return Outcome(facts, "\n".join(lines))
-
-
-def _lines(panel: Any) -> list[str]:
-    """A panel for a terminal."""
-    rows = [
-        "  ".join(_cell(cell, table.rate) for cell in row)
-        for table in panel.tables
-        for row in [table.columns, *table.rows]
-    ]
-    said = [f"WARNING: {warning}" for warning in panel.warnings]
-    return [panel.title, *said, *panel.sentences, *rows]
-
-
-def _cell(cell: Any, rate: bool) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, str | int):
-        return str(cell)
-    form = "{:.1%}" if rate else "{:.3g}"
-    if isinstance(cell, float):
-        return form.format(cell)
-    bounds = "" if cell.low is None or cell.high is None else f" [{form.format(cell.low)}, {form.format(cell.high)}]"
-    return f"{form.format(cell.value)}{bounds}"

@@ -163,7 +163,6 @@ def _numbers(entry: Measured) -> dict[str, Any]:
             {
                 **asdict(test.comparison),
                 "scenario": test.scenario,
-                "p_holm": test.p_holm,
                 "win_rate": None if test.win_rate is None else asdict(test.win_rate),
                 "win_rate_at_equal_length": None
                 if test.win_rate_at_equal_length is None

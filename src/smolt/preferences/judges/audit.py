@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from smolt.preferences.judges.both_orders import Judge, Judgement, Opinion, Pair, length_gap
 from smolt.preferences.judges.tricks import Trial
-from smolt.statistics import Measure, kappa, mean, proportion
+from smolt.statistics import Measure, kappa, proportion, share
 
 LEAST_CONSISTENCY = 0.75
 MOST_POSITION = 0.1
@@ -92,7 +92,7 @@ def unreliable(measures: dict[str, Measure]) -> list[str]:
     if first is not None and abs(first.value - 0.5) > MOST_POSITION:
         found.append(
             f"the answer shown first is preferred {first.value:.1%} of the time; "
-            f"a reliable judge is within {MOST_POSITION:.0%} of 50 %"
+            f"a reliable judge is within {100 * MOST_POSITION:.0f} points of 50 %"
         )
     failures = measures.get("failure_rate")
     if failures is not None and failures.value > MOST_FAILURES:
@@ -150,7 +150,7 @@ def _first_shown(judged: Sequence[Judgement]) -> Measure | None:
         for opinion in (judgement.original, judgement.swapped):
             values.append(_for_first(opinion))
             prompts.append(str(number))
-    return mean(values, prompts)
+    return share(values, prompts)
 
 
 def _for_first(opinion: Opinion) -> float:
