@@ -11,8 +11,7 @@ from smolt.config import BestOfNRecipe, ProblemsRecipe, StudyRecipe, load_recipe
 from smolt.config.sections import POLICIES
 from smolt.config.study_recipe import STAGE_RECIPES
 from smolt.report.pictures import plots
-from smolt.statistics import compare_counts, holm
-from smolt.statistics.verdicts import with_verdict
+from smolt.statistics import compare_counts, family
 from tests.docs.test_commands import documented, lines, names_of, run
 from tests.docs.workshop import README, ROOT, blocks, table
 
@@ -69,10 +68,7 @@ def test_the_readmes_sentences_are_those_of_the_record() -> None:
     """Made from the wins and regressions on record, after Holm over all nine comparisons."""
     rows = [row for row in table(RECORD, "b") if row]
     found = [compare_counts(a, b, "accuracy", int(wins), int(losses), 1000) for b, a, wins, losses, *_ in rows]
-    adjusted = holm([comparison.p_value for comparison in found])
-    sentences = [
-        with_verdict(comparison, p, len(found)).sentence for comparison, p in zip(found, adjusted, strict=True)
-    ]
+    sentences = [comparison.sentence for comparison in family(found)]
     assert len(sentences) == 9
     printed = blocks(README, "text")[0].text.splitlines()
     assert len(printed) == 3 and set(printed) <= set(sentences)

@@ -32,7 +32,7 @@ from tests.shared import shared_path
 from tests.tiny import WINDOW, tiny_model
 
 QUESTIONS = 10
-MEASURE_KEYS = {"value", "low", "high", "n", "source"}
+MEASURE_KEYS = {"value", "low", "high", "n", "source", "rate"}
 
 
 @pytest.fixture(scope="module")

@@ -80,10 +80,10 @@ def test_scenarios_are_tested_together() -> None:
     ]
     by_place = {(test.scenario, test.comparison.b): test for test in found.tests}
     assert found.family == 3  # c never differs from a, so its three tests carry nothing
-    assert by_place["all", "b"].p_holm == pytest.approx(3 * stats.binomtest(0, 11).pvalue, rel=1e-12)
-    assert by_place["one", "b"].p_holm == pytest.approx(2 * stats.binomtest(0, 10).pvalue, rel=1e-12)
-    assert by_place["two", "b"].p_holm == 1.0
-    assert by_place["one", "c"].p_holm is None
+    assert by_place["all", "b"].comparison.p_holm == pytest.approx(3 * stats.binomtest(0, 11).pvalue, rel=1e-12)
+    assert by_place["one", "b"].comparison.p_holm == pytest.approx(2 * stats.binomtest(0, 10).pvalue, rel=1e-12)
+    assert by_place["two", "b"].comparison.p_holm == 1.0
+    assert by_place["one", "c"].comparison.p_holm is None
 
 
 def test_a_metric_speaks_only_of_its_own_prompts() -> None:

@@ -151,7 +151,7 @@ def test_length_preference(cache: VerdictCache) -> None:
     assert title == "longer (characters)"
     assert isinstance(judged, Measure) and isinstance(labels, Measure)
     assert (judged.value, labels.value) == (1.0, 0.5)
-    assert found.sentences[-1].endswith("(50 % is none): longer (characters) 100.0 % (91.2 to 100.0).")
+    assert found.sentences[-1].endswith("(50 % is none): longer (characters) 100.0 % [91.2 to 100.0].")
 
 
 def test_kappa_does_not_depend_on_which_side_the_labels_name_first(cache: VerdictCache) -> None:
@@ -182,10 +182,13 @@ def test_the_card_in_words(cache: VerdictCache) -> None:
 
 def test_what_sways_a_judge_in_a_sentence(cache: VerdictCache) -> None:
     """What leaves out one half is named with its share, the place too; an interval that holds it is not."""
-    shares = (("longer", Measure(0.5, 0.4, 0.6, 9, "s"), None), ("refuses", Measure(0.2, 0.1, 0.3, 9, "s"), None))
+    shares = (
+        ("longer", Measure(0.5, 0.4, 0.6, 9, "s", True), None),
+        ("refuses", Measure(0.2, 0.1, 0.3, 9, "s", True), None),
+    )
     table = Table("", ("answer that is", "judge", "given labels"), shares, True)
     fair = audited(stubs.biased(1.0, 0.0), cache)[0]
-    assert bias_note(fair, table).endswith("(50 % is none): refuses 20.0 % (10.0 to 30.0).")
+    assert bias_note(fair, table).endswith("(50 % is none): refuses 20.0 % [10.0 to 30.0].")
     nothing = replace(table, rows=shares[:1])
     assert bias_note(fair, nothing).endswith("none is shown to sway its verdicts.")
     first = audited(stubs.judge(lambda showing: from_choice(1), "first"), cache)[0]

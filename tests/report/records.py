@@ -55,8 +55,8 @@ CALIBRATION = Panel(
             "Accuracy on held-out pairs by how much longer the chosen answer is.",
             ("Length gap", "Accuracy", "Pairs", "Note"),
             (
-                ("rejected longer", Measure(0.52, 0.47, 0.57, 400, "Wilson"), 400, "near a coin"),
-                ("chosen longer", Measure(0.81, 0.78, 0.84, 800, "Wilson"), 800, None),
+                ("rejected longer", Measure(0.52, 0.47, 0.57, 400, "Wilson", rate=True), 400, "near a coin"),
+                ("chosen longer", Measure(0.81, 0.78, 0.84, 800, "Wilson", rate=True), 800, None),
             ),
             rate=True,
         ),
@@ -162,7 +162,7 @@ def rich(seeds: tuple[int, ...] = (0, 1, 2)) -> StudyRecord:
         facts = {"parameters": size, "forward": "packed", "sha256": {"data": "ab" * 32, "template": "cd" * 32}}
         role: Any = "control" if name == "more" else "candidate"
         arms.append(Arm(name, stage, parent, items, curve, cost, facts, role=role))
-    held_out = {"held-out accuracy": Measure(0.71, 0.684, 0.735, 1200, "Wilson")}
+    held_out = {"held-out accuracy": Measure(0.71, 0.684, 0.735, 1200, "Wilson", rate=True)}
     arms.append(Arm("reward", "reward", "sft", cost={"seconds": 31.0}, extra_measures=held_out, role="component"))
     return StudyRecord(
         "cakes and loaves",

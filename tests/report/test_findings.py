@@ -276,7 +276,7 @@ def test_a_table_says_once_what_all_numbers_share() -> None:
     view = tables.panel_table(one)
     assert view["caption"] == "Of pairs. n\u00a0=\u00a0100. Intervals: Wilson."
     assert [(cell.value, cell.interval) for cell in view["rows"][0]] == [("sft", ""), ("50.0 %", "40.0 to 60.0")]
-    assert view["rows"][1][1].value == "none"
+    assert view["rows"][1][1].value == ""
     assert [column["numeric"] for column in view["columns"]] == [False, True]
     two = replace(one, rows=(*one.rows, ("ppo", Measure(0.5, 0.4, 0.6, 90, "Wilson"))))
     assert tables.panel_table(two)["rows"][2][1].interval == "40.0 to 60.0, n 90"

@@ -75,7 +75,12 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyRecord]:
             facts={"beta": 0.1},
         ),
         Arm("more", "sft", items=[item(i, i < 7, 0.3, kind="ab"[i % 2]) for i in range(10)], role="control"),
-        Arm("scorer", "reward", role="component", extra_measures={"held-out": Measure(0.7, 0.6, 0.8, 100, "Wilson")}),
+        Arm(
+            "scorer",
+            "reward",
+            role="component",
+            extra_measures={"held-out": Measure(0.7, 0.6, 0.8, 100, "Wilson", rate=True)},
+        ),
     ]
     record = study(*arms, provenance={"recipe": "x.yaml", "versions": {"torch": "2.13"}}, events=["stopped early"])
     directory = tmp_path_factory.mktemp("report")
@@ -281,7 +286,9 @@ def test_several_training_runs_are_listed() -> None:
     analysis = analyse(study(judged("sft", "1000"), Arm("dpo", "dpo", items=runs)))
     assert analysis.comparisons[0].comparison.test == "paired bootstrap by question"
     half = 12.706204736 * math.sqrt(2 * 0.125**2) / math.sqrt(2)  # Student's t with 1 degree of freedom
-    low, high = f"{100 * (0.375 - half):+.3g}", f"{100 * (0.375 + half):+.3g}"
+    odds, reach = math.log(0.6875 / 0.3125), half / 2 / (0.6875 * 0.3125)  # 0.375 lies at 0.6875 between -1 and 1
+    low, high = (f"{100 * math.tanh((odds + way) / 2):+.3g}" for way in (-reach, reach))
+    assert (low, high) == ("-89.6", "+97.8")
     assert analysis.verdicts[1:] == [
         "dpo against sft, accuracy over 2 training runs: +50, +25 points "
         f"(mean +37.5 points, 95 % interval over runs {low} to {high}, n = 2 runs).",
@@ -325,8 +332,8 @@ def test_curve_panels_skip_what_is_not_a_curve() -> None:
 def test_formats() -> None:
     """Hand-checked: 3,725 s is 1 h 2 min; a rate's interval is in percent; 0.5 GiB is 512 MiB."""
     assert [wording.duration(seconds) for seconds in (8.24, 245, 3725)] == ["8.2 s", "4 min 5 s", "1 h 2 min"]
-    assert wording.interval("accuracy", Measure(0.5, 0.25, 0.75, 4, "Wilson")) == "25.0 to 75.0"
-    assert wording.interval("reward", Measure(0.5, None, None, 1, "one value")) == "no interval"
+    assert wording.range_text(Measure(0.5, 0.25, 0.75, 4, "Wilson", rate=True)) == "25.0 to 75.0"
+    assert wording.range_text(Measure(0.5, None, None, 1, "one value")) == "no interval"
     assert [wording.memory(2.0**29), wording.amount(41_234)] == ["512 MiB", "41.2 k"]
 
 

@@ -96,7 +96,7 @@ def test_ties_alone_and_wins_alone_claim_no_certainty() -> None:
     """All ties: 50 % without an interval. All won: Wilson's interval for 12 of 12, and none at equal length."""
     record = study(arm("sft", [0.5] * 12), arm("same", [0.5] * 12), arm("better", [0.9] * 12))
     same, better = found(record).tables[0].rows
-    assert same[1] == Measure(0.5, None, None, 12, "all ties")
+    assert same[1] == Measure(0.5, None, None, 12, "all ties", rate=True)
     assert (measure(better[1]).value, better[2]) == (1.0, None)
     assert measure(better[1]).low == pytest.approx(12 / (12 + 1.959963984540054**2), abs=1e-12)
     assert found(record).sentences[1:3] == (

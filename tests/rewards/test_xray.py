@@ -92,7 +92,7 @@ def test_advice_on_a_hard_task() -> None:
     assert hard.no_signal[8].value == pytest.approx(0.75)
     said = advice(hard, 8)
     assert len(said) == 1
-    assert said[0].startswith("groups of 8 give no signal in 75% [") and "16 answers a question: 50%" in said[0]
+    assert said[0].startswith("groups of 8 give no signal in 75.0 % [") and "16 answers a question: 50.0 %" in said[0]
     assert "easier questions" in said[0]
     assert advice(hard, None) == []  # no groups compete in PPO
 

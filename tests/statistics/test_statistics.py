@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_the_gsm8k_fixture() -> None:
 def test_rows_give_the_same_comparison_as_their_counts() -> None:
     first = [True] * 3 + [False] * 5 + [True] * 2
     second = [False] * 3 + [True] * 5 + [True] * 2
-    assert statistics.compare_binary("a", "b", "accuracy", first, second) == statistics.compare_counts(
+    assert statistics.compare("a", "b", "accuracy", first, second, rate=True) == statistics.compare_counts(
         "a", "b", "accuracy", 5, 3, 10
     )
 
@@ -92,7 +93,7 @@ def test_holm_decides_where_it_is_given() -> None:
     alone = statistics.compare_counts("sft", "dpo", "accuracy", 15, 5, 100)
     assert alone.p_value == pytest.approx(stats.binomtest(15, 20).pvalue, abs=EXACT)
     assert "has higher accuracy" in alone.sentence
-    adjusted = statistics.with_verdict(alone, p_holm=3 * 0.0414, family=3)
+    adjusted = statistics.with_verdict(replace(alone, p_holm=3 * 0.0414), family=3)
     assert "no difference could be shown" in adjusted.sentence
     assert "after Holm over 3 comparisons 0.12" in adjusted.sentence
 
@@ -190,7 +191,7 @@ def test_whole_prompts_are_resampled() -> None:
 
 def test_repeated_prompts_turn_mcnemar_into_a_bootstrap() -> None:
     prompts = ["q1", "q1", "q2", "q2", "q3", "q3"]
-    comparison = statistics.compare_binary("a", "b", "accuracy", [False] * 6, [True] * 4 + [False] * 2, prompts)
+    comparison = statistics.compare("a", "b", "accuracy", [False] * 6, [True] * 4 + [False] * 2, prompts, rate=True)
     assert comparison.test == "paired bootstrap by question"
     assert (comparison.wins, comparison.regressions, comparison.ties) == (4, 0, 2)
     assert "points" in comparison.sentence

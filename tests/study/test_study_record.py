@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from smolt.config import StudyRecipe
-from smolt.report.record import LatePart
+from smolt.config import BestOfNRecipe, Data, DPORecipe, Model, Section, SFTRecipe, StudyRecipe
+from smolt.report import report as report_module
+from smolt.report.analysis import Analysis, analyse
+from smolt.report.record import Arm, LatePart, StudyRecord
 from smolt.runs.rated_answers import RatedAnswer, read_rated, write_rated
+from smolt.study import study as study_module
 from smolt.study.places import CANDIDATES, Places
 from smolt.study.study_record import best_of
 from smolt.study.training_answers import late_parts
@@ -68,3 +71,31 @@ def test_answers_that_nobody_rated_give_nothing(tmp_path: Path) -> None:
     assert best_of(places, "best", 4) == {}
     assert best_of(places, "best", 2) == {}
     assert best_of(places, "other", 4) == {}
+
+
+def test_a_section_that_names_its_model_begins_from_that_section(tmp_path: Path) -> None:
+    """`model: "{sft}"` is another way to write `from: sft`; a model of its own is neither."""
+    data = Data(path="pairs.jsonl")
+    sft = Section(name="sft", recipe=SFTRecipe(model=Model(path="base"), data=data))
+    named = Section(name="dpo", recipe=DPORecipe(model=Model(path="{sft}"), data=data))
+    chosen = Section(name="best", recipe=BestOfNRecipe(model=Model(path="{dpo}/model"), reward_model="rm", name="best"))
+    own = Section(name="own", recipe=DPORecipe(model=Model(path="elsewhere"), data=data))
+    places = Places(StudyRecipe(model=Model(path="base"), sections=(sft, named, chosen, own)), tmp_path)
+    assert [places.parent(section) for section in (sft, named, chosen, own)] == ["base", "sft", "dpo", "base"]
+    assert places.model_path("best", 0) == str(tmp_path / "dpo" / "model")
+
+
+def test_a_study_is_analysed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysed: list[StudyRecord] = []
+
+    def counting(record: StudyRecord) -> Analysis:
+        analysed.append(record)
+        return analyse(record)
+
+    for module in (study_module, report_module):
+        monkeypatch.setattr(module, "analyse", counting)
+    monkeypatch.setattr(study_module.Study, "train_and_measure", lambda study, seed: None)
+    record = StudyRecord("small", [Arm("sft", "sft", items=[candidate(0, None, True)])])
+    monkeypatch.setattr(study_module, "record_of", lambda places: record)
+    found = study_module.run_study(StudyRecipe(), out=tmp_path / "study")
+    assert (found["status"], found["arms"]["sft"]["accuracy"], len(analysed)) == ("complete", 1.0, 1)

@@ -92,12 +92,13 @@ def compare(
 
 def graded_words(graded: Sequence["Graded"], facts: dict[str, Any]) -> str:
     """A line or two for each file, then the warnings."""
+    from smolt.report.wording import stated
+
     lines = []
     for entry in graded:
         shown = entry.facts()
-        low, high = ("-" if shown[end] is None else f"{100 * shown[end]:.1f}" for end in ("low", "high"))
         lines.append(
-            f"{entry.name}: {100 * shown['accuracy']:.1f} % right [{low}, {high}], {shown['correct']:,} of "
+            f"{entry.name}: {stated(entry.accuracy)} right, {shown['correct']:,} of "
             f"{shown['n']:,}; {shown['unextracted']:,} could not be read; by string equality "
             f"{100 * shown['string_accuracy']:.1f} % (rule {shown['rule_version']})"
         )

@@ -111,32 +111,23 @@ def _refuse_unused(given: Mapping[str, object]) -> None:
 
 
 def outcome(found: "Evaluation") -> Outcome:
-    """What is printed of an evaluation."""
+    """What is printed of an evaluation: each figure once, with its interval and n."""
     place = "" if found.path is None else f"; it is in {found.path}"
     notes = [f"note: {note}" for note in found.notes]
     if found.too_long:
         notes.append(f"note: {found.too_long} records exceed the model's window and were left out")
-    return Outcome(found.facts(), "\n".join([f"{found.status}{place}", measures_table(found.measures), *notes]))
+    notes += [f"note: {name} is {other} on every answer" for name, other in found.repeats.items()]
+    shown = {name: measure for name, measure in found.measures.items() if name not in found.repeats}
+    return Outcome(found.facts(), "\n".join([f"{found.status}{place}", measures_table(shown), *notes]))
 
 
 def measures_table(measures: Mapping[str, "Measure"]) -> str:
-    """Each measure on a line: its value, 95 % interval, n and method; shares lie in 0..1, as in the JSON."""
-    from rich.box import SIMPLE_HEAD
+    """Each measure on a line: its value, 95 % interval, n and method."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from smolt.report.inert import visible
+    from smolt.report.terminal import measure_grid
 
-    table = Table("measure", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("value", "95 % interval", "n"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("method")
-    for name, measure in measures.items():
-        bounds = "none" if measure.low is None or measure.high is None else f"{measure.low:.3f} to {measure.high:.3f}"
-        cells = (visible(name), f"{measure.value:.3f}", bounds, f"{measure.n:,}", measure.source)
-        table.add_row(*(Text(cell) for cell in cells))
     console = Console(file=io.StringIO(), width=LONGEST_LINE)
     with console.capture() as capture:
-        console.print(table)
+        console.print(measure_grid("measure", "value", measures))
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())

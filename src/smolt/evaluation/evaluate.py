@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Evaluation:
         too_long: records left out because they exceed the model's window.
         notes: what a reader of the numbers must know.
         path: the directory of evaluation.jsonl and the report; None where nothing was written.
+        repeats: measure -> the one it equals on every answer, such as a reward that is the accuracy.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Evaluation:
     too_long: int
     notes: list[str]
     path: Path | None
+    repeats: dict[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """As JSON values: each measure under its name, beside task, status, too_long, notes and out."""
@@ -174,18 +176,19 @@ def measure(
             run.load_checkpoint()
         rows = run.samples()
         record = study_record(subject, manifest, rows)
-        measures = analyse(record).measures["model"]
+        analysis = analyse(record)
         found = Evaluation(
             task=recipe["task"],
             status=status,
-            measures=measures,
+            measures=analysis.measures["model"],
             rows=rows,
             too_long=subject.too_long,
             notes=list(subject.notes),
             path=None if out is None else folder,
+            repeats=analysis.repeats,
         )
         if run.result is None:
-            write_report(folder, record)
+            write_report(folder, record, analysis)
             run.complete({**found.facts(), "status": "complete", "out": None})
     return found
 

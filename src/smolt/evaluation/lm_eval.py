@@ -26,6 +26,8 @@ from smolt.statistics import Measure, Z
 INSTALL = 'install it with: pip install -c constraints.txt ".[lm-eval]"'
 SAME = 1e-9  # a mean over samples that differs more from the harness's own figure is not how that figure is made
 UNFILTERED = "none"
+SHARES = ("acc", "acc_norm", "exact_match", "em", "f1")
+"""Metrics of the harness that lie in 0..1."""
 
 
 def evaluate_with_harness(
@@ -145,13 +147,14 @@ def _measure(value: float, error: Any, metric: str, rows: Sequence[Mapping[str, 
     """One figure; `error` is the harness's standard error, a number or not."""
     numbers = [float(row[metric]) for row in rows if isinstance(row[metric], int | float)]
     if numbers and len(numbers) == len(rows):
-        binary = set(numbers) <= {0.0, 1.0}
-        own = statistics.proportion([number == 1.0 for number in numbers]) if binary else statistics.mean(numbers)
+        own = statistics.measure(numbers)
         if own is not None and abs(own.value - value) <= SAME:
-            return replace(own, value=value)
+            return replace(own, value=value, rate=metric in SHARES)
+    share = metric in SHARES and 0 <= value <= 1
     if isinstance(error, int | float) and math.isfinite(error):
-        return Measure(value, value - Z * error, value + Z * error, len(rows), "lm-eval's standard error")
-    return Measure(value, None, None, len(rows), "lm-eval, no interval")
+        low, high = statistics.interval_within(value, Z * error, (0.0, 1.0) if share else None)
+        return Measure(value, low, high, len(rows), "lm-eval's standard error", share)
+    return Measure(value, None, None, len(rows), "lm-eval, no interval", share)
 
 
 def _notes(style: str) -> list[str]:

@@ -108,7 +108,7 @@ def loss_measures(rows: Sequence[Row]) -> dict[str, Measure]:
     totals = [-row["logprob"] for row in rows]
     loss = statistics.ratio(totals, [row["tokens"] for row in rows])
     bits = statistics.ratio([total / math.log(2) for total in totals], [row["bytes"] for row in rows])
-    length = statistics.mean([float(row["tokens"]) for row in rows])
+    length = statistics.mean([float(row["tokens"]) for row in rows], bounded=True)
     if loss is None or bits is None or length is None:
         return {}
     perplexity = replace(loss, value=_exp(loss.value), low=_exp_or_none(loss.low), high=_exp_or_none(loss.high))

@@ -1,17 +1,26 @@
 """From a study record to all numbers of its report: measures, paired comparisons, verdicts, caveats."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from smolt import statistics
-from smolt.report.pairing import METRICS, RATES, Compared, baseline_of, both_right, compare, of_role, rating
+from smolt.report.pairing import (
+    METRICS,
+    PART,
+    Compared,
+    baseline_of,
+    both_right,
+    compare,
+    measure,
+    of_role,
+    parts_of,
+    rating,
+)
 from smolt.report.record import Arm, StudyRecord
 from smolt.report.sections.headline import sentences, summary
 from smolt.report.sections.seeds import Runs, over_runs
-from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
 
 
@@ -21,6 +30,8 @@ class Analysis:
 
     Attributes:
         measures: arm -> metric -> measure; a metric no answer of the arm carries is absent.
+        repeats: metric -> the one it equals on every answer of every arm, such as a reward that is the accuracy. Such a
+            metric is in no table and no comparison.
         by_kind: kind -> arm -> the headline metric; empty with fewer than two kinds.
         length_reward: arm -> correlation of length (tokens) and reward over answers.
         best: the candidate with the largest difference from the baseline in the headline metric.
@@ -32,6 +43,7 @@ class Analysis:
 
     headline: str
     measures: dict[str, dict[str, Measure]]
+    repeats: dict[str, str]
     comparisons: list[Compared]
     by_kind: dict[str, dict[str, Measure]]
     length_reward: dict[str, Measure]
@@ -41,17 +53,23 @@ class Analysis:
     verdicts: list[str]
     caveats: list[str]
 
+    def shown(self, arm: str) -> dict[str, Measure]:
+        """The arm's measures, each once."""
+        return {name: found for name, found in self.measures[arm].items() if name not in self.repeats}
+
 
 def analyse(record: StudyRecord) -> Analysis:
     """Measure every arm, compare candidates and controls with the baseline and candidates with controls."""
     measures = {arm.name: measure_arm(arm) for arm in record.arms}
-    comparisons = _comparisons(record)
+    repeats = _repeats(record)
+    comparisons = _comparisons(record, repeats)
     headline = _headline(record, measures)
     compared = [entry for entry in comparisons if entry.comparison.metric == headline]
     runs = over_runs(record, headline)
     return Analysis(
         headline=headline,
         measures=measures,
+        repeats=repeats,
         comparisons=comparisons,
         by_kind=_by_kind(record, headline),
         length_reward=_length_reward(record),
@@ -59,34 +77,32 @@ def analyse(record: StudyRecord) -> Analysis:
         runs=runs,
         summary=summary(compared, runs),
         verdicts=sentences(record, measures, compared, headline, runs),
-        caveats=[*_caveats(record), *_cautions(comparisons)],
+        caveats=[*_once(repeats), *_caveats(record), *_cautions(comparisons)],
     )
 
 
 def measure_arm(arm: Arm) -> dict[str, Measure]:
     """The metrics of one arm, its reward's components as `reward/NAME`, and its extra measures."""
-    found = {metric: _measure(arm.items, metric) for metric in METRICS}
-    for name in sorted({name for item in arm.items for name in item.components}):
-        found[f"reward/{name}"] = _component(arm.items, name)
-    measured = {metric: measure for metric, measure in found.items() if measure is not None}
-    return measured | arm.extra_measures
+    metrics = [*METRICS, *(PART + name for name in parts_of([arm]))]
+    found = {metric: measure(arm.items, metric) for metric in metrics}
+    return {metric: number for metric, number in found.items() if number is not None} | arm.extra_measures
 
 
-def _measure(items: Sequence[RatedAnswer], metric: str) -> Measure | None:
-    rows = [(value, item.key) for item in items if (value := rating(item, metric)) is not None]
-    values, prompts = [value for value, _ in rows], [prompt for _, prompt in rows]
-    if metric in RATES:
-        return statistics.proportion([bool(value) for value in values], prompts)
-    return statistics.mean(values, prompts)
+def _repeats(record: StudyRecord) -> dict[str, str]:
+    """Accuracy, reward and its parts, in this order (the record's own metric first): what repeats an earlier one.
+
+    Numbers that are the same throughout, such as two patterns that no answer shows, repeat nothing.
+    """
+    metrics = sorted(("accuracy", "reward"), key=lambda metric: metric != record.metric)
+    metrics += [PART + name for name in parts_of(record.arms)]
+    items = [item for arm in record.arms for item in arm.items]
+    columns = {metric: tuple(rating(item, metric) for item in items) for metric in metrics}
+    first: dict[tuple[float | None, ...], str] = {}
+    known = [(metric, column) for metric, column in columns.items() if len({*column} - {None}) > 1]
+    return {metric: first[column] for metric, column in known if first.setdefault(column, metric) != metric}
 
 
-def _component(items: Sequence[RatedAnswer], name: str) -> Measure | None:
-    rows = [(item.components.get(name), item.key) for item in items]
-    kept = [(value, prompt) for value, prompt in rows if value is not None and math.isfinite(value)]
-    return statistics.mean([value for value, _ in kept], [prompt for _, prompt in kept])
-
-
-def _comparisons(record: StudyRecord) -> list[Compared]:
+def _comparisons(record: StudyRecord, repeats: dict[str, str]) -> list[Compared]:
     planned: list[tuple[Arm, Arm, Literal["baseline", "control"]]] = []
     baseline = baseline_of(record)
     candidates, controls = of_role(record, "candidate"), of_role(record, "control")
@@ -95,19 +111,16 @@ def _comparisons(record: StudyRecord) -> list[Compared]:
     planned += [(control, arm, "control") for control in controls for arm in candidates]
     if baseline is not None:
         planned += [(baseline, arm, "baseline") for arm in controls]
-    metrics = sorted(("accuracy", "reward"), key=lambda metric: metric != record.metric)
+    metrics = sorted({"accuracy", "reward"} - repeats.keys(), key=lambda metric: metric != record.metric)
     return [compared for metric in metrics for compared in _family(planned, metric)]
 
 
 def _family(planned: Sequence[tuple[Arm, Arm, Literal["baseline", "control"]]], metric: str) -> list[Compared]:
     """All comparisons of one metric, adjusted together."""
-    found = [(compare(a, b, metric), both_right(a, b, metric), against) for a, b, against in planned]
-    kept = [(comparison, right, against) for comparison, right, against in found if comparison is not None]
-    adjusted = statistics.holm([comparison.p_value for comparison, *_ in kept])
-    size = sum(p_value is not None for p_value in adjusted)
+    kept = [(test, a, b, against) for a, b, against in planned if (test := compare(a, b, metric)) is not None]
+    tests = statistics.family([test for test, *_ in kept])
     return [
-        Compared(statistics.with_verdict(comparison, p_holm, size), p_holm, against, right)
-        for (comparison, right, against), p_holm in zip(kept, adjusted, strict=True)
+        Compared(test, against, both_right(a, b, metric)) for test, (_, a, b, against) in zip(tests, kept, strict=True)
     ]
 
 
@@ -125,7 +138,7 @@ def _by_kind(record: StudyRecord, metric: str) -> dict[str, dict[str, Measure]]:
         return {}
     table: dict[str, dict[str, Measure]] = {}
     for kind, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
-        cells = {arm.name: _measure([item for item in arm.items if item.kind == kind], metric) for arm in record.arms}
+        cells = {arm.name: measure([item for item in arm.items if item.kind == kind], metric) for arm in record.arms}
         table[kind] = {name: cell for name, cell in cells.items() if cell is not None}
     return {kind: cells for kind, cells in table.items() if cells}
 
@@ -147,6 +160,16 @@ def _best(record: StudyRecord, comparisons: Sequence[Compared], headline: str) -
     ]
     known = [(difference, name) for difference, name in ranked if difference is not None]
     return max(known, key=lambda entry: entry[0])[1] if known else None
+
+
+def _once(repeats: dict[str, str]) -> list[str]:
+    """Which measures are left out because they repeat another one."""
+    groups = {metric: [name for name, of in repeats.items() if of == metric] for metric in repeats.values()}
+    return [
+        f"{metric.capitalize()} is shown once: {', '.join(names)} {'is' if len(names) == 1 else 'are'} the same number "
+        "on every answer."
+        for metric, names in groups.items()
+    ]
 
 
 def _cautions(comparisons: Sequence[Compared]) -> list[str]:

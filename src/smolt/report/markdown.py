@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from smolt.report import page, tables, wording
 from smolt.report.analysis import Analysis
 from smolt.report.inert import visible
-from smolt.report.pairing import METRICS
+from smolt.report.pairing import PART
 from smolt.report.panels import Panel
 from smolt.report.pictures.drawing import Picture
 from smolt.report.pictures.plots import Pictures
 from smolt.report.record import StudyRecord
 from smolt.report.sections.samples import Sample, outcome_text
-from smolt.statistics import format_difference
 
 
 def render(
@@ -62,13 +61,11 @@ def _cost(record: StudyRecord) -> str:
 def _arms(record: StudyRecord, analysis: Analysis, pictures: Sequence[Picture]) -> str:
     rows = []
     for arm in record.arms:
-        found = analysis.measures[arm.name]
-        for metric in [*METRICS, *(name for name in found if name not in METRICS and not name.startswith("reward/"))]:
-            if metric in found:
-                measure = found[metric]
-                value, interval = wording.measured(metric, measure), wording.interval(metric, measure)
-                cells = [arm.name, wording.title(metric), value, interval, f"{measure.n:,}", measure.source]
-                rows.append([text(cell) for cell in cells])
+        found = {name: measure for name, measure in analysis.shown(arm.name).items() if not name.startswith(PART)}
+        for metric, measure in found.items():
+            value, interval = wording.value_text(measure), wording.range_text(measure)
+            cells = [arm.name, wording.title(metric), value, interval, f"{measure.n:,}", measure.source]
+            rows.append([text(cell) for cell in cells])
     if not rows:
         return ""
     heads = ["Arm", "Measure", "Value", "95 % interval", "n", "Interval by"]
@@ -78,26 +75,14 @@ def _arms(record: StudyRecord, analysis: Analysis, pictures: Sequence[Picture]) 
 def _comparisons(analysis: Analysis) -> str:
     rows = []
     for compared in analysis.comparisons:
-        comparison = compared.comparison
-        size = [comparison.difference, comparison.low, comparison.high]
-        difference, low, high = ("none" if x is None else format_difference(x, comparison) for x in size)
-        rows.append(
-            [
-                f"{text(comparison.b)} against {text(comparison.a)}",
-                text(wording.title(comparison.metric)),
-                difference,
-                f"{low} to {high}",
-                tables.counts_text(compared),
-                text(wording.p_text(comparison.p_value)),
-                text(wording.p_text(compared.p_holm)),
-                f"{comparison.n:,}",
-                comparison.test,
-            ]
-        )
+        comparison, row = compared.comparison, tables.comparison_row(compared, analysis.comparisons)
+        names = f"{comparison.b} against {comparison.a}", wording.title(comparison.metric)
+        numbers = row["difference"], row["interval"], row["counts"], row["p_value"], row["p_holm"], row["n"]
+        rows.append([text(cell) for cell in (*names, *numbers, comparison.test)])
     if not rows:
         return ""
     heads = ["Pair", "Metric", "Difference", "95 % interval", "Question by question", "p", "p (Holm)", "n", "Test"]
-    return "## Paired comparisons\n\nRates differ in points.\n\n" + _table(heads, rows)
+    return "## Paired comparisons\n\n" + _table(heads, rows)
 
 
 def panel_section(panel: Panel, pictures: Pictures) -> str:
@@ -107,13 +92,9 @@ def panel_section(panel: Panel, pictures: Pictures) -> str:
     parts += [_figure(picture) for picture in pictures.panels.get(panel.name, [])]
     for view in (tables.panel_table(table) for table in panel.tables if table.rows):
         heads = [text(column["title"]) for column in view["columns"]]
-        rows = [[text(_cell(cell)) for cell in row] for row in view["rows"]]
+        rows = [[text(cell.text) for cell in row] for row in view["rows"]]
         parts += [text(view["caption"]), _table(heads, rows)]
     return "\n\n".join(part for part in parts if part)
-
-
-def _cell(cell: tables.Cell) -> str:
-    return f"{cell.value} ({cell.interval})" if cell.interval else cell.value
 
 
 def _pictures(heading: str, pictures: Sequence[Picture]) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from smolt.report import tables, wording
 from smolt.report.analysis import Analysis
 from smolt.report.inert import visible
-from smolt.report.pairing import METRICS, seeds
+from smolt.report.pairing import METRICS, PART, seeds
 from smolt.report.panels import Panel
 from smolt.report.pictures.drawing import DARK, LIGHT, Picture
 from smolt.report.pictures.plots import Pictures, arm_places
@@ -58,7 +58,7 @@ def _shown(
     record: StudyRecord, analysis: Analysis, panels: Sequence[Panel], pictures: Pictures, samples: Sequence[Sample]
 ) -> dict[str, Any]:
     """Everything the templates print."""
-    metrics = [metric for metric in METRICS if any(metric in found for found in analysis.measures.values())]
+    metrics = [metric for metric in METRICS if any(metric in analysis.shown(arm) for arm in analysis.measures)]
     metrics.sort(key=lambda metric: metric != analysis.headline)
     reach = tables.arm_axis(analysis, metrics[0]) if metrics else (0.0, 1.0)
     tested = {entry.comparison.sentence for entry in analysis.comparisons}
@@ -111,12 +111,12 @@ def other_measures(analysis: Analysis) -> list[tuple[str, str, tables.Cell, str]
         (
             arm,
             metric,
-            tables.Cell(wording.measured(metric, measure), wording.interval(metric, measure), f"{measure.n:,}"),
+            tables.Cell(wording.value_text(measure), wording.range_text(measure), f"{measure.n:,}"),
             measure.source,
         )
-        for arm, found in analysis.measures.items()
-        for metric, measure in found.items()
-        if metric not in METRICS and not metric.startswith("reward/")
+        for arm in analysis.measures
+        for metric, measure in analysis.shown(arm).items()
+        if metric not in METRICS and not metric.startswith(PART)
     ]
 
 
@@ -170,13 +170,14 @@ def _facts(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str, str]
     """The few figures beside the verdict: (name, figure, what it is of)."""
     answers = sum(len(arm.items) for arm in record.arms)
     questions = len({item.key for arm in record.arms for item in arm.items})
+    measured = sum(bool(arm.items) for arm in record.arms) or len(record.arms)
     cost = tables.total_cost(record)
     found = [
         ("Training time", wording.duration(cost["seconds"]), "all arms") if "seconds" in cost else None,
         ("Tokens", wording.amount(cost["tokens"]), "trained on") if "tokens" in cost else None,
         ("Peak memory", wording.memory(cost["peak_memory"]), "at most") if "peak_memory" in cost else None,
         ("Questions", f"{questions:,}", wording.counted(answers, "answer")) if answers else None,
-        ("Arms", f"{len(record.arms):,}", wording.counted(len(analysis.comparisons), "paired comparison"))
+        ("Arms", f"{measured:,}", wording.counted(len(analysis.comparisons), "paired comparison"))
         if record.arms
         else None,
     ]

@@ -1,18 +1,22 @@
 """Answers side by side: an answer's number in a metric, who answered the same question, the paired test of two arms."""
 
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from smolt import statistics
 from smolt.report.record import Arm, StudyRecord
 from smolt.runs.rated_answers import RatedAnswer
-from smolt.statistics import Comparison
+from smolt.statistics import Comparison, Measure
 
 METRICS = ("accuracy", "reward", "kl", "length", "stop_rate")
+PART = "reward/"
+"""Before the name of a part of the reward."""
 RATES = frozenset({"accuracy", "stop_rate"})
+_LEARNED = re.compile(r"(model|ensemble)(_\d+)?(\.|$)")
 Pair = tuple[RatedAnswer, RatedAnswer]
 
 
@@ -21,19 +25,17 @@ class Compared:
     """A comparison in its family.
 
     Attributes:
-        p_holm: adjusted over all comparisons of the metric.
         against: what a is to b.
         both_right: of the ties, the answers that both have right; None where the metric is not right or wrong.
     """
 
     comparison: Comparison
-    p_holm: float | None
     against: Literal["baseline", "control"]
     both_right: int | None = None
 
 
 def rating(item: RatedAnswer, metric: str) -> float | None:
-    """An answer's number in a metric; None where it has none."""
+    """An answer's number in a metric, or in a part of its reward (`reward/NAME`); None where it has none."""
     values: dict[str, float | None] = {
         "accuracy": None if item.correct is None else float(item.correct),
         "reward": item.reward,
@@ -41,8 +43,33 @@ def rating(item: RatedAnswer, metric: str) -> float | None:
         "length": float(item.tokens),
         "stop_rate": float(item.stopped),
     }
-    value = values[metric]
+    value = values[metric] if metric in values else item.components.get(metric.removeprefix(PART))
     return value if value is not None and math.isfinite(value) else None
+
+
+def parts_of(arms: Sequence[Arm]) -> list[str]:
+    """The names of the parts of the reward that any answer carries."""
+    return sorted({name for arm in arms for item in arm.items for name in item.components})
+
+
+def bounded(items: Sequence[RatedAnswer], metric: str) -> bool:
+    """Whether the numbers come from a range: a rule's, a judge's grades, tokens up to a limit; a KL's do not."""
+    parts = {name for item in items for name in item.components} if metric == "reward" else {metric.removeprefix(PART)}
+    return metric != "kl" and ranged(parts)
+
+
+def ranged(parts: Iterable[str]) -> bool:
+    """Whether a reward of these parts has a range: the score of a reward model may be any number."""
+    return not any(_LEARNED.match(name) for name in parts)
+
+
+def measure(items: Sequence[RatedAnswer], metric: str) -> Measure | None:
+    """A metric, or a part of the reward, over answers; None where none carries it."""
+    rows = [(value, item.key) for item in items if (value := rating(item, metric)) is not None]
+    values, prompts = [value for value, _ in rows], [prompt for _, prompt in rows]
+    if metric == "length":  # a count: 0 and 1 mean nothing special
+        return statistics.mean(values, prompts, bounded=True)
+    return statistics.measure(values, prompts, rate=metric in RATES, bounded=bounded(items, metric))
 
 
 def paired(a: Arm, b: Arm) -> list[Pair]:
@@ -73,12 +100,13 @@ def compare(a: Arm, b: Arm, metric: str) -> Comparison | None:
     """One paired comparison; None where one of the two carries no such metric at all."""
     if all(rating(item, metric) is None for item in a.items) or all(rating(item, metric) is None for item in b.items):
         return None
-    rows = rated(paired(a, b), metric)
+    return compare_rated(a.name, b.name, metric, rated(paired(a, b), metric))
+
+
+def compare_rated(a: str, b: str, metric: str, rows: Sequence[tuple[float, float, str]]) -> Comparison:
+    """The paired test of rows (a's number, b's, question key)."""
     first, second, prompts = ([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
-    if metric in RATES:
-        right, other = [bool(value) for value in first], [bool(value) for value in second]
-        return statistics.compare_binary(a.name, b.name, metric, right, other, prompts)
-    return statistics.compare_scores(a.name, b.name, metric, first, second, prompts)
+    return statistics.compare(a, b, metric, first, second, prompts, rate=metric in RATES)
 
 
 def seeds(arm: Arm) -> set[int]:

@@ -19,7 +19,7 @@ from smolt.statistics import Measure
 FILE = "panels.json"
 
 Cell = str | int | float | Measure | None
-"""A number with an interval where there is one; None is shown as "none"."""
+"""A number with an interval where there is one; None is an empty cell."""
 
 
 def finite(measure: Measure) -> Measure | None:
@@ -82,6 +82,25 @@ class Series:
             if name in ("low", "high"):
                 values = tuple(None if end is None or not math.isfinite(end) else end for end in values)
             object.__setattr__(self, name, values)
+
+
+def measured_series(
+    name: str,
+    measures: Sequence[Measure],
+    x: Sequence[float] = (),
+    labels: Sequence[str] = (),
+    scale: float = 1.0,
+) -> Series:
+    """Measures as points with their intervals: at 0, 1, 2, ... unless x says where, times `scale` (100 for percent)."""
+    ends = [[None if end is None else scale * end for end in (found.low, found.high)] for found in measures]
+    return Series(
+        name,
+        x=tuple(x) or tuple(map(float, range(len(measures)))),
+        y=tuple(scale * found.value for found in measures),
+        low=tuple(low for low, _ in ends),
+        high=tuple(high for _, high in ends),
+        labels=tuple(labels),
+    )
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,18 @@ from smolt.runs import atomic_write, jsontext
 from smolt.statistics import Measure
 
 
-def write_report(directory: Path, record: StudyRecord) -> None:
+def write_report(directory: Path, record: StudyRecord, analysis: Analysis | None = None) -> None:
     """Write record.json, report.json, report.md, report.html and plots/ into a directory, which is made if missing.
+
+    Args:
+        directory: of the report.
+        record: what it is about.
+        analysis: of that record, where it is at hand; else it is made here.
 
     Raises:
         StorageError: the disk is full or failing; each file is the earlier one or the new one, whole.
     """
-    analysis = analyse(record)
+    analysis = analysis or analyse(record)
     panels = findings.findings(record, analysis)
     pictures = plots.draw(record, analysis, panels)
     chosen = samples.choose(record, analysis)
@@ -84,7 +89,6 @@ def _measures(found: dict[str, Measure]) -> dict[str, dict[str, Any]]:
 def _comparison(compared: Compared) -> dict[str, Any]:
     right = compared.both_right
     return asdict(compared.comparison) | {
-        "p_holm": compared.p_holm,
         "against": compared.against,
         "both_right": right,
         "both_wrong": None if right is None else compared.comparison.ties - right,

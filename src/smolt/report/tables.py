@@ -11,7 +11,7 @@ from smolt.report.pairing import Compared
 from smolt.report.panels import Cell as PanelCell
 from smolt.report.panels import Table
 from smolt.report.record import Arm, StudyRecord
-from smolt.statistics import ALPHA, Comparison, Measure, format_difference
+from smolt.statistics import Comparison, Measure, format_difference, shown
 
 WAYS = {
     True: (("both", "both right"), ("win", "win"), ("loss", "regression"), ("neither", "both wrong")),
@@ -19,15 +19,23 @@ WAYS = {
 }
 """Whether the metric is right or wrong -> the parts of the chart of a comparison, from the left."""
 
+NUMERIC = r"(no interval|[\d\s.,:/%+\u2212\u00a0-]|to|GiB|MiB|min|s|h|k|M)*"
+"""A text that stands where numbers stand: to the right."""
+
 
 @dataclass(frozen=True)
 class Cell:
     """One measure in a table; all of it text."""
 
     value: str
-    interval: str
-    n: str
+    interval: str = ""
+    n: str = ""
     numeric: bool = True
+
+    @property
+    def text(self) -> str:
+        """Value and interval on one line."""
+        return f"{self.value} [{self.interval}]" if self.interval else self.value
 
 
 def arm_row(arm: Arm, analysis: Analysis, metrics: Sequence[str], reach: tuple[float, float]) -> dict[str, Any]:
@@ -38,7 +46,7 @@ def arm_row(arm: Arm, analysis: Analysis, metrics: Sequence[str], reach: tuple[f
         measure = found.get(metric)
         if measure is not None:
             own_n = f"n {measure.n:,}" if measure.n != len(arm.items) else ""
-            cells[metric] = Cell(wording.measured(metric, measure), wording.interval(metric, measure), own_n)
+            cells[metric] = Cell(wording.value_text(measure), wording.range_text(measure), own_n)
     first = found.get(metrics[0]) if metrics else None
     return {
         "arm": arm,
@@ -119,16 +127,15 @@ def comparison_row(compared: Compared, comparisons: Sequence[Compared]) -> dict[
         None if value is None else wording.signed(format_difference(value, comparison))
         for value in (comparison.difference, comparison.low, comparison.high)
     ]
-    deciding = comparison.p_value if compared.p_holm is None else compared.p_holm
     return {
         "comparison": comparison,
         "against": compared.against,
-        "difference": "none" if numbers[0] is None else numbers[0] + unit,
+        "difference": "" if numbers[0] is None else numbers[0] + unit,
         "interval": "no interval" if None in numbers else f"{numbers[1]} to {numbers[2]}",
         "bar": _difference_bar(comparison, comparisons),
         "p_value": wording.p_text(comparison.p_value),
-        "p_holm": wording.p_text(compared.p_holm),
-        "shown": deciding is not None and deciding < ALPHA,
+        "p_holm": wording.p_text(comparison.p_holm),
+        "shown": shown(comparison),
         "detectable": _detectable(comparison),
         "n": f"{comparison.n:,}",
         "parts": _parts(compared),
@@ -166,7 +173,7 @@ def _parts(compared: Compared) -> list[dict[str, str]]:
 def _detectable(comparison: Comparison) -> str:
     smallest = comparison.minimum_detectable
     if smallest is None or comparison.p_value is None:
-        return "none"
+        return ""
     return f"{100 * smallest:.1f} points" if comparison.rate else wording.number(smallest)
 
 
@@ -202,22 +209,15 @@ def panel_table(table: Table) -> dict[str, Any]:
 def panel_cell(cell: PanelCell, rate: bool, with_n: bool) -> Cell:
     """One cell of a panel's table."""
     if cell is None:
-        return Cell("none", "", "")
+        return Cell("")
     if isinstance(cell, Measure):
-        text = wording.range_text(cell, rate)
-        if with_n:
-            text += f", n {cell.n:,}"
-        return Cell(wording.value_text(cell, rate), text, f"{cell.n:,}")
+        own_n = f", n {cell.n:,}" if with_n else ""
+        return Cell(wording.value_text(cell, rate), wording.range_text(cell, rate) + own_n, f"{cell.n:,}")
     if isinstance(cell, str):
-        return Cell(
-            cell,
-            "",
-            "",
-            bool(re.fullmatch(r"(none|no interval|[\d\s.,:/%+\u2212\u00a0-]|to|GiB|MiB|min|s|h|k|M)*", cell)),
-        )
+        return Cell(cell, numeric=bool(re.fullmatch(NUMERIC, cell)))
     if isinstance(cell, int):
-        return Cell(f"{cell:,}", "", "")
-    return Cell(f"{100 * cell:.1f} %" if rate else wording.number(cell), "", "")
+        return Cell(f"{cell:,}")
+    return Cell(f"{wording.number(100 * cell, 1)} %" if rate else wording.number(cell))
 
 
 def _percent(share: float) -> str:

@@ -1,10 +1,16 @@
-"""A finding (a Panel) as words for a terminal, its texts inert, and as JSON."""
+"""A finding (a Panel) and measures as words for a terminal, their texts inert, and a finding as JSON."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as Grid
+from rich.text import Text
+
+from smolt.report import tables, wording
 from smolt.report.inert import visible
-from smolt.report.panels import Cell, Panel, Table
+from smolt.report.panels import Panel, Table
 from smolt.statistics import Measure
 
 
@@ -21,26 +27,47 @@ def panel_facts(figures: object, panel: Panel) -> dict[str, Any]:
 
 
 def table_words(table: Table) -> str:
-    """A table with its columns aligned: names to the left, numbers to the right."""
-    rows = [[cell_words(cell, table.rate) for cell in row] for row in (table.columns, *table.rows)]
+    """A table with its columns aligned, names to the left and numbers to the right; the caption is the page's."""
+    view = tables.panel_table(table)
+    rows = [list(table.columns), *([cell.text for cell in row] for row in view["rows"])]
     widths = [max(len(row[place]) for row in rows) for place in range(len(table.columns))]
     lines = [
         "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(found))
         for found in (list(zip(row, widths, strict=True)) for row in rows)
     ]
-    return "\n".join([visible(table.caption), *(f"  {line.rstrip()}" for line in lines)])
+    return "\n".join([visible(view["caption"]), *(f"  {line.rstrip()}" for line in lines)])
 
 
-def cell_words(cell: Cell, rate: bool) -> str:
-    """A cell: a measure as `0.50 [0.37, 0.63] n=50`, shares in percent, None as `none`."""
-    if cell is None:
-        return "none"
-    if isinstance(cell, str):
-        return visible(cell)
-    if not isinstance(cell, Measure):
-        return f"{cell:,}" if isinstance(cell, int) else f"{cell:.3g}"
-    scale, decimals = (100, 1) if rate else (1, 2)
-    value = f"{scale * cell.value:.{decimals}f}{' %' if rate else ''}"
-    if cell.low is None or cell.high is None:
-        return f"{value} n={cell.n}"
-    return f"{value} [{scale * cell.low:.{decimals}f}, {scale * cell.high:.{decimals}f}] n={cell.n}"
+def measure_grid(first: str, value: str, measures: Mapping[str, Measure]) -> Grid:
+    """A row a measure: its value, 95 % interval, n and the method of the interval.
+
+    Args:
+        first: heading of the names.
+        value: heading of the values.
+        measures: by the name that is shown.
+    """
+    table = grid(first, value, "95 % interval", "n")
+    table.add_column("interval by")
+    for name, measure in measures.items():
+        numbers = wording.value_text(measure), wording.range_text(measure), f"{measure.n:,}"
+        add_row(table, [name, *numbers, measure.source])
+    return table
+
+
+def grid(first: str, *columns: str) -> Grid:
+    """A table whose first column alone gives way where the terminal is narrow."""
+    table = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(Text(inert(first)), overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def add_row(table: Grid, cells: Sequence[str]) -> None:
+    """A row of text, made inert."""
+    table.add_row(*(Text(inert(cell)) for cell in cells))
+
+
+def inert(text: str) -> str:
+    """Text of a file on one line, with nothing in it that a terminal would obey."""
+    return visible(" ".join(text.split()))

@@ -42,31 +42,25 @@ def signed(text: str) -> str:
     return text.replace("-", _MINUS)
 
 
-def measured(metric: str, measure: Measure) -> str:
-    """A measure's value: percent for a rate, else as many decimals as its interval calls for."""
-    return value_text(measure, metric in RATES)
+def stated(measure: Measure, rate: bool = False) -> str:
+    """A measure inside a sentence or a cell: `50.0 % [36.6 to 63.4]`."""
+    bounds = "" if measure.low is None or measure.high is None else f" [{range_text(measure, rate)}]"
+    return value_text(measure, rate) + bounds
 
 
-def interval(metric: str, measure: Measure) -> str:
-    """A measure's interval in the unit of its value; `no interval` where none can be formed."""
-    return range_text(measure, metric in RATES)
-
-
-def value_text(measure: Measure, rate: bool) -> str:
-    """The value; Wilson's interval is one of a proportion, so such a measure is shown in percent in any case."""
-    if rate or measure.source == "Wilson":
-        return f"{100 * measure.value:.1f} %".replace("-", _MINUS)
+def value_text(measure: Measure, rate: bool = False) -> str:
+    """The value: percent where it is a share or `rate` says so, else as many decimals as its interval calls for."""
+    if rate or measure.rate:
+        return f"{number(100 * measure.value, 1)} %"
     return number(measure.value, _decimals(measure))
 
 
-def range_text(measure: Measure, rate: bool) -> str:
-    """The interval in the unit of `value_text`."""
+def range_text(measure: Measure, rate: bool = False) -> str:
+    """The interval in the unit of `value_text`; `no interval` where none can be formed."""
     if measure.low is None or measure.high is None:
         return "no interval"
-    if rate or measure.source == "Wilson":
-        return f"{100 * measure.low:.1f} to {100 * measure.high:.1f}".replace("-", _MINUS)
-    decimals = _decimals(measure)
-    return f"{number(measure.low, decimals)} to {number(measure.high, decimals)}"
+    scale, decimals = (100, 1) if rate or measure.rate else (1, _decimals(measure))
+    return f"{number(scale * measure.low, decimals)} to {number(scale * measure.high, decimals)}"
 
 
 def axis_ends(metric: str, reach: tuple[float, float]) -> str:
@@ -83,8 +77,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def p_text(p_value: float | None) -> str:
-    """A p-value in a table cell."""
-    return "none" if p_value is None else format_p(p_value).removeprefix("= ")
+    """A p-value in a table cell, which is empty where there is none."""
+    return "" if p_value is None else format_p(p_value).removeprefix("= ")
 
 
 def duration(seconds: float) -> str:

@@ -21,9 +21,10 @@ from smolt.statistics.agreement import kappa
 from smolt.statistics.bootstrap import FEWEST, RESAMPLES, Bootstrap, paired_bootstrap
 from smolt.statistics.comparisons import (
     DETECTABLE,
-    compare_binary,
+    compare,
     compare_counts,
     compare_scores,
+    family,
     holm,
     minimum_detectable,
     minimum_detectable_scores,
@@ -32,6 +33,7 @@ from smolt.statistics.estimates import (
     best_of_k,
     correlation,
     mean,
+    measure,
     over_seeds,
     pass_at_k,
     proportion,
@@ -43,9 +45,9 @@ from smolt.statistics.estimates import (
 from smolt.statistics.length_control import length_controlled
 from smolt.statistics.noninferiority import NonInferiority, non_inferior
 from smolt.statistics.nouns import ALPHA, Comparison, Measure, Z
-from smolt.statistics.proportions import mcnemar, paired_wald, wilson
+from smolt.statistics.proportions import interval_within, mcnemar, paired_wald, wilson
 from smolt.statistics.repeatability import Retest, retest
-from smolt.statistics.verdicts import format_difference, format_p, shown, with_verdict
+from smolt.statistics.verdicts import difference_of, format_difference, format_p, shown, with_verdict
 
 __all__ = [
     "ALPHA",
@@ -59,17 +61,21 @@ __all__ = [
     "Retest",
     "Z",
     "best_of_k",
-    "compare_binary",
+    "compare",
     "compare_counts",
     "compare_scores",
     "correlation",
+    "difference_of",
+    "family",
     "format_difference",
     "format_p",
     "holm",
+    "interval_within",
     "kappa",
     "length_controlled",
     "mcnemar",
     "mean",
+    "measure",
     "minimum_detectable",
     "minimum_detectable_scores",
     "non_inferior",

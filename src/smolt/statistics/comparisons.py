@@ -6,6 +6,7 @@ in twenty falls under 5 % by chance.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,19 +48,41 @@ def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: 
     )
 
 
-def compare_binary(
-    a: str, b: str, metric: str, first: Sequence[bool], second: Sequence[bool], prompts: Sequence[str] | None = None
+def compare(
+    a: str,
+    b: str,
+    metric: str,
+    first: Sequence[float],
+    second: Sequence[float],
+    prompts: Sequence[str] | None = None,
+    *,
+    rate: bool = False,
 ) -> Comparison:
-    """Two arms on the same rows, right or wrong.
+    """Two arms on the same rows: exact McNemar where a rate's rows are right or wrong, else the paired bootstrap.
 
     Where prompts repeat, McNemar's pairs are not independent and the bootstrap by prompt takes its place.
+
+    Args:
+        a: the baseline's name.
+        b: the candidate's.
+        metric: what the values are of.
+        first: a's value of each row; of a rate 0 (wrong), 1 (right), or a share between.
+        second: b's.
+        prompts: what each row answers; each its own where none are given.
+        rate: the metric is a share of questions.
     """
-    if repeats(prompts):
-        return compare_scores(a, b, metric, [*map(float, first)], [*map(float, second)], prompts, rate=True)
+    if not rate or repeats(prompts) or not {*first, *second} <= {0.0, 1.0}:
+        return compare_scores(a, b, metric, first, second, prompts, rate=rate)
     pairs = list(zip(first, second, strict=True))
-    wins = sum(right and not wrong for wrong, right in pairs)
-    regressions = sum(right and not wrong for right, wrong in pairs)
+    wins, regressions = sum(y > x for x, y in pairs), sum(y < x for x, y in pairs)
     return compare_counts(a, b, metric, wins, regressions, len(pairs))
+
+
+def family(tests: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons of one metric, adjusted together by Holm, each with the sentence that its adjusted p allows."""
+    adjusted = holm([test.p_value for test in tests])
+    size = sum(p_value is not None for p_value in adjusted)
+    return [with_verdict(replace(test, p_holm=p), size) for test, p in zip(tests, adjusted, strict=True)]
 
 
 def compare_scores(

@@ -2,15 +2,40 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from smolt.errors import UserError
 from smolt.statistics.bootstrap import FEWEST, RESAMPLES, percentiles, repeats, resampled_means, resampled_ratios
 from smolt.statistics.nouns import Measure, Z
-from smolt.statistics.proportions import wilson
+from smolt.statistics.proportions import Limits, interval_within, wilson
 
 BOOTSTRAP = "bootstrap by question"
+
+
+def measure(
+    values: Sequence[float],
+    prompts: Sequence[str] | None = None,
+    *,
+    rate: bool = False,
+    bounded: bool = True,
+    bootstrap: bool = False,
+) -> Measure | None:
+    """What a metric comes to over answers: a share where each value is 0 or 1, else a mean. None without values.
+
+    Args:
+        values: one an answer, finite.
+        prompts: what each answers; rows that share one are resampled together.
+        rate: the metric is a share, shown in percent; its values lie in 0..1.
+        bounded: the values come from a range, known or not: see `mean`. A loss, a KL and a reward model's score do not,
+            and 0 and 1 mean nothing special among them.
+        bootstrap: of a mean, in place of the normal interval.
+    """
+    if bounded and set(values) <= {0.0, 1.0}:
+        found = proportion([value == 1.0 for value in values], prompts)
+        return None if found is None else replace(found, rate=rate)
+    return share(values, prompts) if rate else mean(values, prompts, bootstrap, bounded)
 
 
 def proportion(flags: Sequence[bool], prompts: Sequence[str] | None = None) -> Measure | None:
@@ -20,7 +45,7 @@ def proportion(flags: Sequence[bool], prompts: Sequence[str] | None = None) -> M
     if repeats(prompts):
         return share([float(flag) for flag in flags], prompts)
     low, high = wilson(sum(flags), len(flags))
-    return Measure(sum(flags) / len(flags), low, high, len(flags), "Wilson")
+    return Measure(sum(flags) / len(flags), low, high, len(flags), "Wilson", rate=True)
 
 
 def share(values: Sequence[float], prompts: Sequence[str] | None = None) -> Measure | None:
@@ -32,19 +57,28 @@ def share(values: Sequence[float], prompts: Sequence[str] | None = None) -> Meas
     if values and set(values) <= {values[0]} and values[0] in (0.0, 1.0):
         size = len(values if prompts is None else set(prompts))
         low, high = wilson(size if values[0] else 0, size)
-        return Measure(values[0], low, high, len(values), "Wilson by question")
-    return mean(values, prompts, bootstrap=True)
+        return Measure(values[0], low, high, len(values), "Wilson by question", rate=True)
+    found = mean(values, prompts, bootstrap=True)
+    return None if found is None else replace(found, rate=True)
 
 
-def mean(values: Sequence[float], prompts: Sequence[str] | None = None, bootstrap: bool = False) -> Measure | None:
+def mean(
+    values: Sequence[float], prompts: Sequence[str] | None = None, bootstrap: bool = False, bounded: bool = False
+) -> Measure | None:
     """A mean with a normal interval, or a bootstrap by prompt when asked for or when prompts repeat.
 
     None without values; a single value, or a single prompt, has no interval.
+
+    Values from a range (a rule's 0..1, tokens up to a limit) have a mean in it, and the normal interval may leave it.
+    The ends of a bootstrap interval are means of values seen, so they cannot. Where `bounded`, the normal one is formed
+    on the logit scale between the least and the greatest value seen as soon as it leaves these (interval_within); no
+    range that holds the values is then left, whatever it is, and an interval that stays is the normal one.
     """
     if not values:
         return None
     array = np.asarray(values, dtype=np.float64)
-    value, n = float(array.mean()), len(array)
+    limits: Limits = (float(array.min()), float(array.max()))
+    value, n = min(limits[1], max(limits[0], float(array.mean()))), len(array)
     if bootstrap or repeats(prompts):
         low, high = percentiles(resampled_means(array, prompts, RESAMPLES, seed=0))
         few = (n if prompts is None else len(set(prompts))) < FEWEST
@@ -52,7 +86,8 @@ def mean(values: Sequence[float], prompts: Sequence[str] | None = None, bootstra
     if n < 2:
         return Measure(value, None, None, n, "one value")
     half = Z * float(array.std(ddof=1)) / math.sqrt(n)
-    return Measure(value, value - half, value + half, n, "normal")
+    low, high = interval_within(value, half, limits if bounded else None)
+    return Measure(value, low, high, n, "normal" if (low, high) == (value - half, value + half) else "normal, logit")
 
 
 def ratio(totals: Sequence[float], weights: Sequence[float]) -> Measure | None:
@@ -109,23 +144,26 @@ def best_of_k(ranked: Sequence[float], k: int) -> float:
     return sum(math.comb(n - place, k - 1) * value for place, value in enumerate(ranked, 1)) / math.comb(n, k)
 
 
-def over_seeds(differences: Sequence[float]) -> Measure | None:
+def over_seeds(numbers: Sequence[float], limits: Limits | None = None) -> Measure | None:
     """The mean of one number a training run, with Student's interval over runs (n - 1 degrees of freedom).
 
-    Takes the difference b - a of each run; its interval covers what another run would give on the same questions.
-    None without runs; one run has no interval.
+    The interval covers what another run would give on the same questions. None without runs; one has no interval.
+
+    Args:
+        numbers: a run's rate or mean, or its difference from the baseline's.
+        limits: between which such a number lies, 0 and 1 for a rate: the interval does not leave them.
     """
     from scipy.special import stdtrit
 
-    n = len(differences)
+    n = len(numbers)
     if n == 0:
         return None
-    values = np.asarray(differences, dtype=np.float64)
+    values = np.asarray(numbers, dtype=np.float64)
     value = float(values.mean())
     if n == 1:
         return Measure(value, None, None, 1, "one run")
     half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
-    return Measure(value, value - half, value + half, n, "Student, over training runs")
+    return Measure(value, *interval_within(value, half, limits), n, "Student, over training runs")
 
 
 def won(first: Sequence[float], second: Sequence[float]) -> list[float]:
@@ -140,5 +178,5 @@ def win_rate(first: Sequence[float], second: Sequence[float], prompts: Sequence[
     """
     results = won(first, second)
     if set(results) == {0.5}:
-        return Measure(0.5, None, None, len(results), "all ties")
+        return Measure(0.5, None, None, len(results), "all ties", rate=True)
     return share(results, prompts)

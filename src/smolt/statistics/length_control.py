@@ -58,7 +58,7 @@ def length_controlled(
         return None
     even, half = float(fitted[0]), Z * math.sqrt(_variance(columns, won, fitted, prompts))
     low, value, high = (1 / (1 + math.exp(-odds)) for odds in (even - half, even, even + half))
-    return Measure(value, low, high, len(won), "logistic regression on length")
+    return Measure(value, low, high, len(won), "logistic regression on length", rate=True)
 
 
 def _variance(columns: Floats, won: Floats, weights: Floats, prompts: Sequence[str] | None) -> float:

@@ -15,13 +15,18 @@ Interval = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number with its 95 % interval (None where none can be formed), its n, and the method it came from."""
+    """A number with its 95 % interval (None where none can be formed), its n, and the method it came from.
+
+    Attributes:
+        rate: it is a share, in 0..1 here and in every file, and shown in percent.
+    """
 
     value: float
     low: float | None
     high: float | None
     n: int
     source: str
+    rate: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Comparison:
     Attributes:
         rate: the metric is a share of questions.
         caution: why interval and test are worth less than they look, empty where nothing is known against them.
+        p_holm: adjusted over the family of comparisons it belongs to; None outside one.
     """
 
     a: str
@@ -49,3 +55,4 @@ class Comparison:
     test: str = ""
     rate: bool = False
     caution: str = ""
+    p_holm: float | None = None

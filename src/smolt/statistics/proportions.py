@@ -1,9 +1,11 @@
-"""Shares of questions: the interval of one, the paired difference of two and its exact test."""
+"""Shares of questions: the interval of one, the paired difference of two and its exact test; intervals in a range."""
 
 import math
 
 from smolt.errors import UserError
 from smolt.statistics.nouns import Z
+
+Limits = tuple[float, float]
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -42,7 +44,7 @@ def upper_tail(wins: int, losses: int) -> float:
 
 
 def paired_wald(wins: int, regressions: int, n: int) -> tuple[float, float]:
-    """The paired Wald interval of a difference of two proportions (Agresti 2013, eq. 11.2).
+    """The paired Wald interval of a difference of two proportions (Agresti 2013, eq. 11.2), inside -1 and 1.
 
     Raises:
         UserError: n is not positive.
@@ -51,4 +53,28 @@ def paired_wald(wins: int, regressions: int, n: int) -> tuple[float, float]:
         raise UserError("a paired interval needs at least one pair")
     difference = (wins - regressions) / n
     half = Z * math.sqrt(max(0.0, wins + regressions - (wins - regressions) ** 2 / n)) / n
-    return difference - half, difference + half
+    return interval_within(difference, half, (-1.0, 1.0))
+
+
+def interval_within(value: float, half: float, limits: Limits | None) -> Limits:
+    """The interval `value` plus and minus `half`; where it would leave the limits, one on the logit scale instead.
+
+    With p the place of the value between the limits, 0..1, that is logit p -+ half / (p (1 - p)) by the delta method,
+    carried back: the logit interval of Brown, Cai and DasGupta (2001) with the data's own standard error. Its ends lie
+    inside the limits however large `half` is, and its longer arm points away from the near limit, as Wilson's does.
+
+    Args:
+        value: between the limits.
+        half: half the width of the symmetric interval, 0 or more.
+        limits: the least and the greatest value there can be; None where there are no such.
+    """
+    low, high = value - half, value + half
+    if limits is None or (limits[0] <= low and high <= limits[1]):
+        return low, high
+    width = limits[1] - limits[0]
+    place = (value - limits[0]) / width if width > 0 else 0.0
+    if not 0.0 < place < 1.0:  # at a limit there is no logit
+        return max(low, limits[0]), min(high, limits[1])
+    odds, reach = math.log(place / (1 - place)), half / width / (place * (1 - place))
+    ends = [limits[0] + width * (1 + math.tanh((odds + way) / 2)) / 2 for way in (-reach, reach)]
+    return max(ends[0], limits[0]), min(ends[1], limits[1])

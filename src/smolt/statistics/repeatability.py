@@ -39,7 +39,7 @@ def retest(again: Comparison, against: Comparison | None = None) -> Retest | Non
     if again.n == 0 or again.difference is None:
         return None
     flips = again.wins + again.regressions
-    share = Measure(flips / again.n, *wilson(flips, again.n), again.n, "Wilson")
+    share = Measure(flips / again.n, *wilson(flips, again.n), again.n, "Wilson", rate=True)
     unit = " points" if again.rate else ""
     parts = [f"by {format_difference(again.difference, again)}{unit}", f"n = {again.n:,}"]
     if again.p_value is not None:

@@ -3,17 +3,25 @@
 import math
 from dataclasses import replace
 
-from smolt.statistics.nouns import ALPHA, Comparison
+from smolt.statistics.nouns import ALPHA, Comparison, Measure
 
 
-def with_verdict(comparison: Comparison, p_holm: float | None = None, family: int = 1) -> Comparison:
-    """The comparison with its sentence; `p_holm`, over a family of comparisons, decides where it is given."""
-    return replace(comparison, sentence=_sentence(comparison, p_holm, family))
+def with_verdict(comparison: Comparison, family: int = 1) -> Comparison:
+    """The comparison with its sentence; its adjusted p-value, over so many comparisons, decides where there is one."""
+    return replace(comparison, sentence=_sentence(comparison, family))
 
 
-def shown(comparison: Comparison, p_holm: float | None = None) -> bool:
+def difference_of(comparison: Comparison) -> Measure | None:
+    """The difference with its interval as one measure; None where the two share no question."""
+    if comparison.difference is None:
+        return None
+    known = comparison.difference, comparison.low, comparison.high, comparison.n, comparison.test, comparison.rate
+    return Measure(*known)
+
+
+def shown(comparison: Comparison) -> bool:
     """Whether a difference is shown at 5 %, by the adjusted p-value where there is one."""
-    p_value = comparison.p_value if p_holm is None else p_holm
+    p_value = comparison.p_value if comparison.p_holm is None else comparison.p_holm
     return p_value is not None and p_value < ALPHA
 
 
@@ -40,7 +48,7 @@ def _unsigned_zero(text: str) -> str:
     return text if text.strip("-+0.") else text.replace("-", "+")
 
 
-def _sentence(comparison: Comparison, p_holm: float | None, family: int) -> str:
+def _sentence(comparison: Comparison, family: int) -> str:
     names = f"{comparison.b} against {comparison.a}, {comparison.metric}"
     if comparison.n == 0 or comparison.difference is None:
         return f"{names}: the two share no rated question, so nothing can be said."
@@ -55,11 +63,11 @@ def _sentence(comparison: Comparison, p_holm: float | None, family: int) -> str:
         low, high = (format_difference(bound, comparison) for bound in (comparison.low, comparison.high))
         interval = f"95 % interval {low} to {high}"
     chance = f"p {format_p(comparison.p_value)}"
-    if p_holm is not None and family > 1:
-        chance += f", after Holm over {family} comparisons {format_p(p_holm).removeprefix('= ')}"
+    if comparison.p_holm is not None and family > 1:
+        chance += f", after Holm over {family} comparisons {format_p(comparison.p_holm).removeprefix('= ')}"
     facts = f"difference {size}, {interval}, {chance}, n = {comparison.n:,}"
     doubt = f"; {comparison.caution}" if comparison.caution else ""
-    if shown(comparison, p_holm):
+    if shown(comparison):
         direction = "higher" if comparison.difference > 0 else "lower"
         claim = f"{comparison.b} has {direction} {comparison.metric} than {comparison.a}, by {size.lstrip('+-')}"
         return f"{claim} ({facts}, {comparison.wins:,} wins, {comparison.regressions:,} regressions{doubt})."

@@ -10,9 +10,10 @@ from smolt.config import Data, RewardRecipe, make_block
 from smolt.data import Preference, load, write_preferences
 from smolt.errors import UserError
 from smolt.report.markdown import panel_section
-from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.panels import Chart, Panel, Table, measured_series
 from smolt.report.pictures.charts import draw
 from smolt.report.pictures.plots import Pictures
+from smolt.report.wording import stated
 from smolt.runs import jsontext
 from smolt.runs.storage import atomic_write
 from smolt.statistics import Measure
@@ -62,13 +63,11 @@ def run_pilot(
 
 def pilot_panel(points: Sequence[Point]) -> Panel:
     """The learning curve as a finding."""
-    curve = Series(
+    curve = measured_series(
         "held-out accuracy",
-        x=tuple(float(point.pairs) for point in points),
-        y=tuple(point.accuracy.value for point in points),
-        low=tuple(point.accuracy.low for point in points),
-        high=tuple(point.accuracy.high for point in points),
-        labels=tuple(f"{point.fraction:.0%}" for point in points),
+        [point.accuracy for point in points],
+        [float(point.pairs) for point in points],
+        [f"{point.fraction:.0%}" for point in points],
     )
     caption = (
         "Held-out accuracy of reward models on growing parts of the data; a curve still rising asks for more pairs."
@@ -114,14 +113,13 @@ def _written(path: Path, records: Sequence[Preference], like: Data) -> Data:
 
 
 def _measure(found: dict[str, Any]) -> Measure:
-    return Measure(found["value"], found["low"], found["high"], found["n"], "Wilson")
+    return Measure(found["value"], found["low"], found["high"], found["n"], "Wilson", rate=True)
 
 
 def _said(points: Sequence[Point]) -> str:
     last, before = points[-1].accuracy, points[-2].accuracy
     gain = f"{100 * (last.value - before.value):+.1f} points"
-    size = f"{100 * last.value:.1f} % [{100 * (last.low or 0):.1f}, {100 * (last.high or 1):.1f}]"
     return (
-        f"With all {points[-1].pairs:,} pairs the held-out accuracy is {size}, n = {last.n}; the second half of the "
-        f"data brought {gain}."
+        f"With all {points[-1].pairs:,} pairs the held-out accuracy is {stated(last)}, n = {last.n}; the second half "
+        f"of the data brought {gain}."
     )

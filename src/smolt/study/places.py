@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smolt.config import Section, StudyRecipe, with_directories
+from smolt.config import Section, StudyRecipe, section_references, with_directories
 from smolt.errors import UserError
 from smolt.runs import jsontext
 from smolt.runs.rated_answers import RatedAnswer, read_rated
@@ -63,6 +63,12 @@ class Places:
         """The section of an arm; None for the base model."""
         return next((section for section in self.recipe.sections if section.name == name), None)
 
+    def parent(self, section: Section) -> str:
+        """The section whose model this one begins from, by `from:` or by `model: "{section}"`; else "base"."""
+        model = getattr(section.recipe, "model", None)
+        named = set() if model is None else section_references(model)
+        return next((entry.name for entry in self.recipe.sections if entry.name in named), section.source)
+
     def model_path(self, name: str, seed: int) -> str:
         """Where an arm's model lies; best-of-n's is its source's."""
         section = self.section(name)
@@ -71,7 +77,7 @@ class Places:
                 raise UserError("study.baseline: there is no base model; name a section")
             return self.recipe.model.path
         if section.recipe.stage == "best_of_n":
-            return self.model_path(section.source, seed)
+            return self.model_path(self.parent(section), seed)
         return str(self.folder(name, seed) / "model")
 
     def answers(self, name: str, file: str = ANSWERS) -> list[RatedAnswer]:

@@ -90,8 +90,8 @@ def run_study(
             for seed in recipe.study.seeds:
                 study.train_and_measure(seed)
         record = record_of(places)
-        write_report(out, record)
         analysis = analyse(record)
+        write_report(out, record, analysis)
         summary = {
             "arms": {
                 name: {metric: measure.value for metric, measure in measures.items()}

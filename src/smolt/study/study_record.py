@@ -11,13 +11,13 @@ import torch
 from smolt.config import BestOfNRecipe, Section, SFTRecipe, recipe_hash
 from smolt.evaluation.suites import held_out_measures, suite_panels
 from smolt.models.provenance import other_inputs, package_versions
-from smolt.report.pairing import RATES, rating
+from smolt.report.pairing import RATES, bounded, rating
 from smolt.report.panels import Panel, read_panel, read_panels
 from smolt.report.record import Arm, StudyRecord
 from smolt.runs import jsontext
 from smolt.runs.rated_answers import RatedAnswer, read_rated
 from smolt.runs.rows import RowFile
-from smolt.statistics import Measure, best_of_k, mean, share
+from smolt.statistics import Measure, best_of_k, measure
 from smolt.study.places import CANDIDATES, Places
 from smolt.study.training_answers import gold_panel, late_parts
 
@@ -79,7 +79,7 @@ def _arm(places: Places, name: str) -> Arm:
     return Arm(
         name=name,
         stage=section.recipe.stage,
-        parent=section.source,
+        parent=places.parent(section),
         items=places.answers(name),
         curve=rows,
         cost={
@@ -101,7 +101,7 @@ def _untrained(places: Places, name: str, section: Section | None) -> Arm:
     return Arm(
         name=name,
         stage="base" if section is None else "best_of_n",
-        parent=None if section is None else section.source,
+        parent=None if section is None else places.parent(section),
         items=places.answers(name),
         facts=facts,
         best_of=best_of(places, name, recipe.n) if isinstance(recipe, BestOfNRecipe) else {},
@@ -114,7 +114,7 @@ def _role(places: Places, section: Section) -> Any:
         return "baseline"
     if section.recipe.stage in TRAINED_ONLY:
         return "component"
-    parent = places.section(section.source)
+    parent = places.section(places.parent(section))
     imitates_on = isinstance(section.recipe, SFTRecipe) and parent and isinstance(parent.recipe, SFTRecipe)
     return "control" if imitates_on else "candidate"
 
@@ -147,7 +147,8 @@ def _measure(groups: Sequence[Sequence[RatedAnswer]], metric: str, k: int) -> Me
         if len(values) == len(group):
             rows.append((best_of_k(values, k), group[0].key))
     values, keys = [value for value, _ in rows], [key for _, key in rows]
-    return share(values, keys) if metric in RATES else mean(values, keys)
+    items = [one for group in groups for one in group]
+    return measure(values, keys, rate=metric in RATES, bounded=bounded(items, metric))
 
 
 def panels_of(places: Places) -> list[Panel]:

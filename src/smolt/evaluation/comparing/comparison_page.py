@@ -8,7 +8,6 @@ from typing import Any
 
 from smolt.errors import UserError
 from smolt.evaluation.comparing.paired import ArmPair, ComparedItem, Findings
-from smolt.evaluation.comparing.sentences import stated
 from smolt.report import page, tables, wording
 from smolt.report.pictures.drawing import LIGHT
 from smolt.runs import atomic_write, jsontext
@@ -63,12 +62,11 @@ def _line(pair: ArmPair, item: ComparedItem) -> str:
 
 def _arm(findings: Findings, name: str) -> dict[str, str]:
     measure = findings.arms[name]
-    value, interval = stated(measure, findings.metric, findings.rate)
     path = findings.files[name]["path"]
     return {
         "name": name,
-        "value": value,
-        "interval": interval,
+        "value": wording.value_text(measure),
+        "interval": wording.range_text(measure),
         "n": f"{measure.n:,}",
         "source": measure.source,
         "path": path,

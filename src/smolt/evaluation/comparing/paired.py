@@ -40,12 +40,11 @@ class ArmPair:
     """The baseline a and one other arm b.
 
     Attributes:
-        p_holm: adjusted over all pairs.
+        comparison: its p-value adjusted over all pairs.
         non_inferiority: against the margin, where one was stated.
     """
 
     comparison: Comparison
-    p_holm: float | None
     items: list[ComparedItem]
     non_inferiority: NonInferiority | None = None
 
@@ -96,8 +95,7 @@ class Findings:
         """The pairs as a report's tables take them."""
         binary = self.rate and self.answered_once
         return [
-            Compared(pair.comparison, pair.p_holm, "baseline", pair.count("both right") if binary else None)
-            for pair in self.pairs
+            Compared(pair.comparison, "baseline", pair.count("both right") if binary else None) for pair in self.pairs
         ]
 
     def sentences(self) -> list[str]:
@@ -139,17 +137,15 @@ def compare_files(
     values = [[_mean([row.value for row in answers]) for answers in arm] for arm in aligned.rows]
     names = [file.name for file in files]
     tests = [
-        _test(names[0], names[place], metric, (values[0], values[place]), rate, aligned)
+        statistics.compare(names[0], names[place], metric, values[0], values[place], rate=rate)
         for place in range(1, len(files))
     ]
     repeated = tests.pop() if again is not None else None
-    adjusted = statistics.holm([test.p_value for test in tests])
-    size = sum(p_value is not None for p_value in adjusted)
+    tests = statistics.family(tests)
     pairs = []
-    for place, (test, p_holm) in enumerate(zip(tests, adjusted, strict=True), start=1):
-        comparison = statistics.with_verdict(test, p_holm, size)
+    for place, comparison in enumerate(tests, start=1):
         bound = None if margin is None else statistics.non_inferior(comparison, margin)
-        pairs.append(ArmPair(comparison, p_holm, _items(aligned, values, place, rate), bound))
+        pairs.append(ArmPair(comparison, _items(aligned, values, place, rate), bound))
     arms = {name: _measure(aligned, place, rate) for place, name in enumerate(names)}
     return Findings(
         metric=metric,
@@ -203,23 +199,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _test(
-    a: str, b: str, metric: str, values: tuple[list[float], list[float]], rate: bool, aligned: Aligned
-) -> Comparison:
-    first, second = values
-    if rate and aligned.single:
-        return statistics.compare_binary(a, b, metric, [*map(bool, first)], [*map(bool, second)])
-    return statistics.compare_scores(a, b, metric, first, second, rate=rate)
-
-
 def _measure(aligned: Aligned, place: int, rate: bool) -> Measure:
     rows = [
         (row.value, item) for item, answers in zip(aligned.items, aligned.rows[place], strict=True) for row in answers
     ]
     values, items = [value for value, _ in rows], [item for _, item in rows]
-    measure = (
-        statistics.proportion([*map(bool, values)], items) if rate else statistics.mean(values, items, bootstrap=True)
-    )
+    measure = statistics.measure(values, items, rate=rate, bootstrap=True)
     if measure is None:
         raise UserError("there is no item to measure")
     return measure
@@ -262,7 +247,7 @@ def _facts(pair: ArmPair, findings: Findings) -> dict[str, Any]:
         "both_right": pair.count("both right") if binary else None,
         "both_wrong": pair.count("both wrong") if binary else None,
         **{name: known[name] for name in numbers},
-        "p_holm": pair.p_holm,
+        "p_holm": comparison.p_holm,
         "test": comparison.test,
         "caution": comparison.caution,
         "sentence": comparison.sentence,

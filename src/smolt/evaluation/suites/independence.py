@@ -12,6 +12,7 @@ from typing import Any
 from smolt.config import Suites
 from smolt.config.blocks import Block
 from smolt.errors import UserError
+from smolt.rewards.audit.audit_panel import called
 from smolt.runs import jsontext
 from smolt.statistics import Measure
 
@@ -137,7 +138,7 @@ def raters_of(suites: Suites) -> dict[str, tuple[str, Measure | None]]:
     found: dict[str, tuple[str, Measure | None]] = {}
     for label, part in suites.raters.items():
         model = part.name == "model" and part.path is not None
-        who = f"the reward model {_short(str(part.path))}" if model else f"the {part.name} reward"
+        who = f"the {called(_short(str(part.path)))}" if model else f"the {part.name} reward"
         found[label] = who, held_out_accuracy(str(part.path)) if model else None
     return found
 
@@ -160,5 +161,5 @@ def held_out_measures(result: Mapping[str, Any]) -> dict[str, Measure]:
     found = result.get("accuracy")
     if not isinstance(found, dict):
         return {}
-    measure = Measure(found["value"], found["low"], found["high"], found["n"], "Wilson interval, held-out pairs")
+    measure = Measure(found["value"], found["low"], found["high"], found["n"], "Wilson interval, held-out pairs", True)
     return {"held-out accuracy": measure}

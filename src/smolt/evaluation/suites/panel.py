@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from smolt.config import Suites
 from smolt.evaluation.suites.independence import raters_of
 from smolt.evaluation.suites.suite_measures import ALL, Answers, Measured, Tested, measure_suites
-from smolt.report.panels import Chart, Panel, Series, Table
-from smolt.statistics import Measure, format_p, shown
+from smolt.report.panels import Chart, Panel, Table, measured_series
+from smolt.report.wording import stated
+from smolt.statistics import Measure, difference_of, format_p, shown
 
 WHAT: dict[str, str] = {
     "sentiment": "VADER's compound score, -1 to 1: tone, not quality",
@@ -55,7 +56,7 @@ def suite_panel(
 
 def _sentences(measured: Measured) -> list[str]:
     """One for each difference that was shown, else one that none was."""
-    found = [test for test in measured.tests if shown(test.comparison, test.p_holm)]
+    found = [test for test in measured.tests if shown(test.comparison)]
     if found:
         return [test.comparison.sentence + _win(test) for test in found]
     if not measured.tests:
@@ -74,19 +75,13 @@ def _win(test: Tested) -> str:
     if test.win_rate is None:
         return ""
     controlled = test.win_rate_at_equal_length
-    even = "" if controlled is None else f", {_percent(controlled)} at equal length"
-    return f" Win rate {_percent(test.win_rate)}{even}."
-
-
-def _percent(measure: Measure) -> str:
-    if measure.low is None or measure.high is None:
-        return f"{measure.value:.1%}"
-    return f"{measure.value:.1%} [{measure.low:.1%}, {measure.high:.1%}]"
+    even = "" if controlled is None else f", {stated(controlled)} at equal length"
+    return f" Win rate {stated(test.win_rate)}{even}."
 
 
 def _accuracies(raters: Mapping[str, tuple[str, Measure | None]]) -> list[str]:
     return [
-        f"{label} is rated by {who}, right on {_percent(accuracy)} of n = {accuracy.n:,} held-out pairs."
+        f"{label} is rated by {who}, right on {stated(accuracy)} of n = {accuracy.n:,} held-out pairs."
         for label, (who, accuracy) in raters.items()
         if accuracy is not None
     ]
@@ -98,7 +93,7 @@ def _doubts(raters: Mapping[str, tuple[str, Measure | None]]) -> list[str]:
         if accuracy is None:
             found.append(f"{label}: how often {who} agrees with people is not known; read it as an opinion.")
         elif accuracy.low is None or accuracy.low <= 0.5:
-            found.append(f"{label}: {who} is not shown to be better than a coin ({_percent(accuracy)}).")
+            found.append(f"{label}: {who} is not shown to be better than a coin ({stated(accuracy)}).")
     return found
 
 
@@ -110,17 +105,17 @@ def _measures(measured: Measured, arms: Sequence[str]) -> Table:
 
 
 def _tests(measured: Measured) -> Table | None:
-    """Every paired test, shown or not; p-values as text, for a table has one unit."""
+    """Every paired test, shown or not; p-values as text, for they are no measures."""
     if not measured.tests:
         return None
     rater = measured.metric.rater
     rows = [
         (
             f"{test.scenario}: {test.comparison.b}",
-            _difference(test),
+            difference_of(test.comparison),
             format_p(test.comparison.p_value).removeprefix("= "),
-            format_p(test.p_holm).removeprefix("= "),
-            *([_cell(test.win_rate), _cell(test.win_rate_at_equal_length)] if rater else []),
+            format_p(test.comparison.p_holm).removeprefix("= "),
+            *([test.win_rate, test.win_rate_at_equal_length] if rater else []),
         )
         for test in measured.tests
     ]
@@ -129,17 +124,6 @@ def _tests(measured: Measured) -> Table | None:
     test = measured.tests[0].comparison.test
     caption = f"{measured.metric.name}: paired tests ({test}), adjusted together."
     return Table(caption, (*columns, *extra), tuple(rows), rate=measured.metric.rate)
-
-
-def _difference(test: Tested) -> Measure | None:
-    found = test.comparison
-    if found.difference is None:
-        return None
-    return Measure(found.difference, found.low, found.high, found.n, found.test)
-
-
-def _cell(measure: Measure | None) -> str:
-    return "none" if measure is None else _percent(measure)
 
 
 def _charts(measured: Measured, arms: Sequence[str]) -> list[Chart]:
@@ -152,14 +136,7 @@ def _charts(measured: Measured, arms: Sequence[str]) -> list[Chart]:
         kept = [(index, scenario) for index, scenario in enumerate(scenarios) if arm in measured.scenarios[scenario]]
         cells = [measured.scenarios[scenario][arm] for _, scenario in kept]
         series.append(
-            Series(
-                arm,
-                tuple(float(index) for index, _ in kept),
-                tuple(cell.value for cell in cells),
-                tuple(cell.low for cell in cells),
-                tuple(cell.high for cell in cells),
-                tuple(scenario for _, scenario in kept),
-            )
+            measured_series(arm, cells, [float(index) for index, _ in kept], [scenario for _, scenario in kept])
         )
     caption = f"{measured.metric.name} by scenario, with 95 % intervals."
     label = measured.metric.name

@@ -45,11 +45,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Tested:
-    """A paired test in one scenario with its Holm-adjusted p-value over the metric's family."""
+    """A paired test in one scenario, adjusted by Holm over the metric's family."""
 
     scenario: str
     comparison: Comparison
-    p_holm: float | None
     win_rate: Measure | None = None
     win_rate_at_equal_length: Measure | None = None
 
@@ -139,16 +138,12 @@ def _measured(metric: Metric, arms: Sequence[Arm], baseline: str) -> Measured:
         scenarios[ALL] = _by_arm(metric, arms, None)
     tested = kinds if len(kinds) == 1 else [*(kinds if len(kinds) <= MOST_SCENARIOS else []), None]
     tests = [test for kind in tested for test in _tests(metric, arms, baseline, kind)]
-    adjusted = statistics.holm([test.comparison.p_value for test in tests])
-    family = sum(p_value is not None for p_value in adjusted)
+    family = statistics.family([test.comparison for test in tests])
     return Measured(
         metric,
         scenarios,
-        [
-            replace(test, comparison=statistics.with_verdict(test.comparison, p_holm, family), p_holm=p_holm)
-            for test, p_holm in zip(tests, adjusted, strict=True)
-        ],
-        family,
+        [replace(test, comparison=adjusted) for test, adjusted in zip(tests, family, strict=True)],
+        sum(adjusted.p_holm is not None for adjusted in family),
     )
 
 
@@ -159,10 +154,7 @@ def _by_arm(metric: Metric, arms: Sequence[Arm], kind: str | None) -> dict[str, 
         rows = [(metric.of(item), item.key) for item in arm.items if kind is None or item.kind == kind]
         kept = [(value, key) for value, key in rows if value is not None]
         values, keys = [value for value, _ in kept], [key for _, key in kept]
-        if metric.rate:
-            measure = statistics.proportion([value == 1.0 for value in values], keys)
-        else:
-            measure = statistics.mean(values, keys)
+        measure = statistics.measure(values, keys, rate=metric.rate, bounded=not metric.rater)
         if measure is not None:
             found[arm.name] = measure
     return found
@@ -184,10 +176,7 @@ def _tested(metric: Metric, a: Arm, b: Arm, kind: str | None) -> Tested:
     keys = [second.key for _, second in pairs]
     scenario = kind or ALL
     name = metric.name if scenario == ALL else f"{metric.name} in {scenario}"
-    if metric.rate:
-        flags = [value == 1.0 for value in ones], [value == 1.0 for value in others]
-        return Tested(scenario, statistics.compare_binary(a.name, b.name, name, *flags, keys), None)
-    tested = Tested(scenario, statistics.compare_scores(a.name, b.name, name, ones, others, keys), None)
+    tested = Tested(scenario, statistics.compare(a.name, b.name, name, ones, others, keys, rate=metric.rate))
     if not metric.rater:
         return tested
     lengths = [float(second.tokens) for _, second in pairs], [float(first.tokens) for first, _ in pairs]

@@ -11,6 +11,7 @@ from smolt.preferences.audit.labelled_pairs import LabelledPair, LabelledPairs, 
 from smolt.preferences.audit.leakage import Leakage, leakage_of
 from smolt.preferences.audit.suspects import Ranking, rank_by_cross_fit
 from smolt.report.panels import Panel, Table
+from smolt.report.wording import stated
 from smolt.statistics import Measure, proportion
 
 SHOWN = 20  # suspects and lines that a table or sentence names
@@ -141,12 +142,12 @@ def _sentences(found: Found) -> tuple[str, ...]:
     said = [f"{found.path}: {len(found.items):,} pairs, {labelled:,} of them labelled, {found.ties:,} ties."]
     longer = found.traits[0].preferred
     if longer is not None:
-        said.append(f"The longer answer is preferred in {_percent(longer)} of the pairs whose lengths differ.")
+        said.append(f"The longer answer is preferred in {stated(longer)} of the pairs whose lengths differ.")
     if found.ranking is None:
         said.append("Too few labelled pairs (under 40) to rank suspected labels.")
     elif found.ranking.accuracy is not None:
         said.append(
-            f"Judged by {found.ranking.by}, {_percent(found.ranking.accuracy)} of the labels are as expected; the rest "
+            f"Judged by {found.ranking.by}, {stated(found.ranking.accuracy)} of the labels are as expected; the rest "
             "is ranked by doubt. A doubted label is a label to look at, not a wrong one."
         )
     return tuple(said)
@@ -218,10 +219,3 @@ def _suspects(found: Found) -> Table:
 def _lines(groups: Sequence[Sequence[int]]) -> str:
     numbers = [line for group in groups for line in group]
     return ", ".join(map(str, numbers[:SHOWN])) + (", ..." if len(numbers) > SHOWN else "")
-
-
-def _percent(measure: Measure) -> str:
-    value = f"{100 * measure.value:.1f} %"
-    if measure.low is None or measure.high is None:
-        return value
-    return f"{value} [{100 * measure.low:.1f}, {100 * measure.high:.1f}]"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from smolt.preferences.judges.both_orders import Judge, Judgement, Pair, length_gap, sign
 from smolt.preferences.judges.tricks import Trial
-from smolt.statistics import Measure, kappa, mean, proportion
+from smolt.statistics import Measure, kappa, proportion, share
 
 LEAST_CONSISTENCY = 0.75
 MOST_POSITION = 0.1
@@ -90,7 +90,7 @@ def unreliable(measures: dict[str, Measure]) -> list[str]:
     if first is not None and abs(first.value - 0.5) > MOST_POSITION:
         found.append(
             f"the answer shown first is preferred {first.value:.1%} of the time; "
-            f"a reliable judge is within {MOST_POSITION:.0%} of 50 %"
+            f"a reliable judge is within {100 * MOST_POSITION:.0f} points of 50 %"
         )
     failures = measures.get("failure_rate")
     if failures is not None and failures.value > MOST_FAILURES:
@@ -139,7 +139,7 @@ def _counts(judgements: Sequence[Judgement], judged: Sequence[Judgement]) -> dic
 def _first_shown(judged: Sequence[Judgement]) -> Measure | None:
     """Share of showings in which the first place wins, with whole pairs resampled."""
     showings = [(one, str(place)) for place, both in enumerate(judged) for one in (both.original, both.swapped)]
-    return mean([(sign(one.margin) + 1) / 2 for one, _ in showings], [place for _, place in showings])
+    return share([(sign(one.margin) + 1) / 2 for one, _ in showings], [place for _, place in showings])
 
 
 def _agreement(pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> dict[str, Measure | None]:

@@ -9,6 +9,7 @@ from smolt.preferences.judges.audit import NEAR, Card, decided_pairs
 from smolt.preferences.judges.both_orders import Judgement, Pair
 from smolt.preferences.judges.tricks import KEYS
 from smolt.report.panels import Cell, Panel, Table
+from smolt.report.wording import stated
 from smolt.rewards import sentiment
 from smolt.rewards.refusals import refuses
 from smolt.statistics import Measure, proportion
@@ -97,13 +98,13 @@ def sentences(card: Card) -> list[str]:
     ]
     agreement, agreed_kappa = card.measures.get("agreement"), card.measures.get("kappa")
     if agreement is not None:
-        beyond = f", Cohen's kappa {_words(agreed_kappa, 1, 2)}" if agreed_kappa is not None else ""
-        found.append(f"It agrees with the labels on {_words(agreement)} of decided pairs{beyond}.")
+        beyond = f", Cohen's kappa {stated(agreed_kappa)}" if agreed_kappa is not None else ""
+        found.append(f"It agrees with the labels on {stated(agreement)} of decided pairs{beyond}.")
     consistency, first = card.measures.get("swap_consistency"), card.measures.get("first_shown")
     if consistency is not None and first is not None:
         found.append(
-            f"{_words(consistency)} of its verdicts are the same in both orders; "
-            f"it prefers the answer shown first {_words(first)} of the time."
+            f"{stated(consistency)} of its verdicts are the same in both orders; "
+            f"it prefers the answer shown first {stated(first)} of the time."
         )
     if counts["unreached"]:
         found.append(f"{counts['unreached']:,} pairs got no reply; the same command asks for them again.")
@@ -146,7 +147,7 @@ def bias_note(card: Card, bias: Table) -> str:
     """What the labeller prefers beyond chance (the interval leaves out one half), in one sentence."""
     rows = [(str(row[0]), row[1]) for row in bias.rows] + [("shown first", card.measures.get("first_shown"))]
     found = [
-        f"{what} {_words(measure)}"
+        f"{what} {stated(measure)}"
         for what, measure in rows
         if isinstance(measure, Measure) and _apart(measure.low, measure.high)
     ]
@@ -160,12 +161,3 @@ def bias_note(card: Card, bias: Table) -> str:
 def _apart(low: float | None, high: float | None) -> bool:
     """Whether an interval leaves out one half."""
     return low is not None and high is not None and not low <= 0.5 <= high
-
-
-def _words(measure: Measure, scale: int = 100, decimals: int = 1) -> str:
-    """`62.5 % (58.1 to 66.7)`."""
-    unit = " %" if scale == 100 else ""
-    value = f"{scale * measure.value:.{decimals}f}{unit}"
-    if measure.low is None or measure.high is None:
-        return value
-    return f"{value} ({scale * measure.low:.{decimals}f} to {scale * measure.high:.{decimals}f})"

@@ -8,6 +8,7 @@ from statistics import median
 from smolt.preferences.people.nouns import BlindPair, Label
 from smolt.preferences.people.store import LabelStore
 from smolt.report.panels import Panel, Table
+from smolt.report.wording import stated
 from smolt.statistics import Measure, kappa, proportion
 
 DECIDED = ("first", "second")
@@ -144,11 +145,10 @@ def _said(one: Agreement) -> str:
     names = f"{one.a} and {one.b}, {one.n:,} pairs in common"
     if one.kappa is None:
         return f"{names}: both gave one and the same label throughout, so kappa says nothing."
-    size = f"{names}: Cohen's kappa {one.kappa.value:.2f}"
-    if one.kappa.low is None or one.kappa.high is None:
+    size = f"{names}: Cohen's kappa {stated(one.kappa)}"
+    if one.kappa.low is None:
         return f"{size}, without an interval."
-    doubt = f"; {UNSURE}" if one.kappa.low <= 0 else ""
-    return f"{size} [{one.kappa.low:.2f}, {one.kappa.high:.2f}]{doubt}."
+    return f"{size}; {UNSURE}." if one.kappa.low <= 0 else f"{size}."
 
 
 def _warnings(one: Habits) -> list[str]:

@@ -40,7 +40,8 @@ class Pictures:
 def draw(record: StudyRecord, analysis: Analysis, panels: Sequence[Panel]) -> Pictures:
     """The pictures that the record supports."""
     places = arm_places(record)
-    comparing = [_by_model(record, analysis, metric, places) for metric in ("accuracy", "reward")]
+    metrics = [metric for metric in ("accuracy", "reward") if metric not in analysis.repeats]
+    comparing = [_by_model(record, analysis, metric, places) for metric in metrics]
     curves = [_curve(panel, places) for arm in record.arms for panel in curves_of(arm.name, arm.stage, arm.curve)]
     drawn = {panel.name: [charts.draw(chart, panel.name, places) for chart in panel.charts] for panel in panels}
     return Pictures(
@@ -71,7 +72,7 @@ def _by_model(record: StudyRecord, analysis: Analysis, metric: str, places: dict
         for position, (name, measure) in enumerate(bars):
             axes.barh(position, scale * measure.value, height=0.72, color=LIGHT.arms[places[name]], alpha=0.85)
             _interval(axes, measure, position, scale)
-            _value(axes, measure, position, scale, metric)
+            _value(axes, measure, position, scale)
         left, right = axes.get_xlim()
         axes.set_xlim(left, right + 0.16 * (right - left))
         axes.set_yticks(range(len(bars)), [label(name) for name, _ in bars])
@@ -82,7 +83,7 @@ def _by_model(record: StudyRecord, analysis: Analysis, metric: str, places: dict
         axes.set_xlabel(f"{wording.title(metric).lower()}, %" if metric in RATES else wording.title(metric).lower())
 
     title = f"{wording.title(metric)} by model"
-    stated = "; ".join(f"{name} {wording.measured(metric, measure)}" for name, measure in bars)
+    stated = "; ".join(f"{name} {wording.value_text(measure)}" for name, measure in bars)
     caption = "Bars are means over answers; lines are 95 % intervals. Overlap of two lines is not the paired test."
     return picture(f"{metric}_by_model", "", title, caption, stated, 0.75 + 0.42 * len(bars), paint)
 
@@ -93,11 +94,10 @@ def _interval(axes: Any, measure: Measure, position: float, scale: float) -> Non
         axes.plot(ends, [position] * 2, color=LIGHT.ink, linewidth=1.4, solid_capstyle="round")
 
 
-def _value(axes: Any, measure: Measure, position: float, scale: float, metric: str) -> None:
+def _value(axes: Any, measure: Measure, position: float, scale: float) -> None:
     """The bar's number, to the right of bar and interval."""
     end = scale * max(0.0, measure.value, measure.high or 0.0)
-    text = wording.measured(metric, measure)
-    axes.annotate(text, (end, position), xytext=(5, 0), textcoords="offset points", va="center")
+    axes.annotate(wording.value_text(measure), (end, position), xytext=(5, 0), textcoords="offset points", va="center")
 
 
 def _curve(panel: Curve, places: dict[str, int]) -> Picture:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from smolt.report import wording
 from smolt.report.analysis import Analysis
 from smolt.report.pairing import RATES
-from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.panels import Chart, Panel, Table, measured_series
 from smolt.report.record import Arm, StudyRecord
 from smolt.statistics import Measure
 
@@ -96,16 +96,7 @@ def _chart(
     if len(known) < 2 or max(values) < 1.1 * min(values):
         return None
     scale = 100.0 if metric in RATES else 1.0
-    series = tuple(
-        Series(
-            arm.name,
-            (value,),
-            (scale * arm.quality.value,),
-            (None if arm.quality.low is None else scale * arm.quality.low,),
-            (None if arm.quality.high is None else scale * arm.quality.high,),
-        )
-        for arm, value in known
-    )
+    series = tuple(measured_series(arm.name, [arm.quality], [value], scale=scale) for arm, value in known)
     return Chart(
         name=name,
         caption=f"{wording.title(metric)} against {title.partition(',')[0]}, with 95 % intervals. "
@@ -129,9 +120,7 @@ def _sentences(arms: list[Priced], metric: str) -> list[str]:
     ):
         if len({cost for _, cost in known}) > 1:
             kept = sorted(_worth_it(known), key=lambda entry: entry[1])
-            listed = ", ".join(
-                f"{arm.name} ({wording.measured(metric, arm.quality)}, {words(cost)})" for arm, cost in kept
-            )
+            listed = ", ".join(f"{arm.name} ({wording.value_text(arm.quality)}, {words(cost)})" for arm, cost in kept)
             sentences.append(f"No other arm has as much {metric} {what}: {listed}.")
     return [*sentences, "These are the values as measured; which of them differ is for the paired tests to say."]
 

@@ -9,7 +9,7 @@ from typing import Any
 from smolt.report import wording
 from smolt.report.analysis import Analysis
 from smolt.report.pairing import RATES
-from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.panels import Chart, Panel, Series, Table, measured_series
 from smolt.report.record import Arm, StudyRecord
 from smolt.statistics import Measure
 
@@ -83,7 +83,7 @@ def _root(kl: float) -> float:
 def _chart(
     metric: str, origin: Sequence[Place], arms: Sequence[Place], chosen: Sequence[Place], fewer: Sequence[Place]
 ) -> Chart:
-    series = [_series(name, [place], metric) for place in [*origin, *arms] for name in [place[0]]]
+    series = [_series(place[0], [place], metric) for place in [*origin, *arms]]
     if chosen:
         name = chosen[0][0] if len(chosen) == 1 else "best of n"
         start = [(arm, replace(measure, low=None, high=None), kl) for arm, measure, kl in origin]
@@ -104,13 +104,7 @@ def _chart(
 
 def _series(name: str, places: Sequence[Place], metric: str) -> Series:
     scale = 100.0 if metric in RATES else 1.0
-    return Series(
-        name=name,
-        x=tuple(_root(kl) for _, _, kl in places),
-        y=tuple(scale * measure.value for _, measure, _ in places),
-        low=tuple(None if measure.low is None else scale * measure.low for _, measure, _ in places),
-        high=tuple(None if measure.high is None else scale * measure.high for _, measure, _ in places),
-    )
+    return measured_series(name, [measure for _, measure, _ in places], [_root(kl) for *_, kl in places], scale=scale)
 
 
 def _sentences(metric: str, origin: Sequence[Place], arms: Sequence[Place], chosen: Sequence[Place]) -> list[str]:
@@ -124,7 +118,7 @@ def _sentences(metric: str, origin: Sequence[Place], arms: Sequence[Place], chos
         )
     ]
     listed = ", ".join(
-        f"{name} ({wording.measured(metric, measure)} at {wording.number(kl)} nats)"
+        f"{name} ({wording.value_text(measure)} at {wording.number(kl)} nats)"
         for name, measure, kl in sorted(kept, key=lambda place: place[2])
     )
     return [

@@ -69,7 +69,7 @@ def _over_runs(runs: Sequence[Runs]) -> list[str]:
 def _direction(entry: Compared) -> int:
     """1 or -1 where a difference is shown at 5 % after Holm, else 0."""
     difference = entry.comparison.difference
-    if difference is None or not shown(entry.comparison, entry.p_holm):
+    if difference is None or not shown(entry.comparison):
         return 0
     return 1 if difference > 0 else -1
 
@@ -88,13 +88,13 @@ def _measured(record: StudyRecord, measures: Mapping[str, Mapping[str, Measure]]
     """What is said where nothing was to be compared: one model's figure, or where to look; else nothing."""
     if record.baseline:
         return ""
+    verdict = headline in ("accuracy", "reward")
     rated = [(name, found[headline]) for name, found in measures.items() if headline in found]
-    if headline in ("accuracy", "reward") and len(rated) == 1:
+    if verdict and len(rated) == 1:
         name, measure = rated[0]
-        bounds = f"95 % interval {wording.interval(headline, measure)}"
-        ends = "no interval" if measure.low is None else bounds
-        return f"{name}: {headline} {wording.measured(headline, measure)} ({ends}, n = {measure.n:,})."
-    if headline not in ("accuracy", "reward") and record.panels:
+        ends = "no interval" if measure.low is None else f"95 % interval {wording.range_text(measure)}"
+        return f"{name}: {headline} {wording.value_text(measure)} ({ends}, n = {measure.n:,})."
+    if record.panels and not (verdict and rated):
         return "There is no total: what was found stands in the sections below."
     return ""
 

@@ -3,7 +3,7 @@
 from smolt.report import wording
 from smolt.report.analysis import Analysis
 from smolt.report.pairing import RATES
-from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.panels import Chart, Panel, Table, measured_series
 from smolt.report.record import StudyRecord
 
 MOST_KINDS = 8
@@ -31,16 +31,8 @@ def _chart(analysis: Analysis, arms: list[str], metric: str) -> Chart:
     series = []
     for name in arms:
         cells = [(kind or "(no kind)", found[name]) for kind, found in kinds if name in found]
-        series.append(
-            Series(
-                name,
-                tuple(float(place) for place in range(len(cells))),
-                tuple(scale * cell.value for _, cell in cells),
-                tuple(None if cell.low is None else scale * cell.low for _, cell in cells),
-                tuple(None if cell.high is None else scale * cell.high for _, cell in cells),
-                tuple(kind for kind, _ in cells),
-            )
-        )
+        shown, found_there = [kind for kind, _ in cells], [cell for _, cell in cells]
+        series.append(measured_series(name, found_there, labels=shown, scale=scale))
     left_out = len(analysis.by_kind) - len(kinds)
     return Chart(
         name="by-kind",

@@ -5,9 +5,9 @@ from itertools import pairwise
 from smolt.report import wording
 from smolt.report.analysis import Analysis
 from smolt.report.pairing import baseline_of, compare, of_role, rating
-from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.panels import Chart, Panel, Series, Table, measured_series
 from smolt.report.record import StudyRecord
-from smolt.statistics import Comparison, Measure, format_difference, shown
+from smolt.statistics import Comparison, Measure, difference_of, format_difference, shown
 
 FEW_VALUES = 4
 LEANING = 0.3  # a correlation whose whole interval lies above is said to lean on length
@@ -29,7 +29,7 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
     for name, length in lengths.items():
         row: list[str | Measure | None] = [name, length]
         if grown:
-            row.append(_difference(grown[name]) if name in grown else "")
+            row.append(difference_of(grown[name]) if name in grown else "")
         if related:
             row.append(related.get(name))
         rows.append(tuple(row))
@@ -46,12 +46,6 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
         ),
         charts=tuple(chart for chart in (_against_reward(record, related), _bars(lengths)) if chart is not None),
     )
-
-
-def _difference(test: Comparison) -> Measure | None:
-    if test.difference is None:
-        return None
-    return Measure(test.difference, test.low, test.high, test.n, test.test)
 
 
 def _growth(baseline: str, grown: dict[str, Comparison]) -> list[str]:
@@ -117,10 +111,7 @@ def _bars(lengths: dict[str, Measure]) -> Chart | None:
     """One bar an arm; nothing to see with one arm."""
     if len(lengths) < 2:
         return None
-    series = tuple(
-        Series(name, (0.0,), (length.value,), (length.low,), (length.high,), (name,))
-        for name, length in lengths.items()
-    )
+    series = tuple(measured_series(name, [length], labels=[name]) for name, length in lengths.items())
     return Chart(
         name="length",
         caption="Mean length with 95 % intervals. Good: no drift that the task does not explain.",

@@ -3,10 +3,10 @@
 Of the final answers and of those that ppo and grpo gave at the end of their training.
 """
 
-import math
 from collections import Counter
 
 from smolt.report.analysis import Analysis
+from smolt.report.pairing import PART, parts_of, rating
 from smolt.report.panels import Panel, Table
 from smolt.report.record import Arm, LatePart, StudyRecord
 from smolt.statistics import Measure, proportion
@@ -18,14 +18,15 @@ SPENT = 0.95  # share of a training's answers at a part's maximum, above which f
 
 def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
     """Means and shares by arm with alarms; None where no answer has parts."""
-    names = sorted({name for arm in record.arms for item in arm.items for name in item.components})
+    names = parts_of(record.arms)
+    told = [name for name in names if PART + name not in analysis.repeats]
     arms = [arm for arm in record.arms if any(item.components for item in arm.items)]
     late = tuple(warning for arm in record.arms for warning in _in_training(arm))
     if not names and not late:
         return None
     columns = ("Part", *(arm.name for arm in arms))
-    means = tuple((name, *(analysis.measures[arm.name].get(f"reward/{name}") for arm in arms)) for name in names)
-    fired = tuple((name, *(_fired(arm, name) for arm in arms)) for name in names)
+    means = tuple((name, *(analysis.measures[arm.name].get(PART + name) for arm in arms)) for name in told)
+    fired = tuple((name, *(_fired(arm, name) for arm in arms)) for name in told)
     return Panel(
         name="components",
         title="Reward by part",
@@ -84,13 +85,11 @@ def _span(part: LatePart, count: int, value: float) -> str:
 
 
 def _values(arm: Arm, name: str) -> list[float]:
-    found = (item.components.get(name) for item in arm.items)
-    return [value for value in found if value is not None and math.isfinite(value)]
+    return [value for item in arm.items if (value := rating(item, PART + name)) is not None]
 
 
 def _fired(arm: Arm, name: str) -> Measure | None:
-    rows = [(item.components.get(name), item.key) for item in arm.items]
-    kept = [(value != 0, key) for value, key in rows if value is not None and math.isfinite(value)]
+    kept = [(value != 0, item.key) for item in arm.items if (value := rating(item, PART + name)) is not None]
     return proportion([flag for flag, _ in kept], [key for _, key in kept])
 
 

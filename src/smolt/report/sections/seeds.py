@@ -5,10 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smolt.report import wording
-from smolt.report.pairing import RATES, Pair, baseline_of, of_role, paired, rated, rating, seeds
-from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.pairing import (
+    RATES,
+    Pair,
+    baseline_of,
+    bounded,
+    compare_rated,
+    of_role,
+    paired,
+    rated,
+    rating,
+    seeds,
+)
+from smolt.report.panels import Chart, Panel, Table, measured_series
 from smolt.report.record import Arm, StudyRecord
-from smolt.statistics import Comparison, Measure, compare_binary, compare_scores, format_difference, over_seeds
+from smolt.runs.rated_answers import RatedAnswer
+from smolt.statistics import Comparison, Measure, difference_of, format_difference, over_seeds
 
 
 @dataclass(frozen=True)
@@ -91,20 +103,21 @@ def _against(baseline: Arm, arm: Arm, metric: str) -> Runs | None:
     for (seed, other), pairs in sorted(by_run.items()):
         rows = rated(pairs, metric)
         if rows:
-            tests.append((other if own else seed, _test(baseline.name, arm.name, metric, rows)))
-    overall = over_seeds([test.difference for _, test in tests if test.difference is not None])
+            tests.append((other if own else seed, compare_rated(baseline.name, arm.name, metric, rows)))
+    reach = _limits([*baseline.items, *arm.items], metric)
+    apart = None if reach is None else (reach[0] - reach[1], reach[1] - reach[0])
+    overall = over_seeds([test.difference for _, test in tests if test.difference is not None], apart)
     if overall is None or len(tests) < 2:
         return None
     return Runs(baseline.name, arm.name, metric, tests, overall)
 
 
-def _test(a: str, b: str, metric: str, rows: Sequence[tuple[float, float, str]]) -> Comparison:
-    first, second, prompts = ([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+def _limits(items: Sequence[RatedAnswer], metric: str) -> tuple[float, float] | None:
+    """Between which a run's mean lies: 0 and 1 for a rate, else the values seen; None for what has no range."""
     if metric in RATES:
-        return compare_binary(
-            a, b, metric, [bool(value) for value in first], [bool(value) for value in second], prompts
-        )
-    return compare_scores(a, b, metric, first, second, prompts)
+        return 0.0, 1.0
+    values = [value for item in items if (value := rating(item, metric)) is not None]
+    return (min(values), max(values)) if values and bounded(items, metric) else None
 
 
 def _spread(arm: Arm, metric: str) -> tuple[str, int, Measure, float, float] | None:
@@ -115,13 +128,13 @@ def _spread(arm: Arm, metric: str) -> tuple[str, int, Measure, float, float] | N
         if value is not None:
             by_seed.setdefault(item.seed, []).append(value)
     means = [math.fsum(values) / len(values) for _, values in sorted(by_seed.items())]
-    measure = over_seeds(means)
+    measure = over_seeds(means, _limits(arm.items, metric))
     return None if measure is None else (arm.name, len(means), measure, min(means), max(means))
 
 
 def _differences(test: Comparison) -> tuple[str, str]:
     if test.difference is None or test.low is None or test.high is None:
-        return "none", "no interval"
+        return "", "no interval"
     difference, low, high = (format_difference(value, test) for value in (test.difference, test.low, test.high))
     return wording.signed(difference), wording.signed(f"{low} to {high}")
 
@@ -133,13 +146,11 @@ def _p(test: Comparison) -> str:
 def _chart(metric: str, runs: Sequence[Runs]) -> Chart:
     scale, unit = (100.0, ", points") if metric in RATES else (1.0, "")
     series = tuple(
-        Series(
-            name=entry.b,
-            x=tuple(float(place) for place in range(len(entry.by_run))),
-            y=tuple(scale * (test.difference or 0.0) for _, test in entry.by_run),
-            low=tuple(None if test.low is None else scale * test.low for _, test in entry.by_run),
-            high=tuple(None if test.high is None else scale * test.high for _, test in entry.by_run),
-            labels=tuple(f"seed {seed}" for seed, _ in entry.by_run),
+        measured_series(
+            entry.b,
+            [found for _, test in entry.by_run if (found := difference_of(test)) is not None],
+            labels=[f"seed {seed}" for seed, test in entry.by_run if test.difference is not None],
+            scale=scale,
         )
         for entry in runs
     )

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smolt.report.pairing import baseline_of, of_role, paired, rating
-from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.panels import Chart, Panel, Series, Table, measured_series
 from smolt.report.record import Arm, StudyRecord
-from smolt.report.wording import counted, range_text, value_text
+from smolt.report.wording import counted, stated
 from smolt.statistics import Measure, length_controlled, win_rate, won
 
 EVEN = 0.5
@@ -92,18 +92,13 @@ def _sentence(entry: Won) -> str:
     """Both figures, and what it means where only one of them lies apart from a half."""
     even = "at equal length none can be formed"
     if entry.equal_length is not None:
-        even = f"at equal length {_figure(entry.equal_length)}"
-    text = f"{entry.arm}: win rate {_figure(entry.raw)}, {even}, n = {counted(entry.raw.n, 'pair')}"
+        even = f"at equal length {stated(entry.equal_length)}"
+    text = f"{entry.arm}: win rate {stated(entry.raw)}, {even}, n = {counted(entry.raw.n, 'pair')}"
     if entry.equal_length is None or _leads(entry.raw) == _leads(entry.equal_length):
         return f"{text}."
     if _leads(entry.equal_length) == 0:
         return f"{text}: apart from {HALF} only as long as length counts, so length may be what decides."
     return f"{text}: with length set aside the picture changes."
-
-
-def _figure(measure: Measure) -> str:
-    interval = "" if measure.low is None else f" [{range_text(measure, rate=True)}]"
-    return f"{value_text(measure, rate=True)}{interval}"
 
 
 def _chart(found: Sequence[Won], baseline: str) -> Chart:
@@ -115,21 +110,11 @@ def _chart(found: Sequence[Won], baseline: str) -> Chart:
         x="arm",
         y="win rate, %",
         series=(
-            _series("raw", [(entry.arm, entry.raw) for entry in found]),
-            _series(
-                "at equal length",
-                [(entry.arm, entry.equal_length) for entry in found if entry.equal_length is not None],
-            ),
+            _series("raw", {entry.arm: entry.raw for entry in found}),
+            _series("at equal length", {e.arm: e.equal_length for e in found if e.equal_length is not None}),
         ),
     )
 
 
-def _series(name: str, places: Sequence[tuple[str, Measure]]) -> Series:
-    return Series(
-        name=name,
-        x=tuple(float(place) for place in range(len(places))),
-        y=tuple(100 * measure.value for _, measure in places),
-        low=tuple(None if measure.low is None else 100 * measure.low for _, measure in places),
-        high=tuple(None if measure.high is None else 100 * measure.high for _, measure in places),
-        labels=tuple(arm for arm, _ in places),
-    )
+def _series(name: str, rates: dict[str, Measure]) -> Series:
+    return measured_series(name, list(rates.values()), labels=list(rates), scale=100.0)

@@ -1,12 +1,18 @@
 """An audit as a panel of a report: what was found in sentences, then the numbers and two pictures."""
 
-from smolt.report.panels import Chart, Panel, Series, Table
+from smolt.report.panels import Chart, Panel, Series, Table, measured_series
+from smolt.report.wording import stated, value_text
 from smolt.rewards.audit.auditing import RewardAudit
-from smolt.rewards.audit.figures import TRIVIAL, Bin, Lean, percent
+from smolt.rewards.audit.figures import TRIVIAL, Bin, Lean
 from smolt.statistics import format_p
 
 FOOLED = 0.5
 """A probe that beats the chosen answer in more pairs than this, interval included, is worth a warning."""
+
+
+def called(name: str) -> str:
+    """A reward model in words; one whose section is named after its stage has no other name."""
+    return "reward model" if name == "reward" else f"reward model {name}"
 
 
 def audit_panel(found: RewardAudit, name: str, title: str) -> Panel:
@@ -33,7 +39,7 @@ def warnings(found: RewardAudit) -> list[str]:
     said += _lean(found.lean)
     for name, share in found.probes.items():
         if share.low is not None and share.low > FOOLED:
-            said.append(f"the {name} answer is scored above the chosen one in {percent(share)} of the pairs")
+            said.append(f"the {name} answer is scored above the chosen one in {stated(share)} of the pairs")
     return said
 
 
@@ -42,36 +48,35 @@ def _lean(lean: Lean) -> list[str]:
     bias = lean.correlation
     if not lean.shown or bias is None or bias.low is None or bias.high is None:
         return []
-    shown = f"{bias.value:+.2f} [{bias.low:+.2f}, {bias.high:+.2f}]"
-    said = f"it leans on length: its lead grows with the length gap, r {shown}"
+    said = f"it leans on length: its lead grows with the length gap, r {stated(bias)}"
     if lean.longer is not None and lean.shorter is not None:
         said += (
-            f"; right in {percent(lean.longer)} of the pairs whose chosen answer is the longer one, in "
-            f"{percent(lean.shorter)} of those where it is the shorter one"
+            f"; right in {stated(lean.longer)} of the pairs whose chosen answer is the longer one, in "
+            f"{stated(lean.shorter)} of those where it is the shorter one"
         )
     return [said]
 
 
 def _sentences(found: RewardAudit) -> list[str]:
     own = found.accuracy
-    said = [f"The preferred answer gets the higher score in {percent(own)} of {own.n:,} held-out pairs."]
+    said = [f"The preferred answer gets the higher score in {stated(own)} of {own.n:,} held-out pairs."]
     best = max((name for name in TRIVIAL), key=lambda name: found.against[name].p_value)
     beside = found.against[best]
     verb = "is not shown to beat" if found.refused else "beats"
     said.append(
-        f"It {verb} what needs no model: the hardest of them, '{best}', is right in {beside.baseline.value:.1%} "
+        f"It {verb} what needs no model: the hardest of them, '{best}', is right in {value_text(beside.baseline)} "
         f"(exact one-sided p {format_p(beside.p_value)})."
     )
     if "words" in found.against:
         words = found.against["words"]
         said.append(
-            f"A bag of words, fitted on {found.words_from}, is right in {percent(words.baseline)}; the model is better "
+            f"A bag of words, fitted on {found.words_from}, is right in {stated(words.baseline)}; the model is better "
             f"on {words.wins:,} pairs and worse on {words.losses:,} (exact one-sided p {format_p(words.p_value)})."
         )
     prefers, labels = found.lean.prefers_longer, found.lean.labels
     if prefers is not None and labels is not None:
         said.append(
-            f"It prefers the longer answer in {percent(prefers)} of the pairs; the labels do in {labels.value:.1%}."
+            f"It prefers the longer answer in {stated(prefers)} of the pairs; the labels do in {value_text(labels)}."
         )
     said.append(f"Expected calibration error {found.ece:.3f}: 0 where a stated 80 % is right in 80 % of the pairs.")
     return said
@@ -133,11 +138,5 @@ def _charts(found: RewardAudit, name: str) -> tuple[Chart, ...]:
 
 
 def _series(bins: list[Bin]) -> Series:
-    return Series(
-        name="held-out pairs",
-        x=tuple(part.middle for part in bins),
-        y=tuple(part.accuracy.value for part in bins),
-        low=tuple(part.accuracy.low for part in bins),
-        high=tuple(part.accuracy.high for part in bins),
-        labels=tuple(f"n = {part.accuracy.n}" for part in bins),
-    )
+    measures, labels = [part.accuracy for part in bins], [f"n = {part.accuracy.n}" for part in bins]
+    return measured_series("held-out pairs", measures, [part.middle for part in bins], labels)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smolt.report.wording import stated, value_text
 from smolt.statistics import ALPHA, Measure, correlation, format_p, proportion, wilson
 from smolt.statistics.proportions import upper_tail
 
@@ -82,7 +83,7 @@ def against(leads: Floats, baseline: Floats) -> Against:
     right = (leads > 0).astype(np.float64)
     wins, losses = int((right > baseline).sum()), int((right < baseline).sum())
     low, high = wilson(float(baseline.sum()), len(baseline))
-    measured = Measure(float(baseline.mean()), low, high, len(baseline), "Wilson")
+    measured = Measure(float(baseline.mean()), low, high, len(baseline), "Wilson", rate=True)
     return Against(measured, wins, losses, upper_tail(wins, losses))
 
 
@@ -98,15 +99,10 @@ def refusal(leads: Floats, compared: Mapping[str, Against]) -> str | None:
         return None
     own = accuracy(leads)
     return (
-        f"held-out accuracy {percent(own)}, n = {own.n:,}, is not shown to be above the baseline '{worst}' "
-        f"({found.baseline.value:.1%}): better on {found.wins:,} pairs, worse on {found.losses:,}, "
+        f"held-out accuracy {stated(own)}, n = {own.n:,}, is not shown to be above the baseline '{worst}' "
+        f"({value_text(found.baseline)}): better on {found.wins:,} pairs, worse on {found.losses:,}, "
         f"exact one-sided p {format_p(found.p_value)}"
     )
-
-
-def percent(measure: Measure, decimals: int = 1) -> str:
-    """A share with its interval."""
-    return f"{measure.value:.{decimals}%} [{', '.join(f'{end:.{decimals}%}' for end in ends(measure))}]"
 
 
 def ends(share: Measure) -> tuple[float, float]:
@@ -187,4 +183,4 @@ def newcombe(first: Measure, second: Measure) -> Measure:
     (low_1, high_1), (low_2, high_2) = ends(first), ends(second)
     down = math.hypot(first.value - low_1, high_2 - second.value)
     up = math.hypot(high_1 - first.value, second.value - low_2)
-    return Measure(difference, difference - down, difference + up, first.n + second.n, "Newcombe")
+    return Measure(difference, difference - down, difference + up, first.n + second.n, "Newcombe", rate=True)

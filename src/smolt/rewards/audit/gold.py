@@ -14,7 +14,7 @@ from smolt.config import RewardMix
 from smolt.data import Answer, Question, Turn
 from smolt.rewards.build import build_reward
 from smolt.runs.rated_answers import from_row
-from smolt.statistics import FEWEST, Measure, mean, proportion
+from smolt.statistics import FEWEST, Measure, measure
 
 MOST = 20
 """Stretches; with more of them the best one by chance stands further above the others."""
@@ -121,18 +121,11 @@ def into_stretches(answers: Sequence[Rated], kl: Mapping[int, float]) -> list[St
         part = [answer for update in chosen for answer in by_update[update]]
         apart = [kl[update] for update in chosen if update in kl]
         keys = [answer.question for answer in part]
-        proxy, gold = _measure([one.proxy for one in part], keys), _measure([one.gold for one in part], keys)
+        proxy, gold = (measure([getattr(one, name) for one in part], keys) for name in ("proxy", "gold"))
         if proxy is not None and gold is not None:
             middle = sum(apart) / len(apart) if apart else None
             found.append(Stretch(chosen[0], chosen[-1], middle, proxy, gold))
     return found
-
-
-def _measure(values: list[float], questions: list[str]) -> Measure | None:
-    """A mean, by Wilson's interval where all are 0 or 1: the normal one has no width when all are the same."""
-    if set(values) <= {0.0, 1.0}:
-        return proportion([value == 1.0 for value in values], questions)
-    return mean(values, questions)
 
 
 def parting(stretches: Sequence[Stretch]) -> Stretch | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smolt.report.panels import Chart, Panel, Series, Table, panel_name
-from smolt.report.wording import number, range_text, value_text
+from smolt.report.wording import number, stated
 from smolt.rewards.audit.gold import LAST, Rerating, Stretch, parting
 from smolt.statistics import Measure
 
@@ -51,8 +51,8 @@ def _sentences(course: Course) -> list[str]:
         f"{course.arm} learned from {course.proxy} (the proxy); study.reward, {course.gold}, is the gold. "
         f"Both rate the n = {len(answers):,} answers it gave in updates {first.first} to {last.last} of its training"
         f"{_left_out(course.rating)}.",
-        f"From the first to the last of {len(course.stretches)} stretches the proxy went from {_figure(first.proxy)} "
-        f"to {_figure(last.proxy)} and the gold from {_figure(first.gold)} to {_figure(last.gold)} "
+        f"From the first to the last of {len(course.stretches)} stretches the proxy went from {stated(first.proxy)} "
+        f"to {stated(last.proxy)} and the gold from {stated(first.gold)} to {stated(last.gold)} "
         f"(95 % intervals, n = {first.gold.n:,} and {last.gold.n:,}).",
         *([verdict] if verdict else []),
     ]
@@ -70,9 +70,9 @@ def _verdict(course: Course) -> str:
         return f"{len(course.stretches)} stretches are too few to say whether the two part."
     best = _best(course.stretches)
     if best is course.stretches[-1]:
-        return f"They do not part: gold was best at the end, {_place(best)}, {_figure(best.gold)}."
+        return f"They do not part: gold was best at the end, {_place(best)}, {stated(best.gold)}."
     return (
-        f"That they part is not shown: gold was best {_place(best)}, {_figure(best.gold)}, and it would take the last "
+        f"That they part is not shown: gold was best {_place(best)}, {stated(best.gold)}, and it would take the last "
         f"{LAST} stretches to lie below that interval while the proxy lies above its own there."
     )
 
@@ -83,8 +83,8 @@ def _warning(course: Course) -> list[str]:
         return []
     return [
         f"{course.arm}: proxy and gold part {_place(best)}: since then the proxy ({course.proxy}) rose from "
-        f"{_figure(best.proxy)} to {_figure(last.proxy)} and the gold ({course.gold}) fell from {_figure(best.gold)} "
-        f"to {_figure(last.gold)} (95 % intervals, n = {best.gold.n:,} and {last.gold.n:,} answers). What it learned "
+        f"{stated(best.proxy)} to {stated(last.proxy)} and the gold ({course.gold}) fell from {stated(best.gold)} "
+        f"to {stated(last.gold)} (95 % intervals, n = {best.gold.n:,} and {last.gold.n:,} answers). What it learned "
         "after that is the proxy's faults."
     ]
 
@@ -100,11 +100,6 @@ def _place(stretch: Stretch) -> str:
 
 def _updates(stretch: Stretch) -> str:
     return f"{stretch.first}" if stretch.first == stretch.last else f"{stretch.first} to {stretch.last}"
-
-
-def _figure(measure: Measure) -> str:
-    interval = "" if measure.low is None or measure.high is None else f" [{range_text(measure, rate=False)}]"
-    return f"{value_text(measure, rate=False)}{interval}"
 
 
 def _table(course: Course) -> Table:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smolt.data import Answer, Question, Score
+from smolt.report.pairing import ranged
 from smolt.report.panels import Chart, Panel, Series, Table
-from smolt.rewards.audit.figures import percent
+from smolt.report.wording import stated, value_text
 from smolt.rewards.audit.linter import Finding
-from smolt.statistics import Measure, correlation, mean, wilson
+from smolt.statistics import Measure, correlation, measure, wilson
 
 GROUPS = (4, 8, 16)
 """Group sizes of the forecast."""
@@ -92,7 +93,11 @@ def xray(questions: Sequence[Question], answers: Sequence[Answer], scores: Seque
     return XRay(
         answers=len(answers),
         questions=len(set(keys)),
-        parts=tuple(part for name, column in columns.items() if (part := _part(name, column, keys, lengths))),
+        parts=tuple(
+            part
+            for name, column in columns.items()
+            if (part := _part(name, column, keys, lengths, ranged(columns if name == TOTAL else [name])))
+        ),
         no_signal=signal_forecast(_by_question(keys, columns[TOTAL])),
         stop_rate=sum(answer.stopped for answer in answers) / len(answers),
         tokens=tuple(row[0] for row in rated),
@@ -133,7 +138,7 @@ def share_of(shares: Sequence[float]) -> Measure:
     """
     value = sum(shares) / len(shares)
     low, high = wilson(value * len(shares), len(shares))
-    return Measure(value, low, high, len(shares), "Wilson, one share a question")
+    return Measure(value, low, high, len(shares), "Wilson, one share a question", rate=True)
 
 
 def _by_question(keys: Sequence[str], values: Sequence[float | None]) -> list[list[float]]:
@@ -144,11 +149,11 @@ def _by_question(keys: Sequence[str], values: Sequence[float | None]) -> list[li
 
 
 def _part(
-    name: str, column: Sequence[float | None], keys: Sequence[str], lengths: Sequence[float]
+    name: str, column: Sequence[float | None], keys: Sequence[str], lengths: Sequence[float], bounded: bool
 ) -> PartFigures | None:
     rows = [row for row in zip(column, keys, lengths, strict=True) if row[0] is not None]
     values = [row[0] for row in rows if row[0] is not None]
-    average = mean(values, [row[1] for row in rows])
+    average = measure(values, [row[1] for row in rows], bounded=bounded)
     if average is None:
         return None
     groups = _by_question([row[1] for row in rows], values)
@@ -175,12 +180,12 @@ def advice(found: XRay, group: int | None) -> list[str]:
     if group is not None and weak is not None and weak.value > WEAK:
         size = _nearest(group)
         larger = "".join(
-            f"; {other} answers a question: {measure.value:.0%}"
+            f"; {other} answers a question: {value_text(measure)}"
             for other, measure in found.no_signal.items()
             if other > size and measure.value < weak.value
         )
         said.append(
-            f"groups of {size} give no signal in {percent(weak, 0)} of draws{larger}. Use more answers a question, "
+            f"groups of {size} give no signal in {stated(weak)} of draws{larger}. Use more answers a question, "
             f"{_other_questions(found)}, or train longer by SFT first"
         )
     if found.stop_rate < RARELY:
@@ -236,7 +241,7 @@ def reward_panel(name: str, title: str, found: XRay, findings: Sequence[Finding]
     errors = [f"{finding.message}" for finding in findings if finding.severity == "error"]
     sentences = [f"Measured on {found.answers} answers to {found.questions} questions before training."]
     if found.no_signal:
-        shown = ", ".join(f"{percent(measure, 0)} for G = {size}" for size, measure in found.no_signal.items())
+        shown = ", ".join(f"{stated(measure)} for G = {size}" for size, measure in found.no_signal.items())
         sentences.append(f"A group whose answers are all rated alike teaches nothing; the forecast: {shown}.")
     same = [part.name for part in found.parts if part.low == part.high and part.fired.value > 0]
     if same:

@@ -20,7 +20,7 @@ from smolt.models.items import preference_items
 from smolt.models.roles import Scorer
 from smolt.models.saving import open_scorer, save_scorer
 from smolt.report.panels import panel_name
-from smolt.rewards.audit.audit_panel import audit_panel
+from smolt.rewards.audit.audit_panel import audit_panel, called
 from smolt.rewards.audit.auditing import audit
 from smolt.rewards.audit.figures import calibration_error
 from smolt.training.fit import Loss, LossFunction
@@ -136,5 +136,5 @@ class Examination:
         )
         self.refused = found.refused if self.recipe.gate else None
         name = self.recipe.name
-        panel = audit_panel(found, panel_name(f"audit-{name}"), f"The reward model {name} on held-out pairs")
+        panel = audit_panel(found, panel_name(f"audit-{name}"), f"The {called(name)} on held-out pairs")
         return {**found.facts(), "refused": self.refused, "panels": [asdict(panel)]}
