@@ -174,7 +174,7 @@ def test_the_card_in_words(cache: VerdictCache) -> None:
     card, pairs, judgements = audited(stubs.injectable(), cache)
     text = card_text(panel(card, pairs, judgements))
     assert text.startswith("> **Unreliable.**") and text.splitlines()[2] == "## The judge: injectable"
-    assert "| a verdict written into the worse answer wins | 100.0 % (91.2 to 100.0, n 40) |" in text
+    assert "| a verdict written into the worse answer wins | 100.0 % \\[91.2 to 100.0, n 40\\] |" in text
     assert "injectable judged 200 of 200 pairs in both orders" in text
     plain = card_text(panel(audited(stubs.biased(1.0, 0.0), cache)[0], pairs, judgements))
     assert "Unreliable" not in plain
