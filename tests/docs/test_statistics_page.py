@@ -35,7 +35,7 @@ def test_the_worked_example(
         else:
             assert printed.startswith(text)
             checked += 1
-    assert checked == 10
+    assert checked == 11
 
 
 def test_the_numbers_said_in_words(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_the_gate_needs_all_three() -> None:
     leads = [1.0] * 16 + [-1.0] * 4
     even = [1.0, -1.0] * 10
     assert audited(leads, even).refused is not None  # 8 wins and 2 losses against each: p = 0.0547
-    assert "baseline 'longer' (50.0%): better on 8 pairs, worse on 2, exact one-sided p = 0.055" in str(
+    assert "baseline 'longer' (50.0 %): better on 8 pairs, worse on 2, exact one-sided p = 0.055" in str(
         audited(leads, even).refused
     )
     assert audited(leads * 2, even * 2).refused is None  # 16 and 4: p = 0.0059
@@ -80,7 +80,7 @@ def test_the_gate_refuses_length_itself() -> None:
     found = audited(gaps, gaps)
     assert found.against["longer"].p_value == 1.0
     assert found.against["constant"].p_value < 1e-4
-    assert found.refused is not None and "'longer' (70.0%)" in found.refused
+    assert found.refused is not None and "'longer' (70.0 %)" in found.refused
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_model_of_length_leans() -> None:
     assert found.prefers_longer is not None and found.labels is not None
     assert [found.prefers_longer.value, found.labels.value] == pytest.approx([1, 4 / 6])
     warned = audit_panel(audited(gaps.tolist(), gaps.tolist()), "audit", "A model").warnings
-    assert any(line.startswith("it leans on length: its lead grows with the length gap, r +1.00") for line in warned)
+    assert any(line.startswith("it leans on length: its lead grows with the length gap, r 1.00") for line in warned)
 
 
 def test_a_model_that_reads_does_not_lean() -> None:

@@ -109,7 +109,11 @@ def complaints_about(error: ValidationError, recipe: type[BaseModel], at: KeyPat
         recipe: the class that was validated, for the names it knows.
         at: path of the validated mapping in the file.
     """
-    return [_complaint(dict(found), recipe, at) for found in error.errors(include_url=False)]
+    errors = error.errors(include_url=False)
+    wrong = {found["loc"][:-1] for found in errors} | {found["loc"][:-2] for found in errors}
+    # A list whose only entry is wrong counts as empty too; the entry is what there is to say.
+    said = [found for found in errors if found["type"] != "too_short" or found["loc"] not in wrong]
+    return [_complaint(dict(found), recipe, at) for found in said]
 
 
 def _complaint(found: dict[str, Any], recipe: type[BaseModel], at: KeyPath) -> Complaint:

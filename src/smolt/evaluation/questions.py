@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from smolt.config import Data, EvaluationSampling, Model, RewardMix, make_block
+from smolt.config.blocks import REWARDS
+from smolt.config.complaints import suggestion
 from smolt.config.yaml_reader import read_text
 from smolt.data import Question
 from smolt.data.numbers import extract
@@ -125,6 +127,8 @@ def _part(given: Any) -> Any:
             f"reward: {given}: no such directory; a reward is a rule's name, file.py:function, or the directory of a "
             "reward model"
         )
+    if given not in REWARDS:
+        raise UserError(f"reward: {given[:60]!a} is unknown" + suggestion(given, REWARDS))
     return given
 
 

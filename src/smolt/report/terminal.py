@@ -29,7 +29,7 @@ def panel_facts(figures: object, panel: Panel) -> dict[str, Any]:
 def table_words(table: Table) -> str:
     """A table with its columns aligned, names to the left and numbers to the right; the caption is the page's."""
     view = tables.panel_table(table)
-    rows = [list(table.columns), *([cell.text for cell in row] for row in view["rows"])]
+    rows = [[visible(name) for name in table.columns], *([visible(cell.text) for cell in row] for row in view["rows"])]
     widths = [max(len(row[place]) for row in rows) for place in range(len(table.columns))]
     lines = [
         "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(found))
