@@ -23,8 +23,8 @@ from smolt.training.algorithms.dpo import dpo_loss, reference_column
 from smolt.training.algorithms.grpo import grpo
 from smolt.training.algorithms.ppo import ppo
 from smolt.training.algorithms.reward_model import reward_loss
-from smolt.training.algorithms.sft import sft_loss
 from smolt.training.fit import Learner, LossFunction, Metrics, Role, Update, accumulate, fit
+from smolt.training.offline import sft_loss
 
 
 @dataclass

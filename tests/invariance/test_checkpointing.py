@@ -12,9 +12,9 @@ from smolt.models.forward.precision import choose_precision
 from smolt.models.groups import Groups
 from smolt.models.locating import locate
 from smolt.models.roles import Policy, open_policy
-from smolt.training.algorithms.sft import sft_loss
 from smolt.training.memory.footprint import attention, layer_token
 from smolt.training.memory.shapes import empty_network, shape_of, short_keys, sizes, way_of
+from smolt.training.offline import sft_loss
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.invariance.test_micro_batches import CASES, answers_to

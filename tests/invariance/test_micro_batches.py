@@ -20,8 +20,8 @@ from smolt.training.algorithms.dpo import dpo_loss
 from smolt.training.algorithms.grpo import grpo_loss
 from smolt.training.algorithms.ppo import ppo_loss
 from smolt.training.algorithms.reward_model import reward_loss
-from smolt.training.algorithms.sft import sft_loss
 from smolt.training.fit import Learner, LossFunction, Role, accumulate
+from smolt.training.offline import sft_loss
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart

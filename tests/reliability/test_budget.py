@@ -11,8 +11,8 @@ import torch
 
 from smolt.models.groups import Groups
 from smolt.models.roles import Policy
-from smolt.training.algorithms.sft import sft_loss
 from smolt.training.fit import Loss, LossFunction
+from smolt.training.offline import sft_loss
 from smolt.training.stage import Training
 from tests.reliability.scenes import open_scene
 from tests.reliability.traces import traces

@@ -17,7 +17,6 @@ from smolt.models.groups import Groups, from_answers
 from smolt.models.locating import locate
 from smolt.models.roles import open_policy
 from smolt.models.sampling import PREFILL_TOKENS
-from smolt.training.algorithms.sft import sft_loss
 from smolt.training.memory import footprint
 from smolt.training.memory.footprint import (
     Batch,
@@ -38,6 +37,7 @@ from smolt.training.memory.footprint import (
     trained,
 )
 from smolt.training.memory.shapes import empty_network, room_of, shape_of, short_keys, sizes, way_of
+from smolt.training.offline import sft_loss
 from tests.tiny_models import PACKED, save
 
 LINEARS = (

@@ -1,6 +1,6 @@
 """What stages that learn from records share before their arithmetic begins: records as tokens, a plan, dev loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -8,12 +8,12 @@ from typing import Any
 
 from smolt.config import DPORecipe, PretrainRecipe, RewardRecipe, SFTRecipe
 from smolt.models.ground import Ground, open_ground
-from smolt.models.groups import Groups, join
+from smolt.models.groups import Groups, join, masked_sum
 from smolt.models.items import Prepared
 from smolt.models.roles import Policy, Scorer
 from smolt.training.checks import answer_tokens_only, forward_facts
 from smolt.training.clock import seconds_of
-from smolt.training.fit import Learner, LossFunction, Role, without_learning
+from smolt.training.fit import Learner, Loss, LossFunction, Role, without_learning
 from smolt.training.memory.outlook import Outlook, look_at_rows
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import settled
@@ -139,3 +139,16 @@ def dev_loss(
         return {name: found[name] for name in figures}
 
     return Dev(measure, "loss", "min")
+
+
+def sft_loss(policy: Policy) -> LossFunction:
+    """The loss of imitation, of demonstrations and of plain text: token sums and token counts of a micro-batch."""
+
+    def loss(batch: Groups) -> Iterator[Loss]:
+        logprobs, entropy = policy(batch)
+        mask = batch.mask.to(logprobs.device)
+        count = float(mask.sum())
+        metrics = {"entropy": (masked_sum(entropy.detach(), mask), count)}
+        yield Loss(-masked_sum(logprobs, mask), count, metrics)
+
+    return loss

@@ -17,9 +17,8 @@ from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer, train_tokenizer
 from smolt.models.roles import Policy
 from smolt.models.saving import save_policy
-from smolt.training.algorithms.sft import sft_loss
 from smolt.training.memory.outlook import heeded, look_ahead
-from smolt.training.offline import Lessons, dev_loss, plan_for
+from smolt.training.offline import Lessons, dev_loss, plan_for, sft_loss
 from smolt.training.stage import Training
 from smolt.training.stage_input import settled
 

@@ -3,18 +3,16 @@
 Only assistant tokens count, the end-of-turn token included; a prompt token cannot, for Groups have no entry for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from smolt.config import SFTRecipe
 from smolt.data import Demonstration
-from smolt.models.groups import Groups, masked_sum
 from smolt.models.items import demonstration_items
-from smolt.models.roles import Policy, open_policy
+from smolt.models.roles import open_policy
 from smolt.models.saving import save_policy
-from smolt.training.fit import Loss, LossFunction
-from smolt.training.offline import dev_loss, open_lessons, plan_for
+from smolt.training.offline import dev_loss, open_lessons, plan_for, sft_loss
 from smolt.training.stage import Training
 from smolt.training.stage_input import in_memory, recipe_for
 
@@ -46,16 +44,3 @@ def sft(
     plan.dev = dev_loss(plan, lessons.held_out)
     plan.seconds = plan.seconds if seconds is None else seconds
     return Training(plan, out, fresh)
-
-
-def sft_loss(policy: Policy) -> LossFunction:
-    """Token sums and token counts of a micro-batch."""
-
-    def loss(batch: Groups) -> Iterator[Loss]:
-        logprobs, entropy = policy(batch)
-        mask = batch.mask.to(logprobs.device)
-        count = float(mask.sum())
-        metrics = {"entropy": (masked_sum(entropy.detach(), mask), count)}
-        yield Loss(-masked_sum(logprobs, mask), count, metrics)
-
-    return loss
