@@ -142,7 +142,7 @@ def dev_loss(
 
 
 def sft_loss(policy: Policy) -> LossFunction:
-    """Token sums and token counts of a micro-batch."""
+    """The loss of imitation, of demonstrations and of plain text: token sums and token counts of a micro-batch."""
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, entropy = policy(batch)
