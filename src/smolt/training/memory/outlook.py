@@ -18,7 +18,7 @@ from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups
-from smolt.models.items import demonstration_items, preference_items, question_list
+from smolt.models.items import Prepared, demonstration_items, preference_items, question_list
 from smolt.models.locating import locate
 from smolt.training.memory.footprint import Estimate, Way, stored
 from smolt.training.memory.shapes import empty_network, shape_of, way_of
@@ -160,7 +160,11 @@ def foresee(recipe: Any) -> Outlook | None:
     Raises:
         UserError: model or data cannot be read.
     """
-    kinds = {"sft": demonstration_items, "reward": preference_items, "dpo": preference_items}
+    kinds: dict[str, Callable[..., Prepared]] = {
+        "sft": demonstration_items,
+        "reward": preference_items,
+        "dpo": preference_items,
+    }
     if recipe.stage not in (*kinds, "ppo", "grpo"):
         return None
     ground = open_ground(settled(recipe.model, None, True))
