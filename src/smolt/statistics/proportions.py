@@ -77,4 +77,5 @@ def interval_within(value: float, half: float, limits: Limits | None) -> Limits:
         return max(low, limits[0]), min(high, limits[1])
     odds, reach = math.log(place / (1 - place)), half / width / (place * (1 - place))
     ends = [limits[0] + width * (1 + math.tanh((odds + way) / 2)) / 2 for way in (-reach, reach)]
-    return max(ends[0], limits[0]), min(ends[1], limits[1])
+    low, high = min(ends[0], value), max(ends[1], value)  # beside a limit 1 + tanh has no digits left
+    return max(low, limits[0]), min(high, limits[1])
