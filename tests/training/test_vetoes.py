@@ -46,7 +46,7 @@ def test_the_run_ends_at_the_first_update_over_its_budget(model: str, stage: str
     )
     assert 1 < len(rows) < 8
     assert rows[-1]["kl"] > 0.05 and "exceeds kl.budget 0.05" in rows[-1]["stop"]
-    assert all(row.get("kl", 0.0) <= 0.05 and "stop" not in row for row in rows[:-1])
+    assert all((row.get("kl") or 0.0) <= 0.05 and "stop" not in row for row in rows[:-1])
 
 
 def test_a_budget_without_a_reference_is_refused() -> None:
@@ -62,3 +62,10 @@ def test_the_first_ratio_is_1_as_far_as_the_precision_goes() -> None:
     for error, dtype in ((2e-5, torch.float32), (2e-2, torch.bfloat16)):
         with pytest.raises(SelfCheckError, match="off 1 by 2"):
             check_first_ratio(0, {"ratio_error": error}, dtype)
+
+
+def test_an_update_without_signal_has_no_kl(model: str) -> None:
+    """All rewards alike: the row says that the KL was not measured (null), and the next update goes on."""
+    rows = list(smolt.grpo(model, QUESTIONS, reward=lambda question, answer: 1.0, checks={"forecast": False}, **FAST))
+    assert len(rows) == 8
+    assert all(row["kl"] is None and row["signal"] == 0 and row["optimizer_steps"] == 0 for row in rows)

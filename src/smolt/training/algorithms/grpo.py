@@ -81,8 +81,8 @@ class GRPOPreparation:
             keep &= groups.stopped
         metrics = signal_metrics(rewards, owners, keep)
         rows = keep.nonzero()[:, 0].tolist()
-        if not rows:
-            return Update([], metrics)
+        if not rows:  # nothing is computed, so the KL is not measured
+            return Update([], metrics if self.reference is None else {**metrics, "kl": None})
         kept = groups.with_columns(advantages=advantages).select(rows)
         if self.reference is not None:
             kept = kept.with_columns(reference=self._logprobs(self.reference, kept, temperature))
