@@ -59,11 +59,13 @@ def acquire(directory: Path) -> DirectoryLock:
     owner: int | None = None
     for _ in range(ATTEMPTS):
         with storage_errors("locking", directory):
-            directory.mkdir(parents=True, exist_ok=True)
             try:
+                directory.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except FileNotFoundError:
-                continue  # set aside by its owner between the two calls
+            except (FileNotFoundError, FileExistsError):
+                if directory.is_file():
+                    raise
+                continue  # set aside by its owner between two calls
             lock = DirectoryLock(descriptor)
             try:
                 if _sign(descriptor, path):
