@@ -14,12 +14,12 @@ Draws the reward of finished runs, update by update.
 
 import argparse
 import json
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 import smolt
+from bench.measuring import processor
 from smolt.data import Answer, Question
 
 FIGURES = ("mismatch", "mismatch_99", "mismatch_999", "mismatch_max", "mismatch_kl", "importance_weight", "reward")
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5e-5, help="learning rate")
     parser.add_argument("--threads", type=int, default=1)
     choice = parser.parse_args()
-    print(platform.processor() or platform.machine(), flush=True)
+    print(processor(), flush=True)
     for seed in choice.seeds:
         for algorithm in choice.algorithms:
             table(train(choice.model, choice.questions, algorithm, choice.dtype, choice.rule, seed, choice))

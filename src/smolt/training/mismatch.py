@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from smolt.errors import SelfCheckError
+from smolt.models.forward.precision import NAMES
 from smolt.models.groups import Groups, answer_sums, without_gradient
 from smolt.models.roles import Policy
 from smolt.training.fit import Metrics, distribution
@@ -27,7 +28,6 @@ FIRST_RATIO = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 ASKED_AGAIN = 8  # answers that are computed in fp32 when a limit is exceeded
 AT_A_TIME = 4096  # tokens of a forward that looks for a cause
 ROUNDING = 3.0  # times its own distance from fp32 that a forward in half precision is off another one by rounding
-NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def mismatch(sampled: Tensor, recomputed: Tensor, mask: Tensor) -> Metrics:

@@ -210,7 +210,9 @@ def dev_rewards(rolling: Rolling, recipe: PPORecipe | GRPORecipe) -> Dev | None:
     return Dev(measure, "reward", "max")
 
 
-def old_logprobs(policy: Policy, groups: Groups, first: Sequence[Sequence[int]], recipe: Any, tokens: int) -> Tensor:
+def old_logprobs(
+    policy: Policy, groups: Groups, first: Sequence[Sequence[int]], temperature: float, tokens: int
+) -> Tensor:
     """The policy's log-probabilities before the first step, [B, T], computed as the first steps will.
 
     In half precision another cut of the same answers rounds otherwise, and the first ratio is not 1.
@@ -219,12 +221,12 @@ def old_logprobs(policy: Policy, groups: Groups, first: Sequence[Sequence[int]],
         policy: who answered.
         groups: its answers.
         first: rows of each minibatch of the first inner epoch; together all rows.
-        recipe: the stage's, for the temperature.
+        temperature: the answers were sampled at.
         tokens: packed tokens of one forward.
     """
     column = torch.zeros(groups.mask.shape)
     for rows in first:
-        part = without_gradient(groups.select(rows), tokens, lambda cut: policy(cut, recipe.sampling.temperature)[0])
+        part = without_gradient(groups.select(rows), tokens, lambda cut: policy(cut, temperature)[0])
         column[torch.tensor(rows)] = widen(part, column.shape[1])
     return column
 

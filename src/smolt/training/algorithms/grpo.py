@@ -73,7 +73,7 @@ class GRPOPreparation:
 
     def __call__(self, groups: Groups, rewards: Tensor, number: int) -> Update:
         """The optimizer steps of one rollout."""
-        recipe, temperature = self.recipe, self.recipe.sampling.temperature
+        recipe, temperature, tokens = self.recipe, self.recipe.sampling.temperature, self.rolling.micro_tokens
         owners = torch.tensor(groups.owners)
         choice = recipe.advantage
         advantages, keep = group_advantages(rewards, owners, choice.baseline, choice.scale, recipe.keep_empty_groups)
@@ -85,11 +85,13 @@ class GRPOPreparation:
             return Update([], metrics if self.reference is None else {**metrics, "kl": None})
         kept = groups.with_columns(advantages=advantages).select(rows)
         if self.reference is not None:
-            kept = kept.with_columns(reference=self._logprobs(self.reference, kept, temperature))
+            reference = self.reference
+            column = without_gradient(kept, tokens, lambda part: reference(part, temperature)[0])
+            kept = kept.with_columns(reference=column)
         steps = self._steps(kept, number)
         if self.several:
             policy, first = self.rolling.policy, steps[: len(steps) // recipe.inner.epochs]
-            old = old_logprobs(policy, kept, first, recipe, self.rolling.micro_tokens)
+            old = old_logprobs(policy, kept, first, temperature, tokens)
             metrics |= mismatch(kept.columns["sampled"], old, kept.mask)
             check_mismatch(policy, kept, metrics, temperature)
             kept = kept.with_columns(old=old)
@@ -111,9 +113,6 @@ class GRPOPreparation:
     def observe(self, metrics: Metrics) -> str | None:
         """End the run when the KL to the reference exceeds its budget."""
         return over_budget(metrics.get("kl"), self.recipe.kl.budget)
-
-    def _logprobs(self, policy: Policy, groups: Groups, temperature: float) -> Tensor:
-        return without_gradient(groups, self.rolling.micro_tokens, lambda part: policy(part, temperature)[0])
 
     def _steps(self, kept: Groups, number: int) -> list[list[int]]:
         """The rows of each step: an inner epoch deals whole groups into minibatches, in an order of its own."""

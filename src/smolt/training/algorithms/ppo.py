@@ -127,7 +127,7 @@ class PPOPreparation:
         groups = groups.with_columns(score=self._penalised(rewards, groups)).select(valid)
         policy, temperature, tokens = self.rolling.policy, self.recipe.sampling.temperature, self.rolling.micro_tokens
         steps = self._steps(groups, number)
-        old = old_logprobs(policy, groups, steps[: len(steps) // self.recipe.inner.epochs], self.recipe, tokens)
+        old = old_logprobs(policy, groups, steps[: len(steps) // self.recipe.inner.epochs], temperature, tokens)
         apart = mismatch(groups.columns["sampled"], old, groups.mask)
         check_mismatch(policy, groups, apart, temperature)
         reference = without_gradient(groups, tokens, lambda part: self.reference(part, temperature)[0])
