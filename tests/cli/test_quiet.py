@@ -65,3 +65,15 @@ def test_from_python_nothing_is_printed(folder: Path) -> None:
 def test_a_warning_of_the_users_own_reward_is_shown(folder: Path) -> None:
     lines = errors_of(folder, "-m", "smolt", "grpo", "user.yaml")
     assert any("UserWarning: mind the answers" in line for line in lines)
+
+
+@pytest.mark.parametrize(("asked", "level"), [(None, 40), ("info", 20)])
+def test_the_hubs_client_retries_in_silence(asked: str | None, level: int) -> None:
+    """Its own logger is at ERROR (40) after the command line has begun; a level that the user asked for stays."""
+    program = (
+        "from smolt.cli import quiet; quiet(); import huggingface_hub.utils.logging as l; print(l.get_verbosity())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_VERBOSITY"}
+    environment |= {} if asked is None else {"HF_HUB_VERBOSITY": asked}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{level}\n"

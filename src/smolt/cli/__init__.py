@@ -1,6 +1,7 @@
 """The command line. Commands import their stage when called: `smolt --help` loads neither torch nor transformers."""
 
 import logging
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -59,6 +60,7 @@ def quiet() -> None:
     Warnings of the user's own reward functions do.
     """
     logging.getLogger().addHandler(logging.NullHandler())
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the hub's client has a handler of its own, and retries aloud
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="smolt_reward_")
