@@ -51,7 +51,7 @@ def test_a_field_of_another_block_is_found(tmp_path: Path) -> None:
 
 def test_without_a_near_name_all_are_listed(tmp_path: Path) -> None:
     message = refused(tmp_path, PPO + "save: {zzz: 1}\n")
-    assert message == "x.yaml:6: save.zzz: unknown field; known: every, keep"
+    assert message == "x.yaml:6: save.zzz: unknown field; known: every, minutes, keep"
 
 
 def test_missing_field(tmp_path: Path) -> None:

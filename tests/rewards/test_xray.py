@@ -123,7 +123,7 @@ def test_the_panel() -> None:
     finding = Finding("empty", "error", "empty 1 against 1 for right and plain: saying nothing pays")
     panel = reward_panel("reward-grpo", "The reward of grpo", found, [finding], 8)
     assert panel.warnings == (finding.message, *advice(found, 8))
-    assert panel.sentences[0] == "Measured on 32 answers to 2 questions before training."
+    assert panel.sentences[0] == "Measured on 32 answers to 2 questions."
     assert "found 1 ways" in panel.sentences[2]
     assert [row[0] for row in panel.tables[0].rows] == ["reward"]
     assert [row[0] for row in panel.tables[1].rows] == ["4", "8", "16"]

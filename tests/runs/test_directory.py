@@ -196,8 +196,10 @@ def test_measurements_of_the_first_start_are_kept(tmp_path: Path) -> None:
         assert (run.manifest["precision"], run.manifest["threads"], run.warnings) == ("bf16", 4, [])
         run.load_checkpoint()
         run.save_checkpoint(1, {}, {})
-        with pytest.raises(ValueError, match="only a new run"):
+        with pytest.raises(ValueError, match="stays as it is"):
             run.measured({"precision": "fp32"})
+        run.measured({"forecast": 1})
+        assert run.manifest["forecast"] == 1
 
 
 def test_other_versions_are_a_warning(tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def test_a_reward_that_raises(folder: Path, stage: str) -> None:
     right = Path("reward.py").read_text()
     Path("reward.py").write_text("def reward(question, answer):\n    return 1 / 0\n")
     message = refused(stage, f"{stage}.yaml")
-    assert "reward reward.py:reward: 80 of 80 answers" in message  # the forecast's: 16 to each of 5 questions
+    answers = {"ppo": 4, "grpo": 8}[stage]  # of the first update
+    assert f"reward reward.py:reward: {answers} of {answers} answers" in message
     assert "reward.py:2 in reward: ZeroDivisionError: division by zero" in message
     assert not Path("out/result.json").exists()
     Path("reward.py").write_text(right)

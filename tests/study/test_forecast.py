@@ -1,4 +1,4 @@
-"""The forecast before update 1: in the manifest, without a trace in the training, and it refuses what never varies."""
+"""The forecast of the first answers: in the manifest, without a trace in the training; what never varies is refused."""
 
 import json
 from pathlib import Path
@@ -45,11 +45,11 @@ def test_it_leaves_no_trace_in_the_training(stage: str, own: dict[str, Any], inp
 
 
 def test_the_manifest_holds_it_and_the_result_its_panel(inputs: Path, tmp_path: Path) -> None:
-    """5 questions with 16 answers each; a reward that differs nearly always leaves no group of 8 without signal."""
-    training("grpo", inputs, tmp_path / "run", group=4).finish()
+    """4 of 5 questions with 8 answers each; a reward that differs nearly always leaves no group of 8 without signal."""
+    training("grpo", inputs, tmp_path / "run", group=8).finish()
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     found = manifest["forecast"]
-    assert (found["answers"], found["questions"], found["reward"]["n"]) == (80, 5, 80)
+    assert (found["answers"], found["questions"], found["reward"]["n"]) == (32, 4, 32)
     assert found["no_signal"]["8"]["value"] == 0
     assert 0 < found["no_signal"]["8"]["high"] < 1
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -58,24 +58,50 @@ def test_the_manifest_holds_it_and_the_result_its_panel(inputs: Path, tmp_path: 
 
 
 def test_a_reward_that_never_varies_is_refused(inputs: Path, tmp_path: Path) -> None:
-    """80 answers, all worth 0; with checks.forecast=false the training runs (and learns nothing)."""
-    never = {"reward": {"name": "exact_words", "options": {"words": 1000}}, "group": 4}
-    with pytest.raises(SelfCheckError, match=r"80 answers to 5 questions.*all got 0.*checks\.forecast=false"):
-        training("grpo", inputs, tmp_path / "refused", **never).finish()
-    assert not (tmp_path / "refused" / "metrics.jsonl").exists()
+    """128 answers, all worth 0, end it at update 4; with checks.forecast=false it runs (and learns nothing)."""
+    never = {"reward": {"name": "exact_words", "options": {"words": 1000}}, "group": 16, "budget": {"updates": 5}}
+    with pytest.raises(SelfCheckError, match=r"128 answers to 5 questions.*all got 0.*checks\.forecast=false"):
+        training("grpo", inputs, tmp_path / "run", **never).finish()
+    assert [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3]
+    assert not (tmp_path / "run" / "model").exists()
     training("grpo", inputs, tmp_path / "told", checks={"forecast": False}, **never).finish()
-    assert len(rows(tmp_path / "told" / "metrics.jsonl")) == 2
+    assert len(rows(tmp_path / "told" / "metrics.jsonl")) == 5
 
 
-def test_the_advice_is_an_event_of_the_first_update(inputs: Path, tmp_path: Path) -> None:
-    """One answer in 17 is worth 1: groups of 4 mostly without signal; and a continued run does not say it again."""
+def test_a_refused_run_gives_way_to_another(inputs: Path, tmp_path: Path) -> None:
+    """Nothing was learned, so another reward may start in its directory; its rows are gone."""
+    never = {"reward": {"name": "exact_words", "options": {"words": 1000}}, "group": 32}
+    with pytest.raises(SelfCheckError):
+        training("grpo", inputs, tmp_path / "run", **never).finish()
+    training("grpo", inputs, tmp_path / "run", group=4).finish()
+    assert [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+    assert len(rows(tmp_path / "run" / "samples.jsonl")) == 16
+    assert "refused" not in json.loads((tmp_path / "run" / "manifest.json").read_text())
+
+
+def test_few_answers_alike_are_no_refusal(inputs: Path, tmp_path: Path) -> None:
+    """16 answers in all are too few to refuse a reward by: the last update's events say it."""
+    never = {"reward": {"name": "exact_words", "options": {"words": 1000}}, "group": 4}
+    training("grpo", inputs, tmp_path / "run", **never).finish()
+    first, second = rows(tmp_path / "run" / "metrics.jsonl")
+    assert "events" not in first
+    assert second["events"][0].startswith("the reward does not vary: 16 answers to 4 questions")
+
+
+def test_the_advice_is_an_event_of_the_update_that_makes_the_answers_enough(inputs: Path, tmp_path: Path) -> None:
+    """One answer in 17 is worth 1: groups of 4 mostly without signal. 20 answers an update are 128 at the seventh."""
     reward = tmp_path / "rare.py"
     reward.write_text("def rare(question, answer):\n    return float(sum(answer.text.encode()) % 17 == 0)\n")
     fields: dict[str, Any] = {"reward": {"name": "python", "path": f"{reward}:rare"}, "group": 4, "save.every": 1}
+    fields |= {"prompts": 5, "budget": {"updates": 8}}
     begun = training("grpo", inputs, tmp_path / "run", **fields)
     next(begun)
     begun.close()
     training("grpo", inputs, tmp_path / "run", **fields).finish()
-    first, second = rows(tmp_path / "run" / "metrics.jsonl")
-    assert any(event.startswith("groups of 4 give no signal in ") for event in first["events"])
-    assert "events" not in second
+    said = [
+        row["step"]
+        for row in rows(tmp_path / "run" / "metrics.jsonl")
+        for event in row.get("events", [])
+        if event.startswith("groups of 4 give no signal in ")
+    ]
+    assert said == [7]

@@ -69,7 +69,7 @@ def test_wrong_inputs(place: Path, words: tuple[str, ...], message: str) -> None
 
 
 def test_a_reward_is_checked_without_training(place: Path) -> None:
-    """128 answers; nothing is written; the figures are those that a run's forecast gives."""
+    """128 answers; nothing is written; a run's forecast has the same figures of its own first answers."""
     fields = "model: my-model\ndata: questions.jsonl\ngroup: 4\nprompts: 2\nbudget: {updates: 1}\n"
     reward = "reward: {name: length, options: {target: 3}}\nsampling: {max_tokens: 8, batch: 64}\n"
     (place / "g.yaml").write_text(f"stage: grpo\n{fields}{reward}")
@@ -82,7 +82,8 @@ def test_a_reward_is_checked_without_training(place: Path) -> None:
     assert [part["name"] for part in checked["parts"]] == ["reward", "length", "length.length"]
     assert CliRunner().invoke(app, ["grpo", "g.yaml", "--out", "run"]).exit_code == 0
     forecast = json.loads(Path("run/manifest.json").read_text())["forecast"]
-    assert forecast["no_signal"] == checked["no_signal"]
+    assert set(checked["no_signal"]) == {"4", "8", "16"}
+    assert {size: measure["n"] for size, measure in forecast["no_signal"].items()} == {"4": 2}
     words = CliRunner().invoke(app, ["reward-check", "g.yaml", "--out", "seen"]).output
     assert words.startswith("The reward of grpo\n")
     assert Path("seen/report.html").is_file()

@@ -247,10 +247,10 @@ class Watch(Block):
 
 
 class Checks(Block):
-    """What is looked at before the first update, besides the checks that nothing can turn off."""
+    """What is looked at while a training begins, besides the checks that nothing can turn off."""
 
     forecast: Bool = Field(
-        default=True, description="rate 128 answers and made-up ones before update 1; refuse a reward that never varies"
+        default=True, description="what the first 128 answers say of the reward; one that never varies is refused"
     )
 
 
@@ -258,7 +258,10 @@ class Save(Block):
     """Checkpoints to continue from."""
 
     every: Int = Field(
-        default=0, ge=0, description="updates between checkpoints; 0 = only at the end and when interrupted"
+        default=0, ge=0, description="updates between checkpoints; 0 = by time, at the end and when interrupted"
+    )
+    minutes: Float | None = Field(
+        default=5, gt=0, description="minutes between checkpoints, longer where one takes long; null = none by time"
     )
     keep: Int = Field(default=2, ge=1, description="verified checkpoints to keep")
 

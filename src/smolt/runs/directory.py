@@ -17,6 +17,7 @@ RESULT = "result.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 CHECKPOINTS = "checkpoints"
+REFUSED = "refused"  # in the manifest: why nothing could be learned
 
 Status = Literal["new", "resumable", "complete"]
 
@@ -78,8 +79,10 @@ class Run:
                 run = cls(directory, lock, current, [], True, samples)
             else:
                 stored = identity.read_manifest(directory)
-                if not _began(directory, samples) and identity.differences_of(stored, current):
-                    jsontext.write(directory / MANIFEST, current)  # it failed before its first update: nothing is lost
+                if not _began(directory, samples, stored) and identity.differences_of(stored, current):
+                    jsontext.write(
+                        directory / MANIFEST, current
+                    )  # it failed before anything was learned: nothing is lost
                     stored = current
                 identity.refuse_other(directory, stored, current)
                 changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
@@ -121,13 +124,15 @@ class Run:
             return None
 
     def measured(self, values: dict[str, Any]) -> None:
-        """Add what was measured at the start (precision, threads, speed) to the manifest of a new run.
+        """Add what was measured (precision, threads, speed, a reward's forecast) to the manifest.
 
         Raises:
-            ValueError: the run has a checkpoint already, or a value would change its identity.
+            ValueError: a value would change the run's identity, or one that a checkpoint was made with.
         """
-        if self.status != "new" or set(values) & {*identity.IDENTITY, "format"}:
-            raise ValueError("only a new run takes measurements, and none of them may be part of its identity")
+        if self.status != "new" and set(values) & set(self.manifest):
+            raise ValueError("what a run with a checkpoint has measured stays as it is")
+        if set(values) & {*identity.IDENTITY, "format"}:
+            raise ValueError("a run takes measurements, and none of them may be part of its identity")
         self.manifest = identity.normal({**self.manifest, **values})
         jsontext.write(self.directory / MANIFEST, self.manifest)
 
@@ -254,9 +259,9 @@ def _refuse_foreign(directory: Path) -> None:
         )
 
 
-def _began(directory: Path, samples: str) -> bool:
-    """Whether the run has anything to lose: a row, a checkpoint or a result."""
-    rows = [directory / name for name in (METRICS, samples)]
+def _began(directory: Path, samples: str, manifest: dict[str, Any]) -> bool:
+    """Whether the run has anything to lose: a checkpoint, a result, or a row where it was not refused itself."""
+    rows = [] if REFUSED in manifest else [directory / name for name in (METRICS, samples)]
     return (
         (directory / RESULT).exists()
         or checkpoints.exist(directory / CHECKPOINTS)

@@ -1,6 +1,6 @@
-"""Before update 1 of PPO and GRPO: does the reward vary over the policy's own answers, and what does it reward?
+"""As PPO and GRPO begin: does the reward vary over the policy's own answers, and what does it reward?
 
-The answers are drawn with counters of their own, so what the training draws later is the same with and without them.
+A training takes the answers of its first updates; `smolt reward-check` draws some with counters of their own.
 """
 
 from dataclasses import asdict
@@ -8,14 +8,16 @@ from typing import Any
 
 from smolt import randomness
 from smolt.config import GRPORecipe, PPORecipe
-from smolt.data import Answer, Question, Score
+from smolt.data import Answer, Question, Score, Turn
 from smolt.errors import SelfCheckError
 from smolt.models.answers import as_answers
 from smolt.models.sampling import sample
 from smolt.report.panels import Panel, panel_name
 from smolt.rewards import Finding, lint_reward
 from smolt.rewards.audit.xray import XRay, advice, reward_panel, xray
+from smolt.runs.rated_answers import RatedAnswer
 from smolt.training.online import Rolling
+from smolt.training.stage import FORECAST
 
 QUESTIONS = 8
 SAMPLES = 16  # answers a question, so that a group of 16 can be forecast
@@ -26,10 +28,19 @@ LINTED = 16
 
 def look(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> tuple[XRay, list[Finding]]:
     """Rate a sample of the policy's answers, and the linter's made-up ones."""
-    chosen = randomness.permutation(len(rolling.questions), recipe.seed, STAGE)
-    asked, answers, scores = sampled(recipe, rolling, [rolling.questions[place] for place in chosen[:QUESTIONS]])
-    tried = [rolling.questions[place] for place in chosen[:LINTED]]
-    return xray(asked, answers, scores), lint_reward(rolling.reward, tried)
+    asked, answers, scores = sampled(recipe, rolling, chosen(recipe, rolling)[:QUESTIONS])
+    return xray(asked, answers, scores), linted(recipe, rolling)
+
+
+def chosen(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> list[Question]:
+    """The questions in an order of the forecast's own."""
+    order = randomness.permutation(len(rolling.questions), recipe.seed, STAGE)
+    return [rolling.questions[place] for place in order]
+
+
+def linted(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> list[Finding]:
+    """What made-up answers earn."""
+    return lint_reward(rolling.reward, chosen(recipe, rolling)[:LINTED])
 
 
 def sampled(
@@ -44,15 +55,23 @@ def sampled(
     return asked, answers, rolling.reward(asked, answers)
 
 
-def forecast(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> dict[str, Any]:
+def forecast(recipe: PPORecipe | GRPORecipe, rolling: Rolling, rated: list[RatedAnswer]) -> dict[str, Any]:
     """What a run's manifest keeps: `forecast` (figures and advice) and `panels` (for the report).
 
+    Args:
+        recipe: the stage's.
+        rolling: its parts.
+        rated: answers of its first updates.
+
     Raises:
-        SelfCheckError: all answers are rated alike, or none is rated.
+        SelfCheckError: they are enough, and all are rated alike or none is rated.
     """
-    found, findings = look(recipe, rolling)
-    if not found.varies:
+    questions = [Question((Turn("user", row.key),)) for row in rated]
+    answers = [Answer(row.answer, row.tokens, row.stopped) for row in rated]
+    found = xray(questions, answers, [Score(row.reward, row.components) for row in rated])
+    if not found.varies and found.answers >= FORECAST:
         raise SelfCheckError(refusal(found))
+    findings = linted(recipe, rolling)
     group = group_of(recipe)
     panel = panel_of(recipe, found, findings)
     errors = [f"reward linter: {finding.message}" for finding in findings if finding.severity == "error"]
@@ -62,7 +81,7 @@ def forecast(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> dict[str, Any]
         "reward": asdict(found.parts[0].mean),
         "no_signal": {str(size): asdict(measure) for size, measure in found.no_signal.items()},
         "stop_rate": found.stop_rate,
-        "advice": [*errors, *advice(found, group)],
+        "advice": [*([] if found.varies else [refusal(found)]), *errors, *advice(found, group)],
     }
     return {"forecast": figures, "panels": [asdict(panel)]}
 
@@ -71,8 +90,8 @@ def refusal(found: XRay) -> str:
     """Why a reward without any difference is not trained on."""
     said = f"all got {found.rewards[0]:g}" if found.rewards else "none got a reward"
     return (
-        f"the reward does not vary: {found.answers} answers to {found.questions} questions were rated before the first "
-        f"update and {said}, so there is nothing to learn from. Use easier questions, train by SFT first, or raise "
+        f"the reward does not vary: {found.answers} answers to {found.questions} questions were rated and {said}, "
+        "so there is nothing to learn from. Use easier questions, train by SFT first, or raise "
         "sampling.max_tokens; to train nevertheless: checks.forecast=false"
     )
 

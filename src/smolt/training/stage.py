@@ -22,15 +22,19 @@ from smolt.config import (
     SFTRecipe,
     recipe_hash,
 )
-from smolt.errors import UserError
+from smolt.errors import SelfCheckError, UserError
 from smolt.models.forward.precision import DTYPES
 from smolt.models.provenance import other_inputs, package_versions
-from smolt.runs import Interrupts, Run, storage
+from smolt.runs import REFUSED, Interrupts, Run, storage
+from smolt.runs.rated_answers import RatedAnswer, from_row
 from smolt.training.clock import Clock, now
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
 from smolt.training.loss_scale import LossScale
 from smolt.training.memory.outlook import Outlook
 from smolt.training.memory.system import most_resident
+
+FORECAST = 128
+"""Answers of the first updates that tell whether a reward can be learned from."""
 
 TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
 
@@ -62,7 +66,7 @@ class Plan:
         save: writes the finished model into a directory.
         result: what the stage returns as its model.
         checks: run before the first update; each raises SelfCheckError.
-        forecast: measured once before the first update for the manifest, with `panels` for the report; may refuse.
+        forecast: what the first `FORECAST` answers say, for the manifest, with `panels` for the report; may refuse.
         dev: measurement on dev data, or None.
         finish: last figures of the finished model; may refuse it (a gate).
         facts: what the record should hold (packed or padded, precision, counts of dropped records, ...).
@@ -80,7 +84,7 @@ class Plan:
     save: Callable[[Path], None]
     result: object
     checks: list[Callable[[], None]] = field(default_factory=list)
-    forecast: Callable[[], dict[str, Any]] | None = None
+    forecast: Callable[[list[RatedAnswer]], dict[str, Any]] | None = None
     dev: Dev | None = None
     finish: Callable[[], dict[str, Any]] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -124,6 +128,7 @@ class Training:
         self._bad = 0
         self._last: Metrics = {}
         self._ended = False
+        self._saved, self._saving = now(), 0.0
         self._steps = iter(()) if self.complete else self._freeing(self._train())
 
     @property
@@ -175,7 +180,17 @@ class Training:
         began = now()
         keep = self._plan.recipe.save.keep
         self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=keep)
-        self._clock.saved(now() - began)
+        self._saved = now()
+        self._saving = self._saved - began
+        self._clock.saved(self._saving)
+
+    @property
+    def _due(self) -> bool:
+        """Whether it is time for a checkpoint; by the clock they never take more than a tenth of the time."""
+        save = self._plan.recipe.save
+        if save.every and self._step % save.every == 0:
+            return True
+        return save.minutes is not None and now() - self._saved > max(save.minutes * 60, 9 * self._saving)
 
     def _freeing(self, steps: Iterator[Metrics]) -> Iterator[Metrics]:
         """The same steps; an error, or the end of this object, gives the run directory free."""
@@ -187,10 +202,8 @@ class Training:
 
     def _train(self) -> Iterator[Metrics]:
         plan, recipe = self._plan, self._plan.recipe
-        save = recipe.save
         for check in plan.checks:
             check()  # of step 0, which a continued run is at too until its checkpoint is loaded
-        self._forecast()
         self._resume()
         ended = self._ended
         steps = fit(plan.stream, plan.loss, plan.learner, plan.micro_tokens, recipe.seed, self._step)
@@ -202,14 +215,12 @@ class Training:
             metrics, update = found
             self._step = metrics["step"]
             self._clock.updated(now() - began, metrics)
-            if self._step == 1 and self._advice():
-                metrics["events"] = [*self._advice(), *metrics.get("events", [])]
             fixed = self._fix_total(metrics)
             ended = self._is_last(metrics)
             ended = self._watch(metrics, ended) or ended
-            self._record(metrics, update)
             self._ended = ended
-            if ended or fixed or (save.every and self._step % save.every == 0):
+            self._record(metrics, update)
+            if ended or fixed or self._due:
                 self.save()
             yield metrics
         self._complete()
@@ -244,17 +255,25 @@ class Training:
     def _record(self, metrics: Metrics, update: Update) -> None:
         for row in update.samples:
             self._run.sample({"step": self._step, **row})
+        self._forecast(metrics)
         self._run.log(metrics)
         self._last = metrics
 
-    def _forecast(self) -> None:
-        """What is measured once, before the first update, and kept for a continued run."""
-        if self._plan.forecast is not None and self._run.status == "new" and "forecast" not in self._run.manifest:
-            self._run.measured(self._plan.forecast())
-
-    def _advice(self) -> list[str]:
-        advice: list[str] = self._run.manifest.get("forecast", {}).get("advice", [])
-        return advice
+    def _forecast(self, metrics: Metrics) -> None:
+        """Once there are enough answers, or no more will come: what they say of the reward, kept in the manifest."""
+        if self._plan.forecast is None or "forecast" in self._run.manifest:
+            return
+        answers = [from_row(row) for row in self._run.samples()]
+        if len(answers) < FORECAST and not self._ended:
+            return
+        try:
+            found = self._plan.forecast(answers)
+        except SelfCheckError as error:
+            self._run.measured({REFUSED: str(error)})  # nothing was learned: the next start may be another one
+            raise
+        self._run.measured(found)
+        if advice := found["forecast"]["advice"]:
+            metrics["events"] = [*advice, *metrics.get("events", [])]
 
     def _watch(self, metrics: Metrics, last: bool) -> bool:
         """Measure on dev data when it is time; remember the best; whether to stop for lack of improvement."""

@@ -239,7 +239,7 @@ def reward_panel(name: str, title: str, found: XRay, findings: Sequence[Finding]
         group: see `advice`.
     """
     errors = [f"{finding.message}" for finding in findings if finding.severity == "error"]
-    sentences = [f"Measured on {found.answers} answers to {found.questions} questions before training."]
+    sentences = [f"Measured on {found.answers} answers to {found.questions} questions."]
     if found.no_signal:
         shown = ", ".join(f"{stated(measure)} for G = {size}" for size, measure in found.no_signal.items())
         sentences.append(f"A group whose answers are all rated alike teaches nothing; the forecast: {shown}.")

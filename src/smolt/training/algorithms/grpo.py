@@ -57,7 +57,7 @@ def grpo(
     preparation = GRPOPreparation(checked, rolling, policy.as_reference() if checked.kl.beta else None)
     loss, roles = grpo_loss(policy, checked, preparation.several), {"policy": Role(policy.parameters())}
     plan = rollout_plan(checked, rolling, checked.group, preparation, loss, roles)
-    plan.forecast = (lambda: forecast(checked, rolling)) if checked.checks.forecast else None
+    plan.forecast = (lambda rated: forecast(checked, rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 

@@ -69,7 +69,7 @@ def ppo(
     preparation = PPOPreparation(checked, rolling, reference, critic)
     roles = {"policy": Role(policy.parameters()), "critic": Role(critic.parameters(), checked.critic.lr_scale)}
     plan = rollout_plan(checked, rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
-    plan.forecast = (lambda: forecast(checked, rolling)) if checked.checks.forecast else None
+    plan.forecast = (lambda rated: forecast(checked, rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 
