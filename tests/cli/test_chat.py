@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from smolt.cli.chat import Terminal
+from smolt.cli.chat import Terminal, Wrapped
 from smolt.config import ChatSampling
 from smolt.data import Turn
 from smolt.errors import UserError
+from smolt.models import sampling
 from smolt.models.conversation import Conversation, Incremental
 from smolt.models.forward.precision import choose_precision
 from smolt.models.rendering import load_renderer
@@ -244,6 +246,28 @@ def test_the_piped_program(tmp_path: Path) -> None:
     assert done.stdout.decode() == "".join(visible(said(wanted, text)) + "\n" for text in ("Hi.", "\ufffd\ufffd"))
 
 
+def test_lines_break_between_words() -> None:
+    """Ten columns: a word that does not fit goes below, one longer than a line is cut, newlines are kept."""
+    out = StringIO()
+    page = Wrapped(out, 10)
+    for piece in ("one tw", "o thr", "ee\nfour", " ", "fivesixseven eight"):
+        page.add(piece)
+    page.rest()
+    assert out.getvalue() == "one two \nthree\nfour \nfivesixsev\nen eight"
+
+
+def test_a_token_that_was_said_is_less_likely() -> None:
+    """Logits 2.5 and -1 of tokens the answer holds become 2.5 / 1.25 and -1 x 1.25; the others stay."""
+    drawing = Drawing(4, 0.0, 1, frozenset({9}), repetition=1.25)
+    book = sampling._Book(np.array([0], dtype=np.uint64), 1, drawing)
+    book.tokens[0, :2], book.lengths[0] = (0, 1), 2
+    logits = torch.tensor([[2.5, -1.0, 2.25, 0.0]])
+    assert book._penalised(np.array([0]), logits).tolist() == [[2.0, -1.25, 2.25, 0.0]]
+    assert logits.tolist() == [[2.5, -1.0, 2.25, 0.0]]
+    book.advance(np.array([0]), logits)
+    assert book.tokens[0, 2] == 2  # 2.25 is the largest now
+
+
 # --- a terminal -------------------------------------------------------------------------------------------------------
 
 
@@ -305,7 +329,22 @@ chat.chat(Model(path=sys.argv[1], device="cpu"), ChatSampling(max_tokens=100))
 """
 
 
-@pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid to give the program a terminal of its own")
+TERMINAL = pytest.mark.skipif(
+    shutil.which("setsid") is None, reason="needs setsid to give the program a terminal of its own"
+)
+
+
+@TERMINAL
+def test_a_person_sees_how_fast_it_went(tmp_path: Path) -> None:
+    """After each answer its tokens and their rate; what is typed during it is not echoed into it."""
+    tiny_model(tmp_path)
+    with on_a_terminal(program(tmp_path, "--max-tokens", "8")) as screen:
+        screen.wait_for(r"leaves\.\r\n> ")
+        screen.type("Hi.\n")
+        assert "Hi." in screen.wait_for(r"\((\d) tokens, [\d,]+ a second\)")
+
+
+@TERMINAL
 def test_a_real_terminal(tmp_path: Path) -> None:
     """Ctrl-C stops an answer without an end and forgets a half-typed line; the program goes on until Ctrl-D, exit 0."""
     tiny_model(tmp_path)

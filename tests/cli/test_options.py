@@ -19,7 +19,7 @@ COMMANDS: dict[str, Any] = vars(get_command(app))["commands"]
         ("sample", Sampling, "max_tokens temperature batch"),
         ("suite", EvaluationSampling, "max_tokens temperature batch"),
         ("eval", EvaluationSampling, "temperature batch"),
-        ("chat", ChatSampling, "max_tokens temperature top_p top_k seed"),
+        ("chat", ChatSampling, "max_tokens temperature top_p top_k repetition seed"),
         ("judge", Judging, "rubric rationale tau matched probes"),
         ("judge", Endpoint, "key rate parallel timeout attempts"),
     ],

@@ -6,13 +6,17 @@ its own. Answers go to stdout, everything else to stderr, so that a piped conver
 
 import contextlib
 import io
+import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import TextIO
+
+from rich.cells import cell_len
 
 from smolt.config import ChatSampling, Model
 from smolt.errors import UserError
@@ -22,6 +26,9 @@ from smolt.models.saving import load_policy
 from smolt.report.inert import visible
 
 PROMPT = "> "
+LONG = 1000
+"""Tokens of a context that take seconds to read."""
+
 HELP = """\
 /help        this text
 /reset       forget the conversation
@@ -74,6 +81,64 @@ class StopSwitch:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.on = True
+
+
+@dataclass
+class Wrapped:
+    """Text in pieces onto a terminal, broken between words: a word is written once it is whole, or fills a line.
+
+    Attributes:
+        out: the terminal.
+        width: its columns.
+        column: where the next character goes.
+        word: what is not written yet.
+    """
+
+    out: TextIO
+    width: int
+    column: int = 0
+    word: str = ""
+
+    def add(self, piece: str) -> None:
+        """Write the words that this piece completes."""
+        for character in piece:
+            if character not in " \n":
+                self.word += character
+                if len(self.word) >= self.width:
+                    self.rest()
+                continue
+            self.rest()
+            if character == "\n" or self.column < self.width - 1:
+                self.out.write(character)
+                self.column = 0 if character == "\n" else self.column + 1
+        self.out.flush()
+
+    def rest(self) -> None:
+        """Write the word that waits, on a line of its own where it does not fit any more."""
+        length = cell_len(self.word)
+        if self.column and self.column + length > self.width:
+            self.out.write("\n")
+            self.column = 0
+        self.out.write(self.word)
+        self.column, self.word = self.column + length, ""
+
+
+@contextlib.contextmanager
+def unechoed(source: TextIO) -> Iterator[None]:
+    """What is typed meanwhile is kept for the next prompt and not shown between the words of an answer."""
+    try:
+        import termios
+
+        before = termios.tcgetattr(source)
+    except (ImportError, OSError, ValueError, termios.error):  # another system, or no terminal
+        yield
+        return
+    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(source, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(source, termios.TCSANOW, before)
 
 
 @dataclass
@@ -175,13 +240,22 @@ class Terminal:
         self._answer()
 
     def _answer(self) -> None:
-        with StopSwitch() as switch:
-            for piece in self.conversation.answer(lambda: switch.on):
-                self.answers.write(visible(piece))
-                self.answers.flush()
+        talk, person = self.conversation, self.source.isatty()
+        if person and talk.read > LONG:
+            self.notice(f"(reading {talk.read:,} tokens)")
+        width = shutil.get_terminal_size().columns if self.answers.isatty() else sys.maxsize
+        page, first = Wrapped(self.answers, width), None
+        with StopSwitch() as switch, unechoed(self.source):
+            for piece in talk.answer(lambda: switch.on):
+                first = first or time.perf_counter()
+                page.add(visible(piece))
+            seconds = time.perf_counter() - (first or 0.0)
+            page.rest()
             self.answers.write("\n")
             self.answers.flush()
         if switch.on:
             raise KeyboardInterrupt
+        if person and talk.written > 1:
+            self.notice(f"({talk.written:,} tokens, {(talk.written - 1) / seconds:.0f} a second)")
         if self.conversation.cut:
             self.notice("(cut: the answer reached its longest length; see --max-tokens)")

@@ -89,6 +89,10 @@ def chat(
     temperature: Temperature = 0.7,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens that hold this much probability.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 = all.")] = 0,
+    repetition: Annotated[
+        float,
+        typer.Option(min=1, help="Penalty of tokens the answer holds already, 1.1 to 1.3 against loops; 1 = off."),
+    ] = 1.0,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -99,10 +103,18 @@ def chat(
         from smolt.cli.chat import chat as converse
         from smolt.config import ChatSampling, Model, make_block
 
-        sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
         machine = make_block(Model, path=model, device=device, dtype=dtype)
+        sampling = make_block(
+            ChatSampling,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition=repetition,
+            seed=seed,
+        )
         try:
-            converse(machine, make_block(ChatSampling, **sampling), system)
+            converse(machine, sampling, system)
         except KeyboardInterrupt:
             raise Stopped(INTERRUPTED, "interrupted") from None
         return Outcome({})

@@ -139,7 +139,9 @@ def _terminable() -> Iterator[None]:
         return
 
     def receive(number: int, frame: FrameType | None) -> None:
-        raise Stopped(128 + number, "terminated; the same command continues from the last checkpoint")
+        raise Stopped(
+            128 + number, "terminated; a command that trains continues from its last checkpoint when it is run again"
+        )
 
     before = signal.signal(signal.SIGTERM, receive)
     try:

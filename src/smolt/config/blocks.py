@@ -304,6 +304,9 @@ class ChatSampling(Block):
         default=1.0, gt=0, le=1, description="keep the likeliest tokens that hold this much probability"
     )
     top_k: Int = Field(default=0, ge=0, description="keep the k likeliest tokens; 0 = all")
+    repetition: Float = Field(
+        default=1.0, ge=1, description="penalty of tokens the answer holds already, 1.1 to 1.3 against loops; 1 = off"
+    )
     seed: Int = Field(default=0, ge=0, description="the same seed gives the same answers")
 
 

@@ -26,6 +26,7 @@ class Conversation:
         turns: questions and answers in turn, the system message not among them.
         drawn: answers drawn so far; with the seed what the next one's randomness is a function of.
         cut: whether the last answer reached its longest length.
+        read, written: tokens of the last question's context and of the last answer.
     """
 
     policy: Policy
@@ -36,6 +37,8 @@ class Conversation:
     turns: list[Turn] = field(default_factory=list)
     drawn: int = 0
     cut: bool = False
+    read: int = 0
+    written: int = 0
 
     def __post_init__(self) -> None:
         if self.system is None:
@@ -65,7 +68,7 @@ class Conversation:
         length = self._context_length(kept)
         if length >= self.window:
             raise UserError(f"the question has {length} tokens with its frame; the model's window is {self.window}")
-        self.turns = kept
+        self.turns, self.read = kept, length
         return dropped
 
     def answer(self, stopped: Callable[[], bool]) -> Iterator[str]:
@@ -78,7 +81,13 @@ class Conversation:
         limit = min(self.sampling.max_tokens, self.window - len(context))
         sampling = self.sampling
         drawing = Drawing(
-            limit, sampling.temperature, 1, self.renderer.stop_ids, top_p=sampling.top_p, top_k=sampling.top_k
+            limit,
+            sampling.temperature,
+            1,
+            self.renderer.stop_ids,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            repetition=sampling.repetition,
         )
         text = Incremental(self.renderer)
         counter = (sampling.seed, self.drawn)
@@ -89,7 +98,8 @@ class Conversation:
             interrupted = stopped()
             if interrupted:
                 break
-        self.cut = len(text.tokens) == limit and not interrupted
+        self.written = len(text.tokens)
+        self.cut = self.written == limit and not interrupted
         yield text.rest()
         if interrupted and not text.shown.strip():
             self.turns.pop()

@@ -12,6 +12,7 @@ from pathlib import Path
 from smolt.errors import UserError
 from smolt.runs import jsontext
 
+HUB_SECONDS = 10
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack"}
 
 
@@ -38,7 +39,7 @@ def locate(path: str) -> Located:
     directory = Path(path).expanduser()
     if not directory.exists():
         if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith("."):
-            return Located(path)
+            return _on_the_hub(path)
         raise UserError(f"model.path: {path}: no such directory, and not a hub name (owner/name)")
     if not directory.is_dir():
         raise UserError(f"model.path: {path}: is a file; give the directory that holds config.json")
@@ -60,6 +61,28 @@ def locate(path: str) -> Located:
         raise UserError(f"model.path: {path}: holds neither config.json nor adapter_config.json, so it is not a model")
     check_directory(directory)
     return Located(str(directory.resolve()))
+
+
+def _on_the_hub(name: str) -> Located:
+    """A hub name that is in the cache, or that the hub knows when it is asked once.
+
+    Raises:
+        UserError: neither; a misspelt directory ends here too.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return Located(name)
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except RepositoryNotFoundError:
+        reason = "the hub has no such model (or it is gated and you are not logged in)"
+    except Exception as error:  # no network, offline mode, a proxy: each client library has errors of its own
+        reason = f"the hub cannot be asked ({type(error).__name__})"
+    else:
+        return Located(name)
+    raise UserError(f"model.path: {name}: no such directory here, not in the hub's cache, and {reason}")
 
 
 def check_directory(directory: Path) -> None:

@@ -36,6 +36,7 @@ class Drawing:
         batch: answers decoded side by side.
         stop_ids: tokens that end an answer.
         top_p, top_k: nucleus and top-k limits, for chat only; 1 and 0 are off.
+        repetition: penalty of tokens that the answer holds already (1909.05858), for chat only; 1 is off.
     """
 
     max_tokens: int
@@ -44,6 +45,7 @@ class Drawing:
     stop_ids: frozenset[int]
     top_p: float = 1.0
     top_k: int = 0
+    repetition: float = 1.0
 
 
 class _Book:
@@ -71,6 +73,8 @@ class _Book:
         uniforms: NDArray[np.float32] = np.zeros(len(rows), dtype=np.float32)
         if self.drawing.temperature:
             uniforms = randomness.uniforms_at(self.keys[rows], steps.astype(np.uint64))
+        if self.drawing.repetition != 1:
+            logits = self._penalised(rows, logits.float())
         drawn, chances = draw_tokens(logits.float(), torch.from_numpy(uniforms).to(logits.device), self.drawing)
         tokens: NDArray[np.int64] = drawn.cpu().numpy()
         self.tokens[rows, steps] = tokens
@@ -80,6 +84,15 @@ class _Book:
         self.stopped[rows] = stopped
         over: NDArray[np.bool_] = stopped | (steps + 1 >= self.drawing.max_tokens)
         return over
+
+    def _penalised(self, rows: NDArray[np.int64], logits: Tensor) -> Tensor:
+        """The logits of what each answer holds already, divided where they are positive and multiplied elsewhere."""
+        logits, penalty = logits.clone(), self.drawing.repetition
+        for place, row in enumerate(rows.tolist()):
+            held = torch.from_numpy(np.unique(self.tokens[row, : self.lengths[row]])).to(logits.device)
+            values = logits[place, held]
+            logits[place, held] = torch.where(values > 0, values / penalty, values * penalty)
+        return logits
 
     def newest(self, rows: NDArray[np.int64], device: torch.device) -> Tensor:
         """The token that was drawn last for each of these answers, int64 [rows]."""
