@@ -8,17 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from smolt.cli import app
-from smolt.cli.progress import Display, figures
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
 from smolt.runs import StorageError
 
@@ -272,39 +269,6 @@ def test_recipe_commands(stages: dict[str, Any]) -> None:
     Path("own.yaml").write_text("stage: grpo\n" + RECIPE)
     assert smolt("recipe", "show", "own.yaml").stdout == "stage: grpo\n" + RECIPE
     assert json.loads(smolt("recipe", "show", "own.yaml", "--json").stdout)["group"] == 8
-
-
-def test_figures_of_one_update() -> None:
-    """Names that are there, in order; what is no number is left out."""
-    metrics = {"reward": 0.31, "kl": 0.02, "stop_rate": 0.98, "tokens_per_second": 712.6, "entropy": None}
-    assert figures(metrics) == "reward +0.310  KL 0.020  stops 98%  tokens/s 713"
-
-
-def test_display_on_a_terminal_and_elsewhere() -> None:
-    """A terminal sees stage, step and figures; elsewhere only events are written, one line each."""
-    for terminal in (True, False):
-        text = StringIO()
-        with Display(Console(file=text, force_terminal=terminal, width=120)) as display:
-            training = FakeTraining(Path("x"))
-            display.show(training, {"step": 1, "reward": 0.5})
-            display.show(
-                training, {"step": 2, "reward": 1.0, "events": ["step 2 of 4 skipped: KL"], "stop": "KL budget"}
-            )
-        events = "grpo update 2: step 2 of 4 skipped: KL", "grpo update 2: KL budget"
-        assert all(event in text.getvalue() for event in events)
-        assert ("reward +1.000" in text.getvalue()) is terminal
-        assert ("2/2" in text.getvalue()) is terminal
-        assert ("sampling 60% training 40%" in text.getvalue()) is terminal
-        if not terminal:
-            assert text.getvalue().splitlines() == list(events)
-
-
-def test_display_of_a_training_that_the_clock_ends() -> None:
-    """No total: the updates done, and no share of a number that means endless."""
-    text = StringIO()
-    with Display(Console(file=text, force_terminal=True, width=120)) as display:
-        display.show(FakeTraining(Path("x"), total=None), {"step": 7, "reward": 0.5})
-    assert "7/?" in text.getvalue()
 
 
 def run(*arguments: str, program: list[str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -46,7 +46,7 @@ def test_every_question_has_its_answers(tmp_path: Path) -> None:
     assert (facts["status"], facts["n"], facts["questions"], facts["too_long"]) == ("complete", 14, 7, 0)
     assert facts["length"] == pytest.approx(sum(row["tokens"] for row in found) / 14)
     assert facts["stop_rate"] == pytest.approx(sum(row["stopped"] for row in found) / 14)
-    assert told == [(4, 7), (7, 7)]
+    assert told == [(0, 7), (4, 7), (7, 7)]
     renderer = load_renderer(tmp_path / "m")
     policy = load_policy(str(tmp_path / "m"), choose_precision("cpu", "fp32"))
     context = renderer.context((Turn("user", "question 5"),))

@@ -119,7 +119,7 @@ def chat(
             raise Stopped(INTERRUPTED, "interrupted") from None
         return Outcome({})
 
-    deliver(work, as_json=False)
+    deliver(work, as_json=False, ended="terminated")
 
 
 @delivered

@@ -32,6 +32,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "failed to allocate")
+CONTINUES = "terminated; the same command continues from the last checkpoint"
 MEMORY_HINT = "out of memory; lower budget.memory, the batch, or the lengths, then run the same command again"
 
 
@@ -58,7 +59,7 @@ class Stopped(Exception):
         self.exit_code = exit_code
 
 
-def deliver(work: Callable[[], Outcome], as_json: bool) -> NoReturn:
+def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES) -> NoReturn:
     """Run a command's work and leave with its exit code.
 
     With `as_json` stdout carries exactly one JSON object, of an error as of a result; whatever else is printed on the
@@ -67,8 +68,11 @@ def deliver(work: Callable[[], Outcome], as_json: bool) -> NoReturn:
     Raises:
         typer.Exit: always, with the exit code.
     """
+    from smolt.cli.progress import steps_named
+
     stdout = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), _terminable():
+    aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    with aside, _terminable(ended), steps_named():
         outcome = _guarded(work)
     _say(outcome, stdout, as_json)
     raise typer.Exit(outcome.exit_code)
@@ -132,16 +136,14 @@ def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a command with 143 where no training listens for it."""
+def _terminable(ended: str) -> Iterator[None]:
+    """SIGTERM ends a command with 143 and these words where no training listens for it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def receive(number: int, frame: FrameType | None) -> None:
-        raise Stopped(
-            128 + number, "terminated; a command that trains continues from its last checkpoint when it is run again"
-        )
+        raise Stopped(128 + number, ended)
 
     before = signal.signal(signal.SIGTERM, receive)
     try:

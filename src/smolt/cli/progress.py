@@ -1,6 +1,10 @@
-"""What a command shows while it runs: one line on a terminal, nothing where nobody looks."""
+"""What a command shows while it runs: one line on a terminal, now and then a line elsewhere, never long nothing."""
 
 import contextlib
+import logging
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -8,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from smolt.report.inert import visible
 
@@ -24,6 +29,67 @@ FIGURES = (
 """What is shown of an update: its word, its name in metrics.jsonl, its format."""
 
 SHOWN_SHARE = 0.05
+SOON, LATER = 2.0, 5.0
+"""Seconds after which the step under way is named, and at least between two that are."""
+
+PIPED = 30.0
+"""Seconds between two lines of figures where there is no terminal."""
+
+
+class Steps(logging.Handler):
+    """Names what a command has been at for a while. The package logs each step of it; most take no time.
+
+    Args:
+        say: shows a line.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+        self._text = ""
+        self._waiting: threading.Timer | None = None
+        self._named = -LATER
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A step begins."""
+        self._text = record.getMessage()
+        if self._waiting is None:
+            wait = max(SOON, self._named + LATER - time.monotonic())
+            self._waiting = threading.Timer(wait, self._speak)
+            self._waiting.daemon = True
+            self._waiting.start()
+
+    def over(self) -> None:
+        """What was under way has ended, or something else shows that it goes on."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = None
+
+    def _speak(self) -> None:
+        self._named, self._waiting = time.monotonic(), None
+        self._say(f"({visible(self._text)} ...)")
+
+
+@contextlib.contextmanager
+def steps_named() -> Iterator[None]:
+    """While entered, steps of some length are named on stderr."""
+    package = logging.getLogger("smolt")
+    handler = Steps(lambda text: print(text, file=sys.stderr, flush=True))
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    package.info("loading libraries")
+    try:
+        yield
+    finally:
+        handler.over()
+        package.removeHandler(handler)
+
+
+def moved_on() -> None:
+    """The step that was under way is over."""
+    for handler in logging.getLogger("smolt").handlers:
+        if isinstance(handler, Steps):
+            handler.over()
 
 
 class Running(Protocol):
@@ -70,15 +136,19 @@ class Display:
         self.console = console if console is not None else Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description:<10}", markup=False),
-            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(compact=True),
+            BarColumn(bar_width=10),
+            TextColumn(
+                "{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
+            expand=True,
             console=self.console,
             disable=not self.console.is_terminal,
             redirect_stdout=False,
         )
         self._tasks: dict[Path, TaskID] = {}
+        self._spoke = time.monotonic()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -100,9 +170,13 @@ class Display:
     def show(self, training: Running, metrics: Mapping[str, Any]) -> None:
         """Show one update; its events (a skipped step, an early stop) stay on the screen above the lines."""
         step = int(metrics["step"])
+        moved_on()
         self.begin(training, step - 1)
         shown = "  ".join(part for part in (figures(metrics), times(training.shares)) if part)
         self._progress.update(self._tasks[training.out], completed=step, total=training.total, figures=shown)
+        if not self.console.is_terminal and time.monotonic() - self._spoke >= PIPED:
+            self._spoke = time.monotonic()
+            self.remark(f"{training.name} {step}/{training.total or '?'}: {shown}")
         for event in [*metrics.get("events", []), *([metrics["stop"]] if "stop" in metrics else [])]:
             self.remark(f"{training.name} update {step}: {event}")
 
@@ -115,9 +189,19 @@ class Display:
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show `done of total` on stderr while entered; what is yielded is told how much is done, and of how much."""
     console = Console(stderr=True)
-    columns = BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
+    columns = MofNCompleteColumn(), TimeRemainingColumn(compact=True), BarColumn(bar_width=20)
     with Progress(
         TextColumn("{task.description}", markup=False), *columns, console=console, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        spoke = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal spoke
+            moved_on()
+            progress.update(task, completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - spoke >= PIPED:
+                spoke = time.monotonic()
+                console.print(f"{what}: {done:,} of {total:,}", highlight=False)
+
+        yield show

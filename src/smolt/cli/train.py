@@ -92,8 +92,35 @@ def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, A
         "model": str(directory / "model"),
         "metrics": metrics,
     }
-    words = f"{stage}: {status}; the model is in {directory / 'model'}"
-    return Outcome(facts, words)
+    lines = [f"{stage}: {status}; the model is in {directory / 'model'}", *moved(directory)]
+    if metrics.get("refused"):
+        lines.append(f"its gate refuses it: {metrics['refused']}")
+    elif (directory / "model").is_dir():
+        lines.append(
+            f"next: smolt {'audit' if stage == 'reward' else 'chat'} {directory}{' PAIRS' * (stage == 'reward')}"
+        )
+    return Outcome(facts, "\n".join(lines))
+
+
+def moved(directory: Path) -> list[str]:
+    """What the figures of the first update became in the last one, as one line; none where there was one update."""
+    from smolt.cli.progress import FIGURES
+    from smolt.runs.directory import METRICS
+    from smolt.runs.jsontext import decode_object
+
+    try:
+        rows = (directory / METRICS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    if len(rows) < 2:
+        return []
+    first, last = (decode_object(row, METRICS) for row in (rows[0], rows[-1]))
+    known = [
+        f"{label} {form.format(first[name])} to {form.format(last[name])}"
+        for label, name, form in FIGURES
+        if name != "tokens_per_second" and all(isinstance(row.get(name), int | float) for row in (first, last))
+    ]
+    return [f"update 1 to {last['step']}: {', '.join(known)}"]
 
 
 def study(source: RecipeName, overrides: Overrides = None, out: Out = None, fresh: Fresh = False) -> Outcome:

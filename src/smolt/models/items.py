@@ -1,6 +1,7 @@
 """From a recipe's data block to tokens that fit the window."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -14,6 +15,7 @@ from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
 
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 SHOWN = 10  # record numbers listed in an error
 
 
@@ -102,6 +104,7 @@ def question_list(
 def records_of(data: Any, kind: Any) -> tuple[list[Any], str, str]:
     """Records of a data block, or those in memory; the hash of the data; and what names them in messages."""
     if isinstance(data, Data):
+        LOG.info("reading %s", data.path)
         loaded = load(data, kind)
         return list(loaded.records), loaded.sha256, loaded.path
     records = list(data)

@@ -27,13 +27,15 @@ def in_chunks(run: Run, places: range, chunk: int, open_work: Callable[[], Work]
         places: of the records; begins at a chunk's start.
         chunk: records done between two checkpoints.
         open_work: loads what the work needs; called when there is work left.
-        progress: told (done, in all) after every chunk.
+        progress: told (done, in all) before the first and after every chunk.
     """
     checkpoint = run.load_checkpoint()
     start = places.start if checkpoint is None else checkpoint.step
     if start >= places.stop:
         return
     work = open_work()
+    if progress is not None:
+        progress(start - places.start, len(places))
     for first in range(start, places.stop, chunk):
         stop = min(first + chunk, places.stop)
         for row in work(range(first, stop)):

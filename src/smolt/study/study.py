@@ -5,6 +5,7 @@ whole is not done again: the same command continues where it stopped.
 """
 
 import gc
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,7 @@ from smolt.training.algorithms.sft import sft
 from smolt.training.fit import Metrics
 from smolt.training.stage import Interrupted, Training, drive
 
+LOG = logging.getLogger(__name__)
 Progress = Callable[[Training, Metrics], None]
 
 
@@ -145,6 +147,7 @@ class Study:
                 run.complete(work(folder, recipe))
 
     def _train(self, section: Section, recipe: Any, folder: Path, seed: int) -> None:
+        LOG.info("starting %s", section.name)
         if Run.finished(folder, recipe.model_dump(mode="json")) is not None:
             return
         if isinstance(recipe, SFTRecipe) and recipe.budget.like:
@@ -171,6 +174,7 @@ class Study:
             for file in files:
                 if (folder / file).is_file():
                     continue
+                LOG.info("measuring %s", name)
                 ground = self._ground(name, seed)
                 exams = exams or self._exams(ground, seed)
                 folder.mkdir(parents=True, exist_ok=True)

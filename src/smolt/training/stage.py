@@ -4,6 +4,7 @@ Checkpoints are taken between updates only, so nothing of a rollout has to be sa
 of the weights, the optimizer's moments, the stream's small state and the update's number.
 """
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Stream, 
 from smolt.training.loss_scale import LossScale
 from smolt.training.memory.outlook import Outlook
 from smolt.training.memory.system import most_resident
+
+LOG = logging.getLogger(__name__)
 
 FORECAST = 128
 """Answers of the first updates that tell whether a reward can be learned from."""
@@ -202,11 +205,13 @@ class Training:
 
     def _train(self) -> Iterator[Metrics]:
         plan, recipe = self._plan, self._plan.recipe
+        LOG.info("checking the start")
         for check in plan.checks:
             check()  # of step 0, which a continued run is at too until its checkpoint is loaded
         self._resume()
         ended = self._ended
         steps = fit(plan.stream, plan.loss, plan.learner, plan.micro_tokens, recipe.seed, self._step)
+        LOG.info("update %d", self._step + 1)
         while not ended:
             began = now()
             found = next(steps, None)
@@ -282,6 +287,7 @@ class Training:
         due = watch.every and self._step % watch.every == 0
         if plan.dev is None or not (due or last):
             return False
+        LOG.info("measuring on dev data")
         began = now()
         figures = {f"dev/{name}": value for name, value in plan.dev.measure().items()}
         self._clock.evaluated(now() - began)
@@ -310,7 +316,9 @@ class Training:
         if best is not None and best.step != self._step:
             plan.learner.load_weights(best.read("weights.safetensors"))
             chosen = best.step
+        LOG.info("measuring the finished model")
         figures = plan.finish() if plan.finish else {}
+        LOG.info("writing the model")
         write_directory(self.out / "model", plan.save)
         result = {
             "stage": self.stage,

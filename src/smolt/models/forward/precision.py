@@ -5,6 +5,7 @@ for it; neither can be known from a name. A block of linear layers of the model'
 """
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import torch
 
 from smolt.errors import UserError
 
+LOG = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -101,6 +103,7 @@ def settle(dtype: str, threads: int | None, width: int, mlp: int) -> tuple[str, 
     counts = [threads] if threads is not None else thread_counts(available())
     if len(dtypes) == len(counts) == 1:
         return dtypes[0], counts[0]
+    LOG.info("measuring which precision is fastest here")
     return choose(measure(width, mlp, tuple(dtypes), tuple(counts)))
 
 

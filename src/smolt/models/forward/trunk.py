@@ -6,6 +6,7 @@ training uses: packed where the architecture allows, padded with the same number
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, pad
 from smolt.models.locating import Located, read_by_library
 
+LOG = logging.getLogger(__name__)
 AGREEMENT = 1e-4  # largest difference of log-probabilities, fp32, between our forward and the model's own
 
 
@@ -341,6 +343,7 @@ def load_trunk(located: Located, precision: Precision, trained: bool, classifier
         UserError: the model cannot be read.
     """
     hush()
+    LOG.info("loading the weights of %s", located.base)
     dtype = torch.float32 if trained else precision.dtype
     kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     extra = {"num_labels": 1} if classifier else {}

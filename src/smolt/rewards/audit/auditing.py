@@ -1,5 +1,6 @@
 """One reward model on held-out pairs: a forward over the pairs, one over the probes, and all figures from the two."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from smolt.rewards.audit import figures, words
 from smolt.rewards.audit.figures import Against, Bin, Floats, Lean
 from smolt.rewards.audit.probes import probe
 from smolt.statistics import Measure
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def audit(
         micro_tokens: of one forward.
         learned: its training pairs, for the bag of words; without them that is cross-fitted on the held-out pairs.
     """
+    LOG.info("scoring the answers of %d pairs", len(pairs.contexts))
     scores = without_gradient(pairs, micro_tokens, scorer.verdicts)
     chosen, rejected = (np.flatnonzero(pairs.columns["side"].numpy() == side) for side in (0, 1))
     values = scores.double().numpy()
@@ -85,7 +89,9 @@ def audit(
     ]
     contexts = [pairs.contexts[pairs.owners[row]] for row in chosen]
     asked = [(context, text) for context, (_, text) in zip(contexts, texts, strict=True)]
+    LOG.info("fitting a bag of words, the baseline")
     by_words, source = _words(texts, learned, renderer)
+    LOG.info("scoring answers that were tampered with")
     probes = probe(scorer, renderer, window, micro_tokens, asked, values[chosen].tolist())
     return assemble(leads, gaps, by_words, source, probes)
 

@@ -1,0 +1,105 @@
+"""What a command shows while it runs: the line of a training, lines in pipes, steps that take long, the last words."""
+
+import json
+import logging
+import queue
+import re
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from smolt.cli import progress
+from smolt.cli.progress import Display, figures
+from smolt.cli.train import moved, stage_outcome
+from tests.cli.test_cli import FakeTraining
+
+
+def test_figures_of_one_update() -> None:
+    """Names that are there, in order; what is no number is left out."""
+    metrics = {"reward": 0.31, "kl": 0.02, "stop_rate": 0.98, "tokens_per_second": 712.6, "entropy": None}
+    assert figures(metrics) == "reward +0.310  KL 0.020  stops 98%  tokens/s 713"
+
+
+def test_display_on_a_terminal_and_elsewhere() -> None:
+    """A terminal sees stage, step and figures; elsewhere only events are written, one line each."""
+    for terminal in (True, False):
+        text = StringIO()
+        with Display(Console(file=text, force_terminal=terminal, width=120)) as display:
+            training = FakeTraining(Path("x"))
+            display.show(training, {"step": 1, "reward": 0.5})
+            display.show(
+                training, {"step": 2, "reward": 1.0, "events": ["step 2 of 4 skipped: KL"], "stop": "KL budget"}
+            )
+        events = "grpo update 2: step 2 of 4 skipped: KL", "grpo update 2: KL budget"
+        assert all(event in text.getvalue() for event in events)
+        assert ("reward +1.000" in text.getvalue()) is terminal
+        assert ("2/2" in text.getvalue()) is terminal
+        assert ("sampling 60% training 40%" in text.getvalue()) is terminal
+        if not terminal:
+            assert text.getvalue().splitlines() == list(events)
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates of 10 s: the figures of the third and the sixth are written, half a minute apart."""
+    now = [0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    text = StringIO()
+    with Display(Console(file=text, width=120)) as display:
+        for step in range(1, 8):
+            now[0] += 10
+            display.show(FakeTraining(Path("x"), total=7), {"step": step, "reward": step / 2})
+    said = [line.partition("  ")[0] for line in text.getvalue().splitlines()]
+    assert said == ["grpo 3/7: reward +1.500", "grpo 6/7: reward +3.000"]
+
+
+def test_a_narrow_terminal_shows_count_and_time_first() -> None:
+    """60 columns: what does not fit is cut at the end of the line."""
+    text = StringIO()
+    long = {"step": 1, "reward": 0.5, "kl": 0.1, "entropy": 2.0, "stop_rate": 0.5, "length": 80, "loss": 1.0}
+    with Display(Console(file=text, force_terminal=True, width=60)) as display:
+        display.show(FakeTraining(Path("x"), total=100), long)
+    line = next(line for line in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text.getvalue()).splitlines() if "1/100" in line)
+    assert line.startswith("grpo         1/100 --:-- ")
+    assert "reward +0.5" in line and "…" in line
+
+
+def test_a_step_is_named_once_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that goes on is named; one that is over before is not."""
+    monkeypatch.setattr(progress, "SOON", 0.01)
+    monkeypatch.setattr(progress, "LATER", 0.0)
+    said: queue.Queue[str] = queue.Queue()
+    steps = progress.Steps(said.put)
+    log = logging.getLogger("smolt.test_steps")
+    log.addHandler(steps)
+    log.setLevel(logging.INFO)
+    log.info("reading %s", "a\x1bb.jsonl")
+    assert said.get(timeout=10) == r"(reading a\x1bb.jsonl ...)"
+    monkeypatch.setattr(progress, "SOON", 60.0)
+    log.info("quick")
+    steps.over()
+    assert steps._waiting is None and said.empty()
+    log.removeHandler(steps)
+
+
+def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
+    """The figures of its first and last update, a gate's refusal, what to do next."""
+    assert moved(tmp_path) == []
+    rows = [{"step": 1, "reward": -0.5, "kl": 0.0, "loss": None}, {"step": 9, "reward": 0.25, "kl": 1.5, "loss": 0.1}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "model").mkdir()
+    line = "update 1 to 9: reward -0.500 to +0.250, KL 0.000 to 1.500"
+    words = stage_outcome("grpo", "complete", tmp_path, {}).words.splitlines()
+    assert words == [f"grpo: complete; the model is in {tmp_path / 'model'}", line, f"next: smolt chat {tmp_path}"]
+    words = stage_outcome("reward", "complete", tmp_path, {"refused": "length alone does as well"}).words.splitlines()
+    assert words[-1] == "its gate refuses it: length alone does as well"
+
+
+def test_display_of_a_training_that_the_clock_ends() -> None:
+    """No total: the updates done, and no share of a number that means endless."""
+    text = StringIO()
+    with Display(Console(file=text, force_terminal=True, width=120)) as display:
+        display.show(FakeTraining(Path("x"), total=None), {"step": 7, "reward": 0.5})
+    assert "7/?" in text.getvalue()
