@@ -7,7 +7,7 @@ import pytest
 
 import smolt
 from smolt.runs import Run
-from smolt.training import stage
+from smolt.training import clock, stage
 from tests.tiny import tiny_model
 
 
@@ -37,6 +37,7 @@ def test_which_updates_are_followed_by_a_checkpoint(
         return [float(answer.tokens) for answer in answers]
 
     monkeypatch.setattr(stage, "now", lambda: time[0])
+    monkeypatch.setattr(clock, "now", lambda: time[0])
     monkeypatch.setattr(Run, "save_checkpoint", save)
     smolt.grpo(
         str(tiny_model(tmp_path / "model")),

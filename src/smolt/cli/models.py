@@ -28,7 +28,8 @@ from smolt.cli.train import Fresh
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for name, command in (("sample", sample), ("eval", evaluate), ("report", report), ("chat", chat), ("merge", merge)):
+    named = {"sample": sample, "eval": evaluate, "report": report, "chat": chat, "import": import_model, "merge": merge}
+    for name, command in named.items():
         app.command(name)(command)
     app.command("suite")(suite)
 
@@ -120,6 +121,22 @@ def chat(
         return Outcome({})
 
     deliver(work, as_json=False, ended="terminated")
+
+
+@delivered
+def import_model(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A GGUF file, of Ollama's or LM Studio's store too.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the model.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Set an earlier import that is there aside.")] = False,
+) -> Outcome:
+    """Make a model directory of a GGUF file: dequantised weights, tokenizer, stop tokens, chat template."""
+    from smolt.models.gguf import import_gguf
+
+    facts = import_gguf(file, out, fresh=fresh)
+    kinds = ", ".join(f"{count} in {name}" for name, count in facts["matrices"].items())
+    template = "" if facts["chat_template"] else "; it has no chat template (a base model?)"
+    words = f"{facts['status']}: {facts['parameters']:,} weights in {facts['dtype']} (matrices: {kinds}) are in {out}"
+    return Outcome(facts, words + template)
 
 
 @delivered

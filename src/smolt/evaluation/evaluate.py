@@ -19,12 +19,13 @@ from smolt.evaluation.questions import answering, asked_reward
 from smolt.evaluation.shards import ROWS, finished_shards, gather, parse_shard, shard_directory
 from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Task, find_task, problem_questions
 from smolt.models.ground import Ground, open_ground
-from smolt.models.provenance import other_inputs, package_versions
+from smolt.models.saving import other_inputs
 from smolt.report.analysis import analyse
 from smolt.report.record import Arm, StudyRecord
 from smolt.report.report import write_report
 from smolt.runs import Run
 from smolt.runs.chunks import Progress, in_chunks
+from smolt.runs.identity import package_versions
 from smolt.statistics import Measure
 
 Records = Sequence[Question | str] | Sequence[Preference] | Sequence[Demonstration]

@@ -19,8 +19,8 @@ from smolt.errors import UserError
 from smolt.evaluation.evaluate import Evaluation
 from smolt.models.ground import open_ground
 from smolt.models.merging import merged_in_memory
-from smolt.models.provenance import package_versions
 from smolt.runs import Run, atomic_write, jsontext
+from smolt.runs.identity import package_versions
 from smolt.statistics import Measure, Z
 
 INSTALL = 'install it with: pip install -c constraints.txt ".[lm-eval]"'

@@ -8,7 +8,8 @@ from transformers import AutoConfig
 from smolt.config import Model
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision, choose_precision
-from smolt.models.locating import Located, locate, read_by_library
+from smolt.models.forward.quiet import read_by_library
+from smolt.models.locating import Located, locate
 from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.saving import weights_hash
 

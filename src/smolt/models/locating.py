@@ -3,13 +3,12 @@
 Everything here is read before any weight is: a directory that would run code or leave itself is refused.
 """
 
-import contextlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from smolt.errors import UserError
+from smolt.models.gguf import imported, is_gguf
 from smolt.runs import jsontext
 
 HUB_SECONDS = 10
@@ -31,7 +30,7 @@ class Located:
 
 
 def locate(path: str) -> Located:
-    """Resolve a path or hub name; local paths come first.
+    """Resolve a path or hub name; local paths come first. A GGUF file is imported into the user's cache.
 
     Raises:
         UserError: the directory does not exist, holds no model, or is not safe to load.
@@ -42,25 +41,30 @@ def locate(path: str) -> Located:
             return _on_the_hub(path)
         raise UserError(f"model.path: {path}: no such directory, and not a hub name (owner/name)")
     if not directory.is_dir():
-        raise UserError(f"model.path: {path}: is a file; give the directory that holds config.json")
+        if is_gguf(directory):
+            return Located(str(imported(directory.resolve())))
+        raise UserError(f"model.path: {path}: is a file and no GGUF; give the directory that holds config.json")
     if (directory / "manifest.json").is_file():
         if not (directory / "model").is_dir():
             raise UserError(f"model.path: {path}: this run has no model yet; finish it by running its command again")
         directory = directory / "model"
     if (directory / "adapter_config.json").is_file():
-        config = jsontext.read_object(directory / "adapter_config.json")
-        base = config.get("base_model_name_or_path")
-        if not isinstance(base, str) or not base:
-            raise UserError(f"{directory / 'adapter_config.json'}: base_model_name_or_path: names no base model")
-        check_directory(directory)
-        below = locate(base)
-        if below.adapter is not None:
-            raise UserError(f"{directory}: its base {base} is an adapter itself; merge that first (smolt merge)")
-        return Located(below.base, directory)
+        return _adapter(directory)
     if not (directory / "config.json").is_file():
         raise UserError(f"model.path: {path}: holds neither config.json nor adapter_config.json, so it is not a model")
     check_directory(directory)
     return Located(str(directory.resolve()))
+
+
+def _adapter(directory: Path) -> Located:
+    base = jsontext.read_object(directory / "adapter_config.json").get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{directory / 'adapter_config.json'}: base_model_name_or_path: names no base model")
+    check_directory(directory)
+    below = locate(base)
+    if below.adapter is not None:
+        raise UserError(f"{directory}: its base {base} is an adapter itself; merge that first (smolt merge)")
+    return Located(below.base, directory)
 
 
 def _on_the_hub(name: str) -> Located:
@@ -103,19 +107,3 @@ def check_directory(directory: Path) -> None:
         for shard in set(jsontext.read_object(index).get("weight_map", {}).values()):
             if not isinstance(shard, str) or Path(shard).name != shard:
                 raise UserError(f"{index}: weight_map: {shard!r} lies outside the directory")
-
-
-@contextlib.contextmanager
-def read_by_library(place: str) -> Iterator[None]:
-    """Around a library that reads a model's files: what it raises on a damaged one names the place.
-
-    Raises:
-        UserError: instead of whatever the library raises (a KeyError, a SafetensorError, a validation error, ...).
-    """
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # each library has errors of its own, and more with every release
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"{place}: cannot be read: {type(error).__name__}: {' '.join(lines[:2])}") from error

@@ -5,7 +5,6 @@ is compared with the adapter model before it is put in its place: a merge that d
 """
 
 import errno
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -263,28 +262,16 @@ def _require_agreement(network: PreTrainedModel, origin: _Origin) -> float:
 
 def _write(out: Path, network: PreTrainedModel, origin: _Origin, facts: dict[str, Any]) -> dict[str, Any]:
     """Fill a directory beside `out`, check what was written, put it in its place."""
-    staging = storage.temporary_name(out)
-    try:
-        with storage.storage_errors("writing", out):
-            staging.mkdir(parents=True)
+    with storage.whole_directory(out) as staging:
+        try:
             _save(network, origin, staging)
-            facts = {**facts, "difference_stored": _read_back(staging, network, origin)}
-            facts["weights"] = weights_hash(Located(str(staging)))
-            manifest, result = run_of(Path(origin.path).expanduser())
-            (staging / "README.md").write_text(model_card(out.name, facts, manifest, result), encoding="utf-8")
-            jsontext.write(staging / PROOF, facts)
-            mode = (staging / PROOF).stat().st_mode
-            for file in staging.iterdir():
-                file.chmod(mode)  # safetensors writes for the owner alone; a merged model is there to be handed on
-                storage.sync(file)
-            storage.sync(staging)
-            if out.exists() and any(out.iterdir()):  # an earlier merge; an empty directory is simply replaced
-                storage.set_aside(out)
-            storage.rename(staging, out)
-    except SafetensorError as error:
-        raise StorageError(errno.EIO, f"writing failed ({error}); nothing is left behind", str(out)) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        except SafetensorError as error:
+            raise StorageError(errno.EIO, f"writing failed ({error}); nothing is left behind", str(out)) from error
+        facts = {**facts, "difference_stored": _read_back(staging, network, origin)}
+        facts["weights"] = weights_hash(Located(str(staging)))
+        manifest, result = run_of(Path(origin.path).expanduser())
+        (staging / "README.md").write_text(model_card(out.name, facts, manifest, result), encoding="utf-8")
+        jsontext.write(staging / PROOF, facts)
     return facts
 
 

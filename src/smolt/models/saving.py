@@ -1,6 +1,7 @@
 """Models on disk, in the ecosystem's formats: Hugging Face directories and peft adapters, read back exactly."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from transformers import AutoConfig
 from smolt.config import LoRA
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
+from smolt.models.forward.quiet import read_by_library
 from smolt.models.forward.trunk import Trunk, load_trunk
-from smolt.models.locating import Located, locate, read_by_library
+from smolt.models.locating import Located, locate
 from smolt.models.rendering import Renderer
 from smolt.models.roles import REWARD, Policy, Scorer, attach, score_head
-from smolt.runs import jsontext
+from smolt.runs import jsontext, storage
 
 NOTE = "smolt_reward.json"  # what transformers' format has no place for
 HEAD = "base_model.model.score.weight"
@@ -166,3 +168,28 @@ def weights_hash(located: Located) -> str:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def other_inputs(recipe: Any, name: str = "") -> dict[str, str]:
+    """SHA-256 of what a recipe reads besides its model and data, by field: dev data, rewards, a critic's start.
+
+    Hub names, directories that hold no model and what is missing have none; what opens them says more.
+    """
+    if isinstance(recipe, dict):
+        parts = [(f"{name}.{key}".strip("."), value) for key, value in recipe.items() if key not in ("model", "data")]
+    elif isinstance(recipe, list):
+        parts = [(f"{name}[{number}]", value) for number, value in enumerate(recipe)]
+    elif isinstance(recipe, str) and re.search(r"\.path(\[\d+\])?$", name):
+        digest = _digest(recipe)
+        return {} if digest is None else {name: digest}
+    else:
+        return {}
+    return {key: digest for at, value in parts for key, digest in other_inputs(value, at).items()}
+
+
+def _digest(text: str) -> str | None:
+    for path in (Path(text), Path(text.rpartition(":")[0])):  # the second is the file of "file.py:function"
+        if path.is_file():
+            return storage.sha256_of(path)
+    directory = any((Path(text) / name).exists() for name in ("config.json", "adapter_config.json", "model"))
+    return weights_hash(locate(text)) if directory else None

@@ -1,6 +1,8 @@
 """What a run is made from. Continued with another recipe, other data, model or renderer it would be a different run."""
 
 import json
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ IDENTITY = ("recipe", "data", "model", "renderer")
 SHOWN_DIFFERENCES = 20
 SHOWN_CHARACTERS = 100
 ABSENT = object()
+PACKAGES = ("torch", "transformers", "peft", "tokenizers")
 
 
 def normal(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +28,11 @@ def normal(manifest: dict[str, Any]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"the manifest of a run needs {', '.join(missing)}")
     return jsontext.decode_object(jsontext.encode({**manifest, "format": FORMAT}, "manifest"), "manifest")
+
+
+def package_versions() -> dict[str, str]:
+    """What the numbers of a run depend on."""
+    return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -122,6 +123,35 @@ def rename(source: Path, target: Path) -> None:
     with storage_errors("renaming", source):
         os.rename(source, target)
     sync(target.parent)
+
+
+@contextlib.contextmanager
+def whole_directory(out: Path, keep: bool = True) -> Iterator[Path]:
+    """A directory to fill, which takes the place of `out` once the body is through: `out` is whole or as it was.
+
+    Args:
+        out: its place.
+        keep: what lies there is set aside; without it, it goes.
+
+    Raises:
+        StorageError: the disk is full or failing; nothing is left behind.
+    """
+    staging = temporary_name(out)
+    try:
+        with storage_errors("writing", out):
+            staging.mkdir(parents=True)
+            yield staging
+            mode = staging.stat().st_mode & 0o666
+            for entry in staging.rglob("*"):
+                if entry.is_file():
+                    entry.chmod(mode)  # safetensors writes for the owner alone; a model is there to be handed on
+                sync(entry)
+            sync(staging)
+            if out.exists() and any(out.iterdir()):  # an empty directory is simply replaced
+                set_aside(out) if keep else remove_directory(out)
+            rename(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def set_aside(directory: Path) -> None:

@@ -30,7 +30,6 @@ from smolt.evaluation.best_of_n import best_of_n
 from smolt.evaluation.exam import Exam, kl_to, open_exam, take
 from smolt.evaluation.suites import answers_file, origins_of_run, refuse_dependent, suite_exams
 from smolt.models.ground import Ground, open_ground
-from smolt.models.provenance import package_versions
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
 from smolt.preferences.own_answers import make_pairs
@@ -39,6 +38,7 @@ from smolt.report.report import write_report
 from smolt.rewards.build import rules_alone
 from smolt.rewards.python import look_for_functions
 from smolt.runs import Interrupts, Run
+from smolt.runs.identity import package_versions
 from smolt.runs.rated_answers import RatedAnswer, write_rated
 from smolt.study.places import ANSWERS, CANDIDATES, Places
 from smolt.study.study_record import record_of

@@ -10,11 +10,12 @@ import torch
 
 from smolt.config import BestOfNRecipe, Section, SFTRecipe, recipe_hash
 from smolt.evaluation.suites import held_out_measures, suite_panels
-from smolt.models.provenance import other_inputs, package_versions
+from smolt.models.saving import other_inputs
 from smolt.report.pairing import RATES, bounded, rating
 from smolt.report.panels import Panel, read_panel, read_panels
 from smolt.report.record import Arm, StudyRecord
 from smolt.runs import jsontext
+from smolt.runs.identity import package_versions
 from smolt.runs.rated_answers import RatedAnswer, read_rated
 from smolt.runs.rows import RowFile
 from smolt.statistics import Measure, best_of_k, measure

@@ -77,6 +77,7 @@ class Clock:
         self._first: float | None = None
         self._measured = 0
         self._seconds = 0.0
+        self._saved, self._saving = now(), 0.0
 
     @property
     def updates(self) -> float:
@@ -123,6 +124,11 @@ class Clock:
     def saved(self, seconds: float) -> None:
         """One checkpoint took so long."""
         self.spent["saving"] += seconds
+        self._saved, self._saving = now(), seconds
+
+    def unsaved(self, minutes: float | None) -> bool:
+        """Whether the last checkpoint is so many minutes old, and older than nine times what it took; None: never."""
+        return minutes is not None and now() - self._saved > max(minutes * 60, 9 * self._saving)
 
     @property
     def ready(self) -> bool:

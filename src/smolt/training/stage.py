@@ -5,7 +5,6 @@ of the weights, the optimizer's moments, the stream's small state and the update
 """
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,15 +23,16 @@ from smolt.config import (
     recipe_hash,
 )
 from smolt.errors import SelfCheckError, UserError
-from smolt.models.forward.precision import DTYPES
-from smolt.models.provenance import other_inputs, package_versions
+from smolt.models.forward.precision import NAMES
+from smolt.models.saving import other_inputs
 from smolt.runs import REFUSED, Interrupts, Run, storage
+from smolt.runs.identity import package_versions
 from smolt.runs.rated_answers import RatedAnswer, from_row
 from smolt.training.clock import Clock, now
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
 from smolt.training.loss_scale import LossScale
 from smolt.training.memory.outlook import Outlook
-from smolt.training.memory.system import most_resident
+from smolt.training.memory.system import peak
 
 LOG = logging.getLogger(__name__)
 
@@ -131,7 +131,6 @@ class Training:
         self._bad = 0
         self._last: Metrics = {}
         self._ended = False
-        self._saved, self._saving = now(), 0.0
         self._steps = iter(()) if self.complete else self._freeing(self._train())
 
     @property
@@ -183,17 +182,7 @@ class Training:
         began = now()
         keep = self._plan.recipe.save.keep
         self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=keep)
-        self._saved = now()
-        self._saving = self._saved - began
-        self._clock.saved(self._saving)
-
-    @property
-    def _due(self) -> bool:
-        """Whether it is time for a checkpoint; by the clock they never take more than a tenth of the time."""
-        save = self._plan.recipe.save
-        if save.every and self._step % save.every == 0:
-            return True
-        return save.minutes is not None and now() - self._saved > max(save.minutes * 60, 9 * self._saving)
+        self._clock.saved(now() - began)
 
     def _freeing(self, steps: Iterator[Metrics]) -> Iterator[Metrics]:
         """The same steps; an error, or the end of this object, gives the run directory free."""
@@ -204,7 +193,7 @@ class Training:
             raise
 
     def _train(self) -> Iterator[Metrics]:
-        plan, recipe = self._plan, self._plan.recipe
+        plan, recipe, save = self._plan, self._plan.recipe, self._plan.recipe.save
         LOG.info("checking the start")
         for check in plan.checks:
             check()  # of step 0, which a continued run is at too until its checkpoint is loaded
@@ -225,7 +214,7 @@ class Training:
             ended = self._watch(metrics, ended) or ended
             self._ended = ended
             self._record(metrics, update)
-            if ended or fixed or self._due:
+            if ended or fixed or (save.every and self._step % save.every == 0) or self._clock.unsaved(save.minutes):
                 self.save()
             yield metrics
         self._complete()
@@ -319,14 +308,15 @@ class Training:
         LOG.info("measuring the finished model")
         figures = plan.finish() if plan.finish else {}
         LOG.info("writing the model")
-        write_directory(self.out / "model", plan.save)
+        with storage.whole_directory(self.out / "model", keep=False) as staging:
+            plan.save(staging)
         result = {
             "stage": self.stage,
             "updates": self._step,
             "chosen_update": chosen,
             "training_seconds": self._clock.updates,
             "time": self._clock.record(),
-            "peak_memory": peak_memory(plan.learner),
+            "peak_memory": peak(plan.learner.optimizer.param_groups[0]["params"][0].device),
             **({"memory": self._run.manifest["memory"]} if "memory" in self._run.manifest else {}),
             "facts": plan.facts,
             "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},
@@ -388,27 +378,6 @@ def drive(training: Training, interrupts: Interrupts, show: Callable[[Training, 
         training.close()
 
 
-def write_directory(directory: Path, write: Callable[[Path], None]) -> None:
-    """Fill a directory beside its place, then put it there: it is whole or absent, after a power cut too."""
-    staging = directory.with_name(f".{directory.name}.new")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    write(staging)
-    for path in [*staging.rglob("*"), staging]:
-        storage.sync(path)
-    if directory.exists():
-        shutil.rmtree(directory)
-    storage.rename(staging, directory)
-
-
-def peak_memory(learner: Learner) -> int:
-    """Bytes at the peak so far: of the process, or of the card where the training runs on one."""
-    device = learner.optimizer.param_groups[0]["params"][0].device
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return most_resident()
-
-
 def _manifest(plan: Plan) -> dict[str, Any]:
     recipe = plan.recipe.model_dump(mode="json")
     return {
@@ -419,9 +388,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "data": {"data": plan.identity["data"], **other_inputs(recipe)},
         "versions": package_versions(),
         "threads": torch.get_num_threads(),
-        "dtype": next(
-            (name for name, dtype in DTYPES.items() if str(dtype) == f"torch.{plan.facts.get('dtype')}"), None
-        ),
+        "dtype": NAMES.get(getattr(torch, str(plan.facts.get("dtype")), torch.int)),
         "checkpointing": plan.facts.get("checkpointing"),
         **({} if plan.outlook is None else {"memory": plan.outlook.record()}),
     }

@@ -12,8 +12,9 @@ from smolt.data import Question
 from smolt.errors import UserError
 from smolt.models.forward import precision
 from smolt.models.forward.precision import choose_precision
+from smolt.models.forward.quiet import read_by_library
 from smolt.models.groups import Groups, from_answers
-from smolt.models.locating import locate, read_by_library
+from smolt.models.locating import locate
 from smolt.models.rendering import Renderer
 from smolt.runs.identity import MANIFEST, read_manifest
 

@@ -25,10 +25,10 @@ from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.packed_forward import packed_states
 from smolt.models.forward.precision import Precision
 from smolt.models.forward.probing import in_float32, probe
-from smolt.models.forward.quiet import hush, hushed
+from smolt.models.forward.quiet import hush, hushed, read_by_library
 from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, pad
-from smolt.models.locating import Located, read_by_library
+from smolt.models.locating import Located
 
 LOG = logging.getLogger(__name__)
 AGREEMENT = 1e-4  # largest difference of log-probabilities, fp32, between our forward and the model's own

@@ -11,7 +11,7 @@ from transformers.utils.hub import cached_file
 
 from smolt.data import Context, Turn
 from smolt.errors import UserError
-from smolt.models.locating import read_by_library
+from smolt.models.forward.quiet import read_by_library
 from smolt.models.rendering.control_tokens import PROBE, ControlEncoder, control_tokens
 from smolt.models.rendering.layouts import PLAIN_LAYOUTS, STRIPS, STYLES, TRIALS, chat_layout, plain_text, template_text
 from smolt.runs import jsontext

@@ -13,10 +13,10 @@ from smolt.models.forward import decode_step
 from smolt.models.forward.gradient_checkpointing import layers_of
 from smolt.models.forward.packed_attention import SHORT
 from smolt.models.forward.precision import Precision
-from smolt.models.forward.quiet import hush
+from smolt.models.forward.quiet import hush, read_by_library
 from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, PaddedTokens, cut_rows
-from smolt.models.locating import Located, read_by_library
+from smolt.models.locating import Located
 from smolt.training.memory.footprint import Batch, Linear, Network, Way, kept_for_backward
 
 COMPOSED = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2}

@@ -5,6 +5,8 @@ import resource
 import sys
 from pathlib import Path
 
+import torch
+
 GIB = 2**30
 STATM = Path("/proc/self/statm")
 MEMINFO = Path("/proc/meminfo")
@@ -49,3 +51,8 @@ def resident() -> int:
 def most_resident() -> int:
     """Bytes of this process that lay in memory at most so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak(device: torch.device) -> int:
+    """Bytes at the peak so far: of the process, or of the card where the training runs on one."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else most_resident()

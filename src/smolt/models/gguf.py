@@ -1,0 +1,200 @@
+"""A GGUF file as a model directory: weights dequantised, text split as llama.cpp splits it, stop tokens, chat template.
+
+transformers reads weights and vocabulary. What it loses is put right: the pre-tokenizer the file names, further tokens
+that end an answer, and weights that can be saved and trained (its own stay marked as quantised).
+"""
+
+import contextlib
+import copy
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+from tokenizers import Regex, pre_tokenizers
+from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
+from smolt.errors import UserError
+from smolt.models.forward.quiet import hush, read_by_library
+from smolt.runs import jsontext, storage
+
+NOTE = "smolt_gguf.json"
+"""File of an imported directory: what it was made from."""
+
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPLITS: dict[str, Callable[[], PreTokenizer]] = {
+    "words": lambda: ByteLevel(add_prefix_space=False),
+    "digits": lambda: _sequence(Digits(individual_digits=True), ByteLevel(add_prefix_space=False)),
+    "qwen2": lambda: _sequence(_split(WORDS % ""), ByteLevel(add_prefix_space=False, use_regex=False)),
+    "llama3": lambda: _sequence(_split(WORDS % "{1,3}"), ByteLevel(add_prefix_space=False, use_regex=False)),
+}
+PRE = {
+    **dict.fromkeys(("gpt-2", "olmo", "phi-2", "mpt", "jina-es", "jina-de"), "words"),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), "digits"),
+    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen"), "qwen2"),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "falcon3"), "llama3"),
+}
+"""`tokenizer.ggml.pre` of a byte-level vocabulary -> how text is split before it is merged into tokens."""
+
+STOPS = ("eos", "eot", "eom")
+STORED = {"F32": torch.float32, "BF16": torch.bfloat16}  # everything else keeps more of its digits in fp16
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file says in its header that it is GGUF, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def imported(path: Path) -> Path:
+    """The model directory of a GGUF file, made once and kept in the user's cache.
+
+    Raises:
+        UserError: the file cannot be read as a model.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smolt" / "gguf"
+    digest = storage.sha256_of(path)
+    name = re.sub(r"[^\w.-]", "_", path.name)[:60]
+    out = cache / f"{name}-{digest[:12]}"
+    if not (out / NOTE).is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        import_gguf(path, out)
+    return out
+
+
+def import_gguf(path: Path, out: Path, fresh: bool = False) -> dict[str, Any]:
+    """Write a Hugging Face model directory.
+
+    Args:
+        path: the file.
+        out: the directory; whole or absent, whatever happens.
+        fresh: set an earlier import at `out` aside.
+
+    Returns:
+        The facts of NOTE, with `status`: "complete", or "already complete" where the same file was imported there.
+
+    Raises:
+        UserError: the file is damaged, its architecture or tokenizer is unknown, or `out` holds something else.
+        StorageError: the disk is full or failing.
+    """
+    if not path.is_file() or not is_gguf(path):
+        raise UserError(f"{path}: {'is no GGUF file' if path.is_file() else 'no such file'}")
+    digest = storage.sha256_of(path)
+    if out.exists() and any(out.iterdir()) and not fresh:
+        if not (out / NOTE).is_file():
+            raise UserError(f"{out}: is not empty and no earlier import; nothing was written: choose another --out")
+        facts = jsontext.read_object(out / NOTE)
+        if facts.get("sha256") != digest:
+            raise UserError(f"{out}: holds an import of {facts.get('file')}; --fresh sets it aside")
+        return {**facts, "status": "already complete"}
+    hush()
+    with read_by_library(f"{path}: the GGUF file is damaged or cut"):
+        reader = gguf.GGUFReader(path)
+        tensors = Counter(tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) > 1)
+    split = _refuse_unknown(path, reader)
+    dtype = STORED.get(next(iter(tensors)) if len(tensors) == 1 else "", torch.float16)
+    with storage.whole_directory(out) as staging:
+        tokenizer = _tokenizer(path, reader, split)
+        tokenizer.save_pretrained(staging)
+        parameters = _write_weights(path, staging, dtype, _stops(reader, tokenizer))
+        facts = {
+            "file": path.name,
+            "sha256": digest,
+            "architecture": _field(reader, "general.architecture"),
+            "matrices": dict(tensors),
+            "pre_tokenizer": _field(reader, "tokenizer.ggml.pre"),
+            "chat_template": tokenizer.chat_template is not None,
+            "dtype": str(dtype).removeprefix("torch."),
+            "parameters": parameters,
+        }
+        jsontext.write(staging / NOTE, facts)
+    return {**facts, "status": "complete"}
+
+
+def _sequence(*parts: PreTokenizer) -> PreTokenizer:
+    return pre_tokenizers.Sequence(list(parts))
+
+
+def _split(pattern: str) -> PreTokenizer:
+    return Split(Regex(pattern), behavior="isolated")
+
+
+def _field(reader: gguf.GGUFReader, name: str) -> Any:
+    found = reader.get_field(name)
+    return None if found is None else found.contents()
+
+
+def _refuse_unknown(path: Path, reader: gguf.GGUFReader) -> str | None:
+    """The split of a byte-level vocabulary; None for one of SentencePiece's, which brings its own.
+
+    Raises:
+        UserError: an architecture that transformers does not read, or a tokenizer whose splits are not known.
+    """
+    architecture, kind, pre = (
+        _field(reader, name) for name in ("general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.pre")
+    )
+    known = sorted(set(GGUF_SUPPORTED_ARCHITECTURES) - {"general", "tokenizer"})
+    if architecture not in known:
+        raise UserError(f"{path}: its architecture {architecture!r} is not read from GGUF; known: {', '.join(known)}")
+    if kind == "llama":
+        return None
+    if kind != "gpt2" or pre not in PRE:
+        raise UserError(
+            f"{path}: its tokenizer ({kind!r}, pre {pre!r}) splits text in a way that is not known here; known: "
+            f"{', '.join(sorted(PRE))}"
+        )
+    return PRE[pre]
+
+
+def _tokenizer(path: Path, reader: gguf.GGUFReader, split: str | None) -> PreTrainedTokenizerFast:
+    """The file's tokenizer, as a class that reads back what it wrote and adds nothing of its own."""
+    with read_by_library(f"{path}: its tokenizer"):
+        read: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+    if split is not None:
+        read.backend_tokenizer.pre_tokenizer = SPLITS[split]()
+    names = _field(reader, "tokenizer.ggml.tokens")
+    ids = {role: _field(reader, f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "unknown", "padding")}
+    roles = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
+    tokens = {roles[role]: names[index] for role, index in ids.items() if index is not None and index < len(names)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=read.backend_tokenizer, **tokens, chat_template=_field(reader, "tokenizer.chat_template")
+    )
+
+
+def _stops(reader: gguf.GGUFReader, tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """What ends an answer: the end of the text, and of a turn where that is another token."""
+    ids = [_field(reader, f"tokenizer.ggml.{name}_token_id") for name in STOPS]
+    stops = list(dict.fromkeys(int(index) for index in ids if index is not None))
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=stops or None, pad_token_id=tokenizer.pad_token_id
+    )
+
+
+def _write_weights(path: Path, out: Path, dtype: torch.dtype, generation: GenerationConfig) -> int:
+    """Dequantised weights in a network that was never quantised; their number."""
+    silent = contextlib.redirect_stderr(io.StringIO())  # a bar that no setting turns off
+    with read_by_library(f"{path}: its weights"), silent:
+        read = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+        )
+    config = copy.deepcopy(read.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    weights = read.state_dict()
+    del read
+    network.load_state_dict({name: weights.pop(name).to(dtype) for name in list(weights)}, assign=True)
+    network.tie_weights()
+    network.generation_config = generation
+    network.save_pretrained(out)
+    return sum(parameter.numel() for parameter in network.parameters())
