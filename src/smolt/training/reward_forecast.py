@@ -7,15 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from smolt import randomness
-from smolt.config import GRPORecipe, PPORecipe
-from smolt.data import Answer, Question, Score
+from smolt.config import GRPORecipe
 from smolt.errors import SelfCheckError
 from smolt.models.answers import as_answers
 from smolt.models.sampling import sample
 from smolt.report.panels import Panel, panel_name
 from smolt.rewards import Finding, lint_reward
 from smolt.rewards.audit.xray import XRay, advice, reward_panel, xray
-from smolt.training.online import Rolling
+from smolt.training.online import Rolling, RolloutRecipe
 
 QUESTIONS = 8
 SAMPLES = 16  # answers a question, so that a group of 16 can be forecast
@@ -24,37 +23,26 @@ STAGE = 1_000_033  # a counter that sets these draws apart from all others
 LINTED = 16
 
 
-def look(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> tuple[XRay, list[Finding]]:
-    """Rate a sample of the policy's answers, and the linter's made-up ones."""
-    chosen = randomness.permutation(len(rolling.questions), recipe.seed, STAGE)
-    asked, answers, scores = sampled(recipe, rolling, [rolling.questions[place] for place in chosen[:QUESTIONS]])
-    tried = [rolling.questions[place] for place in chosen[:LINTED]]
-    return xray(asked, answers, scores), lint_reward(rolling.reward, tried)
-
-
-def sampled(
-    recipe: PPORecipe | GRPORecipe, rolling: Rolling, questions: list[Question]
-) -> tuple[list[Question], list[Answer], list[Score]]:
-    """Rated answers to each question, as the training will draw and rate them."""
-    contexts = [rolling.ground.renderer.context(question.context) for question in questions]
+def look(rolling: Rolling) -> tuple[XRay, list[Finding]]:
+    """Rate a sample of the policy's answers, drawn and rated as the training will, and the linter's made-up ones."""
+    seed, renderer = rolling.recipe.seed, rolling.ground.renderer
+    chosen = [rolling.questions[place] for place in randomness.permutation(len(rolling.questions), seed, STAGE)]
+    questions = chosen[:QUESTIONS]
     samples = max(SAMPLES, -(-LEAST // len(questions)))
-    groups = sample(rolling.policy, contexts, samples, rolling.drawing, (recipe.seed, STAGE))
-    asked = [questions[owner] for owner in groups.owners]
-    answers = as_answers(groups, rolling.ground.renderer)
-    return asked, answers, rolling.reward(asked, answers)
+    groups = sample(rolling.policy, rolling.contexts(questions), samples, rolling.drawing, (seed, STAGE))
+    asked, answers = [questions[owner] for owner in groups.owners], as_answers(groups, renderer)
+    return xray(asked, answers, rolling.reward(asked, answers)), lint_reward(rolling.reward, chosen[:LINTED])
 
 
-def forecast(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> dict[str, Any]:
+def forecast(rolling: Rolling) -> dict[str, Any]:
     """What a run's manifest keeps: `forecast` (figures and advice) and `panels` (for the report).
 
     Raises:
         SelfCheckError: all answers are rated alike, or none is rated.
     """
-    found, findings = look(recipe, rolling)
+    found, findings = look(rolling)
     if not found.varies:
         raise SelfCheckError(refusal(found))
-    group = group_of(recipe)
-    panel = panel_of(recipe, found, findings)
     errors = [f"reward linter: {finding.message}" for finding in findings if finding.severity == "error"]
     figures = {
         "answers": found.answers,
@@ -62,9 +50,9 @@ def forecast(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> dict[str, Any]
         "reward": asdict(found.parts[0].mean),
         "no_signal": {str(size): asdict(measure) for size, measure in found.no_signal.items()},
         "stop_rate": found.stop_rate,
-        "advice": [*errors, *advice(found, group)],
+        "advice": [*errors, *advice(found, group_of(rolling.recipe))],
     }
-    return {"forecast": figures, "panels": [asdict(panel)]}
+    return {"forecast": figures, "panels": [asdict(panel_of(rolling.recipe, found, findings))]}
 
 
 def refusal(found: XRay) -> str:
@@ -77,13 +65,12 @@ def refusal(found: XRay) -> str:
     )
 
 
-def group_of(recipe: PPORecipe | GRPORecipe) -> int | None:
+def group_of(recipe: RolloutRecipe) -> int | None:
     """Answers that compete with each other; None for PPO, whose answers do not."""
     return recipe.group if isinstance(recipe, GRPORecipe) else None
 
 
-def panel_of(recipe: PPORecipe | GRPORecipe, found: XRay, findings: list[Finding]) -> Panel:
+def panel_of(recipe: RolloutRecipe, found: XRay, findings: list[Finding]) -> Panel:
     """The panel of a run's reward."""
-    return reward_panel(
-        panel_name(f"reward-{recipe.name}"), f"The reward of {recipe.name}", found, findings, group_of(recipe)
-    )
+    name, title = panel_name(f"reward-{recipe.name}"), f"The reward of {recipe.name}"
+    return reward_panel(name, title, found, findings, group_of(recipe))

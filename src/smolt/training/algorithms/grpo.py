@@ -19,15 +19,7 @@ from smolt.models.roles import Policy
 from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
 from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch
 from smolt.training.objectives import group_advantages, kl, reduce_tokens, surrogate_loss
-from smolt.training.online import (
-    Rolling,
-    corrected,
-    old_logprobs,
-    open_stage,
-    over_budget,
-    rollout_plan,
-    weighs,
-)
+from smolt.training.online import Rolling, corrected, old_logprobs, open_stage, over_budget, rollout_plan
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
@@ -56,8 +48,8 @@ def grpo(
     policy = rolling.policy
     preparation = GRPOPreparation(checked, rolling, policy.as_reference() if checked.kl.beta else None)
     loss, roles = grpo_loss(policy, checked, preparation.several), {"policy": Role(policy.parameters())}
-    plan = rollout_plan(checked, rolling, checked.group, preparation, loss, roles)
-    plan.forecast = (lambda: forecast(checked, rolling)) if checked.checks.forecast else None
+    plan = rollout_plan(rolling, checked.group, preparation, loss, roles)
+    plan.forecast = (lambda: forecast(rolling)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 
@@ -143,7 +135,7 @@ def signal_metrics(rewards: Tensor, owners: Tensor, keep: Tensor) -> Metrics:
 
 def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction:
     """Surrogate plus KL over a micro-batch. With one step a rollout the old policy is this one, and the ratio is 1."""
-    weighted = weighs(recipe.correction, policy.trunk.precision.dtype)
+    dtype = policy.trunk.precision.dtype
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, entropy = policy(batch, recipe.sampling.temperature)
@@ -155,15 +147,14 @@ def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction
         terms, clipped = surrogate_loss(
             logprobs, old, columns["advantages"], mask, choice.name, choice.low, choice.high
         )
+        terms, weights = corrected(terms, old, columns["sampled"], mask, recipe.correction, dtype)
         metrics: dict[str, tuple[float | Tensor, float]] = {
             "entropy": (masked_sum(entropy.detach(), mask), tokens),
             "clip_fraction": (masked_sum(clipped.float(), mask), tokens),
             "ratio_error": (masked_sum((torch.exp(logprobs.detach() - old) - 1).abs(), mask), tokens),
+            **weights,
         }
         spread: dict[str, Tensor] = {}
-        if weighted:
-            terms, weights = corrected(terms, old, columns["sampled"], mask, recipe.correction)
-            metrics |= weights
         if not several:
             spread["mismatch"] = (columns["sampled"] - old).abs()[mask]
             metrics["mismatch_kl"] = (masked_sum(kl(columns["sampled"], old, "k3"), mask), tokens)

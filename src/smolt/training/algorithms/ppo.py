@@ -30,15 +30,7 @@ from smolt.training.objectives import (
     value_loss,
     whiten,
 )
-from smolt.training.online import (
-    Rolling,
-    corrected,
-    old_logprobs,
-    open_stage,
-    over_budget,
-    rollout_plan,
-    weighs,
-)
+from smolt.training.online import Rolling, corrected, old_logprobs, open_stage, over_budget, rollout_plan
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
@@ -68,8 +60,8 @@ def ppo(
     critic = open_critic(checked, policy)
     preparation = PPOPreparation(checked, rolling, reference, critic)
     roles = {"policy": Role(policy.parameters()), "critic": Role(critic.parameters(), checked.critic.lr_scale)}
-    plan = rollout_plan(checked, rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
-    plan.forecast = (lambda: forecast(checked, rolling)) if checked.checks.forecast else None
+    plan = rollout_plan(rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
+    plan.forecast = (lambda: forecast(rolling)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 
@@ -190,7 +182,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 
 def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
     """The actor's loss, sent backward, then the critic's: their adapters share a trunk."""
-    weighted = weighs(recipe.correction, policy.trunk.precision.dtype)
+    dtype = policy.trunk.precision.dtype
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, entropy = policy(batch, recipe.sampling.temperature)
@@ -199,9 +191,7 @@ def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
         tokens = float(mask.sum())
         terms, clipped = clipped_policy_loss(logprobs, columns["old"], columns["advantages"], recipe.clip, recipe.clip)
         moved = kl(columns["old"], logprobs.detach(), "k3")
-        weights: dict[str, tuple[Tensor, float]] = {}
-        if weighted:
-            terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe.correction)
+        terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe.correction, dtype)
         yield Loss(
             masked_sum(terms, mask),
             tokens,
