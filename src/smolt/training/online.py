@@ -29,7 +29,7 @@ from smolt.runs.rated_answers import as_row
 from smolt.training.checks import forward_facts, same_policy, stop_reachable
 from smolt.training.clock import seconds_of
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Role, Update
-from smolt.training.memory.outlook import Outlook, look_at_questions
+from smolt.training.memory.outlook import Outlook, heeded, look_at_questions
 from smolt.training.objectives import truncated_weights
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import in_memory, longest_answer, longest_context, recipe_for, settled
@@ -81,7 +81,7 @@ def open_rollouts(
     source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
     asked, dropped, digest = question_list(source, ground.renderer, ground.window, sampling.max_tokens)
     longest = longest_context(asked, ground.renderer)
-    outlook = look_at_questions(recipe, ground, asked, longest)
+    outlook = heeded(recipe, look_at_questions(recipe, ground, asked, longest))
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
     verdicts = None if out is None else out / VERDICTS
     rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision, verdicts)

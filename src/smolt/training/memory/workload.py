@@ -34,6 +34,12 @@ class Choice:
     slots: int = 0
     checkpointing: str = "auto"
 
+    def having(self, name: str, value: Any) -> "Choice":
+        """The same with another value of a field, or of one of its way's."""
+        if name in ("half", "rank"):
+            return replace(self, way=replace(self.way, **{name: value}))
+        return replace(self, **{name: value})
+
 
 @dataclass(frozen=True)
 class Prospect:
