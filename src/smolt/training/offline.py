@@ -12,7 +12,6 @@ from smolt.models.groups import Groups, join, masked_sum
 from smolt.models.items import Prepared
 from smolt.models.roles import Policy, Scorer
 from smolt.training.checks import answer_tokens_only, forward_facts
-from smolt.training.clock import seconds_of
 from smolt.training.fit import Learner, Loss, LossFunction, Role, without_learning
 from smolt.training.memory.outlook import Outlook, heeded, look_at_rows
 from smolt.training.stage import Dev, Plan
@@ -112,7 +111,6 @@ def plan_for(
         checks=list(lessons.checks),
         facts={**forward_facts(model.trunk), **lessons.facts},
         outlook=lessons.outlook,
-        seconds=seconds_of(recipe.budget),
     )
 
 

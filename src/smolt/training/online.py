@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from smolt import randomness
 from smolt.config import Correction, GRPORecipe, Model, PPORecipe
 from smolt.data import Question, Score
 from smolt.data.nouns import as_question
@@ -27,9 +28,9 @@ from smolt.rewards.llm_judge.cache import VERDICTS
 from smolt.rewards.rules import Reward
 from smolt.runs.rated_answers import as_row
 from smolt.training.checks import forward_facts, same_policy, stop_reachable
-from smolt.training.clock import seconds_of
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Role, Update
 from smolt.training.memory.outlook import Outlook, heeded, look_at_questions
+from smolt.training.mismatch import check_mismatch, mismatch
 from smolt.training.objectives import truncated_weights
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import in_memory, longest_answer, longest_context, recipe_for, settled
@@ -224,7 +225,6 @@ def rollout_plan(
         dev=dev_rewards(rolling),
         facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
         outlook=rolling.outlook,
-        seconds=seconds_of(recipe.budget),
     )
 
 
@@ -246,25 +246,33 @@ def dev_rewards(rolling: Rolling) -> Dev | None:
     return Dev(measure, "reward", "max")
 
 
-def old_logprobs(
-    policy: Policy, groups: Groups, first: Sequence[Sequence[int]], temperature: float, tokens: int
-) -> Tensor:
-    """The policy's log-probabilities before the first step, [B, T], computed as the first steps will.
+def dealt(recipe: RolloutRecipe, units: Sequence[Sequence[int]], number: int) -> list[list[int]]:
+    """The rows of each step of update `number`: an inner epoch deals whole units of rows in an order of its own."""
+    size, steps = -(-len(units) // recipe.inner.minibatches), list[list[int]]()
+    for epoch in range(recipe.inner.epochs):
+        order = randomness.permutation(len(units), recipe.seed, number, epoch)
+        for start in range(0, len(units), size):
+            steps.append([row for place in order[start : start + size] for row in units[place]])
+    return steps
 
-    In half precision another cut of the same answers rounds otherwise, and the first ratio is not 1.
 
-    Args:
-        policy: who answered.
-        groups: its answers.
-        first: rows of each minibatch of the first inner epoch; together all rows.
-        temperature: the answers were sampled at.
-        tokens: packed tokens of one forward.
+def old_logprobs(rolling: Rolling, groups: Groups, steps: Sequence[Sequence[int]]) -> tuple[Tensor, Metrics]:
+    """The policy's log-probabilities before the first step, [B, T], and how far the sampler's are off them.
+
+    They are computed as the steps of the first inner epoch will: in half precision another cut of the same answers
+    rounds otherwise, and the first ratio is not 1.
+
+    Raises:
+        SelfCheckError: they differ by more than rounding.
     """
-    column = torch.zeros(groups.mask.shape)
-    for rows in first:
+    policy, recipe, tokens = rolling.policy, rolling.recipe, rolling.micro_tokens
+    temperature, old = recipe.sampling.temperature, torch.zeros(groups.mask.shape)
+    for rows in steps[: len(steps) // recipe.inner.epochs]:
         part = without_gradient(groups.select(rows), tokens, lambda cut: policy(cut, temperature)[0])
-        column[torch.tensor(rows)] = widen(part, column.shape[1])
-    return column
+        old[torch.tensor(rows)] = widen(part, old.shape[1])
+    apart = mismatch(groups.columns["sampled"], old, groups.mask)
+    check_mismatch(policy, groups, apart, temperature)
+    return old, apart
 
 
 def corrected(

@@ -20,7 +20,7 @@ from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradien
 from smolt.models.roles import CRITIC, Policy, Scorer, copy_trunk, score_head
 from smolt.models.saving import load_scorer
 from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
-from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch
+from smolt.training.mismatch import check_first_ratio
 from smolt.training.objectives import (
     adapted_coefficient,
     clipped_policy_loss,
@@ -30,7 +30,7 @@ from smolt.training.objectives import (
     value_loss,
     whiten,
 )
-from smolt.training.online import Rolling, corrected, old_logprobs, open_stage, over_budget, rollout_plan
+from smolt.training.online import Rolling, corrected, dealt, old_logprobs, open_stage, over_budget, rollout_plan
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
@@ -117,11 +117,9 @@ class PPOPreparation:
         if not valid:
             raise UserError("reward: every answer of this update was abstained from; see samples.jsonl")
         groups = groups.with_columns(score=self._penalised(rewards, groups)).select(valid)
-        policy, temperature, tokens = self.rolling.policy, self.recipe.sampling.temperature, self.rolling.micro_tokens
-        steps = self._steps(groups, number)
-        old = old_logprobs(policy, groups, steps[: len(steps) // self.recipe.inner.epochs], temperature, tokens)
-        apart = mismatch(groups.columns["sampled"], old, groups.mask)
-        check_mismatch(policy, groups, apart, temperature)
+        temperature, tokens = self.recipe.sampling.temperature, self.rolling.micro_tokens
+        steps = dealt(self.recipe, [[row] for row in range(len(groups))], number)
+        old, apart = old_logprobs(self.rolling, groups, steps)
         reference = without_gradient(groups, tokens, lambda part: self.reference(part, temperature)[0])
         values = without_gradient(groups, tokens, self.critic.values)
         mask, coefficient = groups.mask, float(self.state["coefficient"])
@@ -163,15 +161,6 @@ class PPOPreparation:
             return rewards
         cut = rewards - rule.value if rule.mode == "subtract" else torch.full_like(rewards, -rule.value)
         return torch.where(groups.stopped | rewards.isnan(), rewards, cut)
-
-    def _steps(self, groups: Groups, number: int) -> list[list[int]]:
-        """The rows of each step; those of the first inner epoch are all rows."""
-        inner, steps = self.recipe.inner, list[list[int]]()
-        size = -(-len(groups) // inner.minibatches)
-        for epoch in range(inner.epochs):
-            order = randomness.permutation(len(groups), self.recipe.seed, number, epoch)
-            steps += [order[start : start + size] for start in range(0, len(groups), size)]
-        return steps
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
