@@ -95,7 +95,7 @@ def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
     from smolt.training.online import open_rollouts
     from smolt.training.reward_forecast import group_of, look, panel_of, refusal
 
-    found, findings = look(recipe, open_rollouts(recipe, None, None))
+    found, findings = look(open_rollouts(recipe))
     panel = panel_of(recipe, found, findings)
     facts = {
         "answers": found.answers,

@@ -6,10 +6,9 @@ rate decays over it. Nothing but the number of updates follows from the clock.
 """
 
 import time
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
-
-from smolt.config import Budget
 
 ENOUGH = 3  # measured updates from which a total is fixed ...
 EARLIEST = 0.05  # ... once this share of the time is used;
@@ -21,11 +20,6 @@ KINDS = ("sampling", "scoring", "preparation", "training", "evaluation", "saving
 def now() -> float:
     """Seconds of a clock that never goes back."""
     return time.perf_counter()
-
-
-def seconds_of(budget: Budget) -> float | None:
-    """The wall-clock limit of a budget."""
-    return None if budget.minutes is None else budget.minutes * 60
 
 
 def evaluations(done: int, total: int, every: int) -> int:
@@ -49,12 +43,12 @@ def updates_that_fit(
         evaluation: seconds of one evaluation, 0 where there is none.
         every: updates between evaluations.
     """
-    low, high = done, max(done, min(most, done + int(seconds / update)))
-    while low < high:
-        middle = (low + high + 1) // 2
-        cost = (middle - done) * update + evaluations(done, middle, every) * evaluation
-        low, high = (middle, high) if cost <= seconds else (low, middle - 1)
-    return low
+
+    def cost(total: int) -> float:
+        return (total - done) * update + evaluations(done, total, every) * evaluation
+
+    more = range(done + 1, max(done, min(most, done + int(seconds / update))) + 1)
+    return done + bisect_right(more, seconds, key=cost)
 
 
 class Clock:

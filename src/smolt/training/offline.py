@@ -12,9 +12,8 @@ from smolt.models.groups import Groups, join, masked_sum
 from smolt.models.items import Prepared
 from smolt.models.roles import Policy, Scorer
 from smolt.training.checks import answer_tokens_only, forward_facts
-from smolt.training.clock import seconds_of
 from smolt.training.fit import Learner, Loss, LossFunction, Role, without_learning
-from smolt.training.memory.outlook import Outlook, look_at_rows
+from smolt.training.memory.outlook import Outlook, heeded, look_at_rows
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import settled
 from smolt.training.streams import Rows, updates_of
@@ -73,7 +72,7 @@ def open_lessons(
         identity={**ground.identity, "data": train.sha256},
         items=items,
         held_out=held_out[: recipe.watch.items],
-        outlook=look_at_rows(recipe, ground, items),
+        outlook=heeded(recipe, look_at_rows(recipe, ground, items)),
         facts=train.facts(),
         checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
     )
@@ -112,7 +111,6 @@ def plan_for(
         checks=list(lessons.checks),
         facts={**forward_facts(model.trunk), **lessons.facts},
         outlook=lessons.outlook,
-        seconds=seconds_of(recipe.budget),
     )
 
 

@@ -1,5 +1,7 @@
-"""What PPO and GRPO share before their arithmetic begins: policy, questions, reward, sampling, dev measurement."""
+"""What PPO and GRPO share: policy, questions and reward, the stream of rollouts, a plan, importance weights."""
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +10,11 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from smolt import randomness
 from smolt.config import Correction, GRPORecipe, Model, PPORecipe
-from smolt.data import Question
+from smolt.data import Question, Score
 from smolt.data.nouns import as_question
-from smolt.models.answers import as_answers, mean
+from smolt.models.answers import Answered, as_answers, mean, rated_answers
 from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups, from_answers, masked_sum, widen, without_gradient
@@ -23,15 +26,17 @@ from smolt.rewards import python_reward
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.llm_judge.cache import VERDICTS
 from smolt.rewards.rules import Reward
+from smolt.runs.rated_answers import as_row
 from smolt.training.checks import forward_facts, same_policy, stop_reachable
-from smolt.training.clock import seconds_of
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Role, Update
-from smolt.training.memory.outlook import Outlook, look_at_questions
+from smolt.training.memory.outlook import Outlook, heeded, look_at_questions
+from smolt.training.mismatch import check_mismatch, mismatch
 from smolt.training.objectives import truncated_weights
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import in_memory, longest_answer, longest_context, recipe_for, settled
-from smolt.training.streams import Rollouts
+from smolt.training.streams import taken
 
+RolloutRecipe = PPORecipe | GRPORecipe
 RecipeT = TypeVar("RecipeT", PPORecipe, GRPORecipe)
 GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
 
@@ -40,6 +45,7 @@ GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a rew
 class Rolling:
     """The parts of a rollout stage."""
 
+    recipe: RolloutRecipe
     ground: Ground
     policy: Policy
     questions: list[Question]
@@ -51,16 +57,15 @@ class Rolling:
     micro_tokens: int
     outlook: Outlook | None
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the run's manifest says of its model, questions, and the conditions they are answered in."""
-        return {**self.ground.identity, "data": self.sha256, "conditions": self.conditions.record()}
+    def contexts(self, questions: Sequence[Question]) -> list[list[int]]:
+        """Their tokens."""
+        return [self.ground.renderer.context(question.context) for question in questions]
 
 
 def open_rollouts(
-    recipe: PPORecipe | GRPORecipe,
-    questions: Sequence[Question | str] | None,
-    reward: Callable[..., Any] | None,
+    recipe: RolloutRecipe,
+    questions: Sequence[Question | str] | None = None,
+    reward: Callable[..., Any] | None = None,
     model: Model | None = None,
     out: Path | None = None,
 ) -> Rolling:
@@ -73,18 +78,17 @@ def open_rollouts(
         model: `recipe.model` with its precision and threads decided.
         out: the run's directory, which keeps what a judge behind an address has said.
     """
-    ground = open_ground(model or recipe.model)
+    ground, sampling = open_ground(model or recipe.model), recipe.sampling
     source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
-    asked, dropped, digest = question_list(source, ground.renderer, ground.window, recipe.sampling.max_tokens)
+    asked, dropped, digest = question_list(source, ground.renderer, ground.window, sampling.max_tokens)
     longest = longest_context(asked, ground.renderer)
-    outlook = look_at_questions(recipe, ground, asked, longest)
+    outlook = heeded(recipe, look_at_questions(recipe, ground, asked, longest))
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
-
     verdicts = None if out is None else out / VERDICTS
     rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision, verdicts)
-    sampling = recipe.sampling
     conditions = conditions_of(ground.renderer, sampling.max_tokens)
     return Rolling(
+        recipe=recipe,
         ground=ground,
         policy=policy,
         questions=asked,
@@ -96,6 +100,22 @@ def open_rollouts(
         micro_tokens=policy.trunk.settle(recipe.budget, [longest_answer(longest, sampling.max_tokens)]),
         outlook=outlook,
     )
+
+
+def open_stage(
+    kind: type[RecipeT],
+    recipe: RecipeT | str | Path,
+    questions: Sequence[Question | str] | None,
+    reward: Callable[..., Any] | str | Sequence[Any] | Mapping[str, Any] | None,
+    out: Path | None,
+    fresh: bool,
+    fields: dict[str, Any],
+) -> tuple[RecipeT, Rolling]:
+    """The checked recipe of a rollout stage and what it works with; arguments as of the stages themselves."""
+    function, written = (reward, {}) if reward is None or callable(reward) else (None, {"reward": reward})
+    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
+    checked = recipe_for(kind, recipe, {**fields, **written}, **given)
+    return checked, open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
 
 
 class Preparation(Protocol):
@@ -121,125 +141,149 @@ class Preparation(Protocol):
         """See Stream."""
 
 
-def open_stage(
-    kind: type[RecipeT],
-    recipe: RecipeT | str | Path,
-    questions: Sequence[Question | str] | None,
-    reward: Callable[..., Any] | str | Sequence[Any] | Mapping[str, Any] | None,
-    out: Path | None,
-    fresh: bool,
-    fields: dict[str, Any],
-) -> tuple[RecipeT, Rolling]:
-    """The checked recipe of a rollout stage and what it works with; arguments as of the stages themselves."""
-    function, written = (reward, {}) if reward is None or callable(reward) else (None, {"reward": reward})
-    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
-    checked = recipe_for(kind, recipe, {**fields, **written}, **given)
-    return checked, open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
+class Rollouts:
+    """The stream of a rollout stage, each update: questions, the policy's answers, their scores, what is made of them.
+
+    The questions' order is a function of (seed, epoch), the answers one of (seed, update, question).
+    """
+
+    def __init__(self, rolling: Rolling, prepare: Preparation, samples: int) -> None:
+        self.rolling = rolling
+        self.prepare = prepare
+        self.samples = samples
+        self.total = rolling.recipe.budget.updates or ENDLESS
+        self.veto = prepare.veto
+        self.observe = prepare.observe
+
+    def next(self, number: int) -> Update:
+        """Ask, answer, score, prepare."""
+        rolling, recipe = self.rolling, self.rolling.recipe
+        chosen = taken(number, recipe.prompts, len(rolling.questions), recipe.seed)
+        questions = [rolling.questions[index] for index in chosen]
+        ids = range(number * recipe.prompts, (number + 1) * recipe.prompts)
+        began = time.perf_counter()
+        contexts = rolling.contexts(questions)
+        groups = sample(rolling.policy, contexts, self.samples, rolling.drawing, (recipe.seed, number), ids=ids)
+        sampled = time.perf_counter()
+        asked, answers = [questions[owner] for owner in groups.owners], as_answers(groups, rolling.ground.renderer)
+        scores = rolling.reward(asked, answers)
+        metrics = score_metrics(scores, groups)
+        metrics["sampling_seconds"] = sampled - began
+        metrics["scoring_seconds"] = time.perf_counter() - sampled
+        update = self.prepare(groups, as_rewards(scores), number)
+        rated = rated_answers(Answered(asked, answers, groups.columns["sampled"].sum(dim=1)), scores, recipe.seed)
+        return Update(update.minibatches, {**metrics, **update.metrics}, [*map(as_row, rated)], update.roles)
+
+    def state(self) -> dict[str, Any]:
+        """What the observer adapts."""
+        return dict(self.prepare.state)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what the observer had adapted."""
+        self.prepare.state.update(state)
+
+
+def as_rewards(scores: Sequence[Score]) -> Tensor:
+    """Scores as fp32 [B]; NaN where the rater abstained."""
+    return torch.tensor([math.nan if score.value is None else score.value for score in scores], dtype=torch.float32)
+
+
+def score_metrics(scores: Sequence[Score], groups: Groups) -> Metrics:
+    """Mean reward and components, abstentions, stop rate and length of a rollout."""
+    metrics: Metrics = {
+        "reward": mean([score.value for score in scores]),
+        "abstained": sum(score.value is None for score in scores),
+        "stop_rate": float(groups.stopped.float().mean()),
+        "length": float(groups.lengths.float().mean()),
+    }
+    for name in sorted({name for score in scores for name in score.components}):
+        metrics[f"reward/{name}"] = mean([score.components.get(name) for score in scores])
+    return metrics
 
 
 def rollout_plan(
-    recipe: PPORecipe | GRPORecipe,
-    rolling: Rolling,
-    samples: int,
-    preparation: Preparation,
-    loss: LossFunction,
-    roles: Mapping[str, Role],
+    rolling: Rolling, samples: int, preparation: Preparation, loss: LossFunction, roles: Mapping[str, Role]
 ) -> Plan:
     """The plan of a stage that learns from rollouts of `recipe.prompts` questions with `samples` answers each."""
-    policy, ground, reference = rolling.policy, rolling.ground, preparation.reference
-    total = recipe.budget.updates or ENDLESS
-    stream = Rollouts(
-        questions=rolling.questions,
-        policy=policy,
-        renderer=ground.renderer,
-        drawing=rolling.drawing,
-        reward=rolling.reward,
-        prompts=recipe.prompts,
-        samples=samples,
-        total=total,
-        seed=recipe.seed,
-        prepare=preparation,
-        veto=preparation.veto,
-        observe=preparation.observe,
-        adaptive=preparation.state,
-    )
-    probe = from_answers([ground.renderer.context(rolling.questions[0].context)], [[[ground.renderer.stop_id] * 2]])
+    recipe, policy, ground, reference = rolling.recipe, rolling.policy, rolling.ground, preparation.reference
+    stream, renderer = Rollouts(rolling, preparation, samples), ground.renderer
+    probe = from_answers(rolling.contexts(rolling.questions[:1]), [[[renderer.stop_id] * 2]])
     return Plan(
         stage=recipe.stage,
         recipe=recipe,
-        identity=rolling.identity,
+        identity={**ground.identity, "data": rolling.sha256, "conditions": rolling.conditions.record()},
         stream=stream,
         loss=loss,
-        learner=Learner(roles, recipe.optim, total),
+        learner=Learner(roles, recipe.optim, stream.total),
         micro_tokens=rolling.micro_tokens,
-        save=lambda directory: save_policy(policy, ground.renderer, directory),
+        save=lambda directory: save_policy(policy, renderer, directory),
         result=policy,
         checks=[
-            lambda: stop_reachable(policy, ground.renderer, recipe.sampling.max_tokens, probe),
+            lambda: stop_reachable(policy, renderer, recipe.sampling.max_tokens, probe),
             *([lambda: same_policy(policy, reference, probe)] if reference is not None else []),
         ],
-        dev=dev_rewards(rolling, recipe),
+        dev=dev_rewards(rolling),
         facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
         outlook=rolling.outlook,
-        seconds=seconds_of(recipe.budget),
     )
 
 
-def dev_rewards(rolling: Rolling, recipe: PPORecipe | GRPORecipe) -> Dev | None:
+def dev_rewards(rolling: Rolling) -> Dev | None:
     """Mean reward, stop rate and length of greedy answers to held-out questions."""
+    recipe, ground = rolling.recipe, rolling.ground
     if recipe.dev is None:
         return None
-    ground, sampling = rolling.ground, recipe.sampling
-    held_out, _, _ = question_list(recipe.dev, ground.renderer, ground.window, sampling.max_tokens)
+    held_out, _, _ = question_list(recipe.dev, ground.renderer, ground.window, recipe.sampling.max_tokens)
     asked = held_out[: recipe.watch.items]
-    contexts = [ground.renderer.context(question.context) for question in asked]
-    greedy = rolling.conditions.drawing(0.0, sampling.batch)
+    contexts = rolling.contexts(asked)
+    greedy = rolling.conditions.drawing(0.0, recipe.sampling.batch)
 
     def measure() -> dict[str, float]:
         groups = sample(rolling.policy, contexts, 1, greedy, (recipe.seed,))
-        scores = rolling.reward(asked, as_answers(groups, ground.renderer))
-        figures = {
-            "reward": mean([score.value for score in scores]),
-            "stop_rate": float(groups.stopped.float().mean()),
-            "length": float(groups.lengths.float().mean()),
-        }
-        for name in {name for score in scores for name in score.components}:
-            figures[f"reward/{name}"] = mean([score.components.get(name) for score in scores])
-        return {name: value for name, value in figures.items() if value is not None}
+        figures = score_metrics(rolling.reward(asked, as_answers(groups, ground.renderer)), groups)
+        return {name: value for name, value in figures.items() if value is not None and name != "abstained"}
 
     return Dev(measure, "reward", "max")
 
 
-def old_logprobs(
-    policy: Policy, groups: Groups, first: Sequence[Sequence[int]], temperature: float, tokens: int
-) -> Tensor:
-    """The policy's log-probabilities before the first step, [B, T], computed as the first steps will.
+def dealt(recipe: RolloutRecipe, units: Sequence[Sequence[int]], number: int) -> list[list[int]]:
+    """The rows of each step of update `number`: an inner epoch deals whole units of rows in an order of its own."""
+    size, steps = -(-len(units) // recipe.inner.minibatches), list[list[int]]()
+    for epoch in range(recipe.inner.epochs):
+        order = randomness.permutation(len(units), recipe.seed, number, epoch)
+        for start in range(0, len(units), size):
+            steps.append([row for place in order[start : start + size] for row in units[place]])
+    return steps
 
-    In half precision another cut of the same answers rounds otherwise, and the first ratio is not 1.
 
-    Args:
-        policy: who answered.
-        groups: its answers.
-        first: rows of each minibatch of the first inner epoch; together all rows.
-        temperature: the answers were sampled at.
-        tokens: packed tokens of one forward.
+def old_logprobs(rolling: Rolling, groups: Groups, steps: Sequence[Sequence[int]]) -> tuple[Tensor, Metrics]:
+    """The policy's log-probabilities before the first step, [B, T], and how far the sampler's are off them.
+
+    They are computed as the steps of the first inner epoch will: in half precision another cut of the same answers
+    rounds otherwise, and the first ratio is not 1.
+
+    Raises:
+        SelfCheckError: they differ by more than rounding.
     """
-    column = torch.zeros(groups.mask.shape)
-    for rows in first:
+    policy, recipe, tokens = rolling.policy, rolling.recipe, rolling.micro_tokens
+    temperature, old = recipe.sampling.temperature, torch.zeros(groups.mask.shape)
+    for rows in steps[: len(steps) // recipe.inner.epochs]:
         part = without_gradient(groups.select(rows), tokens, lambda cut: policy(cut, temperature)[0])
-        column[torch.tensor(rows)] = widen(part, column.shape[1])
-    return column
-
-
-def weighs(correction: Correction, dtype: torch.dtype) -> bool:
-    """Whether tokens get importance weights: `auto` gives them in half precision."""
-    return correction.weights == "always" or (correction.weights == "auto" and dtype != torch.float32)
+        old[torch.tensor(rows)] = widen(part, old.shape[1])
+    apart = mismatch(groups.columns["sampled"], old, groups.mask)
+    check_mismatch(policy, groups, apart, temperature)
+    return old, apart
 
 
 def corrected(
-    terms: Tensor, old: Tensor, sampled: Tensor, mask: Tensor, correction: Correction
-) -> tuple[Tensor, dict[str, tuple[Tensor, float]]]:
-    """A policy loss per token times its truncated importance weight, [B, T], and what the weights were, as metrics."""
+    terms: Tensor, old: Tensor, sampled: Tensor, mask: Tensor, correction: Correction, dtype: torch.dtype
+) -> tuple[Tensor, dict[str, tuple[float | Tensor, float]]]:
+    """A policy loss per token times its truncated importance weight, [B, T], and what the weights were, as metrics.
+
+    `correction.weights: auto` weighs in half precision alone; unweighted terms come back as they are, without metrics.
+    """
+    if correction.weights != "always" and not (correction.weights == "auto" and dtype != torch.float32):
+        return terms, {}
     weights = truncated_weights(old, sampled, correction.cap)
     tokens = float(mask.sum())
     return terms * weights, {

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from smolt import randomness
-from smolt.config import GRPORecipe, PPORecipe
+from smolt.config import GRPORecipe
 from smolt.data import Answer, Question, Score, Turn
 from smolt.errors import SelfCheckError
 from smolt.models.answers import as_answers
@@ -16,7 +16,7 @@ from smolt.report.panels import Panel, panel_name
 from smolt.rewards import Finding, lint_reward
 from smolt.rewards.audit.xray import XRay, advice, reward_panel, xray
 from smolt.runs.rated_answers import RatedAnswer
-from smolt.training.online import Rolling
+from smolt.training.online import Rolling, RolloutRecipe
 from smolt.training.stage import FORECAST
 
 QUESTIONS = 8
@@ -26,41 +26,32 @@ STAGE = 1_000_033  # a counter that sets these draws apart from all others
 LINTED = 16
 
 
-def look(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> tuple[XRay, list[Finding]]:
-    """Rate a sample of the policy's answers, and the linter's made-up ones."""
-    asked, answers, scores = sampled(recipe, rolling, chosen(recipe, rolling)[:QUESTIONS])
-    return xray(asked, answers, scores), linted(recipe, rolling)
+def look(rolling: Rolling) -> tuple[XRay, list[Finding]]:
+    """Rate a sample of the policy's answers, drawn and rated as the training will, and the linter's made-up ones."""
+    seed, questions = rolling.recipe.seed, chosen(rolling)[:QUESTIONS]
+    samples = max(SAMPLES, -(-LEAST // len(questions)))
+    groups = sample(rolling.policy, rolling.contexts(questions), samples, rolling.drawing, (seed, STAGE))
+    asked = [questions[owner] for owner in groups.owners]
+    answers = as_answers(groups, rolling.ground.renderer)
+    return xray(asked, answers, rolling.reward(asked, answers)), linted(rolling)
 
 
-def chosen(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> list[Question]:
+def chosen(rolling: Rolling) -> list[Question]:
     """The questions in an order of the forecast's own."""
-    order = randomness.permutation(len(rolling.questions), recipe.seed, STAGE)
+    order = randomness.permutation(len(rolling.questions), rolling.recipe.seed, STAGE)
     return [rolling.questions[place] for place in order]
 
 
-def linted(recipe: PPORecipe | GRPORecipe, rolling: Rolling) -> list[Finding]:
+def linted(rolling: Rolling) -> list[Finding]:
     """What made-up answers earn."""
-    return lint_reward(rolling.reward, chosen(recipe, rolling)[:LINTED])
+    return lint_reward(rolling.reward, chosen(rolling)[:LINTED])
 
 
-def sampled(
-    recipe: PPORecipe | GRPORecipe, rolling: Rolling, questions: list[Question]
-) -> tuple[list[Question], list[Answer], list[Score]]:
-    """Rated answers to each question, as the training will draw and rate them."""
-    contexts = [rolling.ground.renderer.context(question.context) for question in questions]
-    samples = max(SAMPLES, -(-LEAST // len(questions)))
-    groups = sample(rolling.policy, contexts, samples, rolling.drawing, (recipe.seed, STAGE))
-    asked = [questions[owner] for owner in groups.owners]
-    answers = as_answers(groups, rolling.ground.renderer)
-    return asked, answers, rolling.reward(asked, answers)
-
-
-def forecast(recipe: PPORecipe | GRPORecipe, rolling: Rolling, rated: list[RatedAnswer]) -> dict[str, Any]:
+def forecast(rolling: Rolling, rated: list[RatedAnswer]) -> dict[str, Any]:
     """What a run's manifest keeps: `forecast` (figures and advice) and `panels` (for the report).
 
     Args:
-        recipe: the stage's.
-        rolling: its parts.
+        rolling: the stage's parts.
         rated: answers of its first updates.
 
     Raises:
@@ -71,9 +62,7 @@ def forecast(recipe: PPORecipe | GRPORecipe, rolling: Rolling, rated: list[Rated
     found = xray(questions, answers, [Score(row.reward, row.components) for row in rated])
     if not found.varies and found.answers >= FORECAST:
         raise SelfCheckError(refusal(found))
-    findings = linted(recipe, rolling)
-    group = group_of(recipe)
-    panel = panel_of(recipe, found, findings)
+    findings = linted(rolling)
     errors = [f"reward linter: {finding.message}" for finding in findings if finding.severity == "error"]
     figures = {
         "answers": found.answers,
@@ -81,9 +70,9 @@ def forecast(recipe: PPORecipe | GRPORecipe, rolling: Rolling, rated: list[Rated
         "reward": asdict(found.parts[0].mean),
         "no_signal": {str(size): asdict(measure) for size, measure in found.no_signal.items()},
         "stop_rate": found.stop_rate,
-        "advice": [*([] if found.varies else [refusal(found)]), *errors, *advice(found, group)],
+        "advice": [*([] if found.varies else [refusal(found)]), *errors, *advice(found, group_of(rolling.recipe))],
     }
-    return {"forecast": figures, "panels": [asdict(panel)]}
+    return {"forecast": figures, "panels": [asdict(panel_of(rolling.recipe, found, findings))]}
 
 
 def refusal(found: XRay) -> str:
@@ -96,13 +85,12 @@ def refusal(found: XRay) -> str:
     )
 
 
-def group_of(recipe: PPORecipe | GRPORecipe) -> int | None:
+def group_of(recipe: RolloutRecipe) -> int | None:
     """Answers that compete with each other; None for PPO, whose answers do not."""
     return recipe.group if isinstance(recipe, GRPORecipe) else None
 
 
-def panel_of(recipe: PPORecipe | GRPORecipe, found: XRay, findings: list[Finding]) -> Panel:
+def panel_of(recipe: RolloutRecipe, found: XRay, findings: list[Finding]) -> Panel:
     """The panel of a run's reward."""
-    return reward_panel(
-        panel_name(f"reward-{recipe.name}"), f"The reward of {recipe.name}", found, findings, group_of(recipe)
-    )
+    name, title = panel_name(f"reward-{recipe.name}"), f"The reward of {recipe.name}"
+    return reward_panel(name, title, found, findings, group_of(recipe))

@@ -73,7 +73,7 @@ class Plan:
         dev: measurement on dev data, or None.
         finish: last figures of the finished model; may refuse it (a gate).
         facts: what the record should hold (packed or padded, precision, counts of dropped records, ...).
-        seconds: stop after so many seconds of training (budget.minutes or budget.like).
+        seconds: stop after so many seconds of training (budget.like); None leaves it to budget.minutes.
         outlook: the memory it was estimated to need, None where nothing was.
     """
 
@@ -124,7 +124,9 @@ class Training:
         self.complete = self._run.status == "complete"
         self.warnings = self._run.warnings
         self._step = 0
-        self._clock = Clock(plan.seconds, whole=plan.recipe.budget.like is None)
+        budget = plan.recipe.budget
+        seconds = budget.minutes * 60 if plan.seconds is None and budget.minutes is not None else plan.seconds
+        self._clock = Clock(seconds, whole=budget.like is None)
         if plan.facts.get("dtype") == "float16":
             plan.learner.scale = LossScale.for_half()
         self._best: float | None = None

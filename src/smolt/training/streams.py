@@ -1,28 +1,26 @@
-"""Streams: where an algorithm's updates come from. No training state lives in a generator's locals.
-
-Rows     a fixed set of records, shuffled anew each epoch (SFT, reward model, DPO)
-Rollouts questions answered by the policy and scored, one rollout an update (PPO, GRPO)
-"""
+"""Where the updates of stages that learn from records come from. No training state lives in a generator's locals."""
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
-
-import torch
 
 from smolt import randomness
 from smolt.config import Budget
-from smolt.data import Question, Score
-from smolt.models.answers import Answered, as_answers, mean, rated_answers
 from smolt.models.groups import Groups, join
-from smolt.models.rendering import Renderer
-from smolt.models.roles import Policy
-from smolt.models.sampling import Drawing, sample
-from smolt.rewards.rules import Reward
-from smolt.runs.rated_answers import as_row
 from smolt.training.fit import ENDLESS, Metrics, Update
+
+
+def taken(number: int, batch: int, size: int, seed: int) -> list[int]:
+    """Which of `size` records update `number` takes from the endless sequence that is shuffled anew each epoch."""
+    places = (divmod(place, size) for place in range(number * batch, (number + 1) * batch))
+    return [_order(size, seed, epoch)[index] for epoch, index in places]
+
+
+@lru_cache(maxsize=2)
+def _order(size: int, seed: int, epoch: int) -> list[int]:
+    return randomness.permutation(size, seed, epoch)
 
 
 @dataclass
@@ -45,7 +43,7 @@ class Rows:
 
     def next(self, number: int) -> Update:
         """Records [number * batch, (number + 1) * batch) of the endless shuffled sequence."""
-        places = self.places(number)
+        places = taken(number, self.batch, len(self.items), self.seed)
         for place in places:
             if self.complete is not None and place not in self._completed:
                 self._replace(self.together(place), self.complete)
@@ -65,23 +63,12 @@ class Rows:
             row += size
         self._completed |= set(places)
 
-    def places(self, number: int) -> list[int]:
-        """Which records update `number` takes."""
-        chosen = []
-        for place in range(number * self.batch, (number + 1) * self.batch):
-            epoch, index = divmod(place, len(self.items))
-            if epoch != self._shuffled[0]:
-                self._shuffled = epoch, randomness.permutation(len(self.items), self.seed, epoch)
-            chosen.append(self._shuffled[1][index])
-        return chosen
-
     def together(self, place: int) -> list[int]:
         """The records, in order, that a record shares its update of the first epoch with, itself among them."""
-        order = randomness.permutation(len(self.items), self.seed, 0)
+        order = _order(len(self.items), self.seed, 0)
         start = order.index(place) // self.batch * self.batch
         return sorted(order[start : start + self.batch])
 
-    _shuffled: tuple[int, list[int]] = field(default=(-1, []), repr=False)
     _completed: set[int] = field(default_factory=set, repr=False)
 
     def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
@@ -107,91 +94,3 @@ def updates_of(budget: Budget, items: int, batch: int) -> int:
     if budget.epochs is not None:
         return max(1, math.ceil(budget.epochs * items / batch))
     return ENDLESS
-
-
-@dataclass
-class Rollouts:
-    """Each update: some questions, the policy's answers, their scores, and what the algorithm makes of them.
-
-    Attributes:
-        questions: what is asked, in an order that is a function of (seed, epoch).
-        policy, renderer, drawing: who answers, and how.
-        reward: who scores.
-        prompts: questions an update.
-        samples: answers for each.
-        total: updates in all.
-        seed: of order and sampling.
-        prepare: from the answers and their scores (NaN where the rater abstained) to the optimizer steps; its
-            arguments are the groups, the rewards and the update's number.
-        veto: see Stream.
-        observe: see Stream.
-        adaptive: the state that `observe` changes.
-    """
-
-    questions: Sequence[Question]
-    policy: Policy
-    renderer: Renderer
-    drawing: Drawing
-    reward: Reward
-    prompts: int
-    samples: int
-    total: int
-    seed: int
-    prepare: Callable[[Groups, torch.Tensor, int], Update]
-    veto: Callable[[int, Groups, Metrics], str | None]
-    observe: Callable[[Metrics], str | None]
-    adaptive: dict[str, Any] = field(default_factory=dict)
-
-    def next(self, number: int) -> Update:
-        """Ask, answer, score, prepare."""
-        places = range(number * self.prompts, (number + 1) * self.prompts)
-        chosen = [self._question(place) for place in places]
-        began = time.perf_counter()
-        groups = sample(
-            self.policy,
-            [self.renderer.context(self.questions[index].context) for index in chosen],
-            self.samples,
-            self.drawing,
-            (self.seed, number),
-            ids=list(places),
-        )
-        sampled = time.perf_counter()
-        asked = [self.questions[chosen[owner]] for owner in groups.owners]
-        answers = as_answers(groups, self.renderer)
-        scores = self.reward(asked, answers)
-        metrics = score_metrics(scores, groups)
-        metrics["sampling_seconds"] = sampled - began
-        metrics["scoring_seconds"] = time.perf_counter() - sampled
-        update = self.prepare(groups, as_rewards(scores), number)
-        rated = rated_answers(Answered(asked, answers, groups.columns["sampled"].sum(dim=1)), scores, self.seed)
-        return Update(update.minibatches, {**metrics, **update.metrics}, [*map(as_row, rated)], update.roles)
-
-    def _question(self, place: int) -> int:
-        epoch, index = divmod(place, len(self.questions))
-        return randomness.permutation(len(self.questions), self.seed, epoch)[index]
-
-    def state(self) -> dict[str, Any]:
-        """What the observer adapts."""
-        return dict(self.adaptive)
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what the observer had adapted."""
-        self.adaptive.update(state)
-
-
-def as_rewards(scores: Sequence[Score]) -> torch.Tensor:
-    """Scores as fp32 [B]; NaN where the rater abstained."""
-    return torch.tensor([math.nan if score.value is None else score.value for score in scores], dtype=torch.float32)
-
-
-def score_metrics(scores: Sequence[Score], groups: Groups) -> Metrics:
-    """Mean reward and components, abstentions, stop rate and length of a rollout."""
-    metrics: Metrics = {
-        "reward": mean([score.value for score in scores]),
-        "abstained": sum(score.value is None for score in scores),
-        "stop_rate": float(groups.stopped.float().mean()),
-        "length": float(groups.lengths.float().mean()),
-    }
-    for name in sorted({name for score in scores for name in score.components}):
-        metrics[f"reward/{name}"] = mean([score.components.get(name) for score in scores])
-    return metrics

@@ -11,23 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smolt import randomness
 from smolt.config import GRPORecipe
 from smolt.data import Question
 from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
 from smolt.models.roles import Policy
 from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
-from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch
+from smolt.training.mismatch import check_first_ratio, check_mismatch
 from smolt.training.objectives import group_advantages, kl, reduce_tokens, surrogate_loss
-from smolt.training.online import (
-    Rolling,
-    corrected,
-    old_logprobs,
-    open_stage,
-    over_budget,
-    rollout_plan,
-    weighs,
-)
+from smolt.training.online import Rolling, corrected, dealt, old_logprobs, open_stage, over_budget, rollout_plan
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
@@ -56,8 +47,8 @@ def grpo(
     policy = rolling.policy
     preparation = GRPOPreparation(checked, rolling, policy.as_reference() if checked.kl.beta else None)
     loss, roles = grpo_loss(policy, checked, preparation.several), {"policy": Role(policy.parameters())}
-    plan = rollout_plan(checked, rolling, checked.group, preparation, loss, roles)
-    plan.forecast = (lambda rated: forecast(checked, rolling, rated)) if checked.checks.forecast else None
+    plan = rollout_plan(rolling, checked.group, preparation, loss, roles)
+    plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 
@@ -88,13 +79,13 @@ class GRPOPreparation:
             reference = self.reference
             column = without_gradient(kept, tokens, lambda part: reference(part, temperature)[0])
             kept = kept.with_columns(reference=column)
-        steps = self._steps(kept, number)
+        units = [
+            [row for row, owner in enumerate(kept.owners) if owner == group] for group in range(len(kept.contexts))
+        ]
+        steps = [sorted(rows) for rows in dealt(recipe, units, number)]  # whole groups
         if self.several:
-            policy, first = self.rolling.policy, steps[: len(steps) // recipe.inner.epochs]
-            old = old_logprobs(policy, kept, first, temperature, tokens)
-            metrics |= mismatch(kept.columns["sampled"], old, kept.mask)
-            check_mismatch(policy, kept, metrics, temperature)
-            kept = kept.with_columns(old=old)
+            old, apart = old_logprobs(self.rolling, kept, steps)
+            kept, metrics = kept.with_columns(old=old), metrics | apart
         return Update([kept.select(rows) for rows in steps], metrics)
 
     def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
@@ -114,20 +105,6 @@ class GRPOPreparation:
         """End the run when the KL to the reference exceeds its budget."""
         return over_budget(metrics.get("kl"), self.recipe.kl.budget)
 
-    def _steps(self, kept: Groups, number: int) -> list[list[int]]:
-        """The rows of each step: an inner epoch deals whole groups into minibatches, in an order of its own."""
-        inner, steps = self.recipe.inner, []
-        contexts = len(kept.contexts)
-        size = -(-contexts // inner.minibatches)
-        for epoch in range(inner.epochs):
-            order = (
-                randomness.permutation(contexts, self.recipe.seed, number, epoch) if self.several else range(contexts)
-            )
-            for start in range(0, contexts, size):
-                chosen = set(list(order)[start : start + size])
-                steps.append([row for row, owner in enumerate(kept.owners) if owner in chosen])
-        return steps
-
 
 def signal_metrics(rewards: Tensor, owners: Tensor, keep: Tensor) -> Metrics:
     """Share of groups with signal, spread of rewards within groups, answers learned from."""
@@ -143,7 +120,7 @@ def signal_metrics(rewards: Tensor, owners: Tensor, keep: Tensor) -> Metrics:
 
 def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction:
     """Surrogate plus KL over a micro-batch. With one step a rollout the old policy is this one, and the ratio is 1."""
-    weighted = weighs(recipe.correction, policy.trunk.precision.dtype)
+    dtype = policy.trunk.precision.dtype
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, entropy = policy(batch, recipe.sampling.temperature)
@@ -155,15 +132,14 @@ def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction
         terms, clipped = surrogate_loss(
             logprobs, old, columns["advantages"], mask, choice.name, choice.low, choice.high
         )
+        terms, weights = corrected(terms, old, columns["sampled"], mask, recipe.correction, dtype)
         metrics: dict[str, tuple[float | Tensor, float]] = {
             "entropy": (masked_sum(entropy.detach(), mask), tokens),
             "clip_fraction": (masked_sum(clipped.float(), mask), tokens),
             "ratio_error": (masked_sum((torch.exp(logprobs.detach() - old) - 1).abs(), mask), tokens),
+            **weights,
         }
         spread: dict[str, Tensor] = {}
-        if weighted:
-            terms, weights = corrected(terms, old, columns["sampled"], mask, recipe.correction)
-            metrics |= weights
         if not several:
             spread["mismatch"] = (columns["sampled"] - old).abs()[mask]
             metrics["mismatch_kl"] = (masked_sum(kl(columns["sampled"], old, "k3"), mask), tokens)

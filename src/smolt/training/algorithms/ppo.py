@@ -20,7 +20,7 @@ from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradien
 from smolt.models.roles import CRITIC, Policy, Scorer, copy_trunk, score_head
 from smolt.models.saving import load_scorer
 from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
-from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch
+from smolt.training.mismatch import check_first_ratio
 from smolt.training.objectives import (
     adapted_coefficient,
     clipped_policy_loss,
@@ -30,15 +30,7 @@ from smolt.training.objectives import (
     value_loss,
     whiten,
 )
-from smolt.training.online import (
-    Rolling,
-    corrected,
-    old_logprobs,
-    open_stage,
-    over_budget,
-    rollout_plan,
-    weighs,
-)
+from smolt.training.online import Rolling, corrected, dealt, old_logprobs, open_stage, over_budget, rollout_plan
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
@@ -68,8 +60,8 @@ def ppo(
     critic = open_critic(checked, policy)
     preparation = PPOPreparation(checked, rolling, reference, critic)
     roles = {"policy": Role(policy.parameters()), "critic": Role(critic.parameters(), checked.critic.lr_scale)}
-    plan = rollout_plan(checked, rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
-    plan.forecast = (lambda rated: forecast(checked, rolling, rated)) if checked.checks.forecast else None
+    plan = rollout_plan(rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
+    plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 
@@ -125,11 +117,9 @@ class PPOPreparation:
         if not valid:
             raise UserError("reward: every answer of this update was abstained from; see samples.jsonl")
         groups = groups.with_columns(score=self._penalised(rewards, groups)).select(valid)
-        policy, temperature, tokens = self.rolling.policy, self.recipe.sampling.temperature, self.rolling.micro_tokens
-        steps = self._steps(groups, number)
-        old = old_logprobs(policy, groups, steps[: len(steps) // self.recipe.inner.epochs], temperature, tokens)
-        apart = mismatch(groups.columns["sampled"], old, groups.mask)
-        check_mismatch(policy, groups, apart, temperature)
+        temperature, tokens = self.recipe.sampling.temperature, self.rolling.micro_tokens
+        steps = dealt(self.recipe, [[row] for row in range(len(groups))], number)
+        old, apart = old_logprobs(self.rolling, groups, steps)
         reference = without_gradient(groups, tokens, lambda part: self.reference(part, temperature)[0])
         values = without_gradient(groups, tokens, self.critic.values)
         mask, coefficient = groups.mask, float(self.state["coefficient"])
@@ -172,15 +162,6 @@ class PPOPreparation:
         cut = rewards - rule.value if rule.mode == "subtract" else torch.full_like(rewards, -rule.value)
         return torch.where(groups.stopped | rewards.isnan(), rewards, cut)
 
-    def _steps(self, groups: Groups, number: int) -> list[list[int]]:
-        """The rows of each step; those of the first inner epoch are all rows."""
-        inner, steps = self.recipe.inner, list[list[int]]()
-        size = -(-len(groups) // inner.minibatches)
-        for epoch in range(inner.epochs):
-            order = randomness.permutation(len(groups), self.recipe.seed, number, epoch)
-            steps += [order[start : start + size] for start in range(0, len(groups), size)]
-        return steps
-
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
     """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 one that knows only the mean."""
@@ -190,7 +171,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 
 def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
     """The actor's loss, sent backward, then the critic's: their adapters share a trunk."""
-    weighted = weighs(recipe.correction, policy.trunk.precision.dtype)
+    dtype = policy.trunk.precision.dtype
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, entropy = policy(batch, recipe.sampling.temperature)
@@ -199,9 +180,7 @@ def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
         tokens = float(mask.sum())
         terms, clipped = clipped_policy_loss(logprobs, columns["old"], columns["advantages"], recipe.clip, recipe.clip)
         moved = kl(columns["old"], logprobs.detach(), "k3")
-        weights: dict[str, tuple[Tensor, float]] = {}
-        if weighted:
-            terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe.correction)
+        terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe.correction, dtype)
         yield Loss(
             masked_sum(terms, mask),
             tokens,

@@ -42,5 +42,5 @@ def sft(
     loss = sft_loss(policy)
     plan = plan_for(lessons, policy, loss, lambda directory: save_policy(policy, ground.renderer, directory))
     plan.dev = dev_loss(plan, lessons.held_out)
-    plan.seconds = plan.seconds if seconds is None else seconds
+    plan.seconds = seconds
     return Training(plan, out, fresh)

@@ -39,6 +39,7 @@ class Linear:
 
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers with one input, which the lean decoder stacks."""
+STACKED = frozenset(name for group in TOGETHER for name in group)
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ class Network:
     @property
     def stacked(self) -> int:
         """Entries of the matrices of all blocks that the lean decoder copies into one another."""
-        names = {name for group in TOGETHER for name in group}
-        return self.layers * sum(linear.weights for linear in self.linears if linear.name in names)
+        return self.layers * sum(linear.weights for linear in self.linears if linear.name in STACKED)
 
     @property
     def blocks(self) -> int:
@@ -212,7 +212,8 @@ def activations(network: Network, way: Way, batch: Batch) -> int:
     if not network.lean:  # whose adapters add to the outputs in place
         dropped += sum(linear.outputs for linear in network.linears if way.adapts(linear))
     holes = DROPPED_HEAP * (1 if way.recomputed else network.layers) * dropped * way.number * batch.tokens
-    return int(HEAP * kept + holes + min(SLACK, kept / 2)) + casts(network, way)
+    casts = HALF * network.blocks if way.half and not way.rank else 0  # copies of trained weights by autocast
+    return int(HEAP * kept + holes + min(SLACK, kept / 2)) + casts
 
 
 def kept_for_backward(network: Network, way: Way, batch: Batch) -> int:
@@ -225,11 +226,6 @@ def kept_for_backward(network: Network, way: Way, batch: Batch) -> int:
     inputs = network.layers * network.width * way.state * batch.tokens
     blocks = inputs + 2 * block if way.recomputed else (network.layers + 1) * block
     return blocks + scores + network.width * way.state * (batch.tokens + 2 * batch.predicted)
-
-
-def casts(network: Network, way: Way) -> int:
-    """Bytes of the half-precision copies of trained weights that autocast makes and the backward pass needs."""
-    return HALF * network.blocks if way.half and not way.rank else 0
 
 
 def logprobs(network: Network, way: Way, predicted: int) -> int:
@@ -260,8 +256,7 @@ def decoder(network: Network, way: Way) -> int:
         return 0
     if way.half:
         return HALF * (network.blocks + network.vocabulary * network.width)
-    names = {name for group in TOGETHER for name in group}
-    alone = sum(linear.weights for linear in network.linears if linear.name not in names and way.adapts(linear))
+    alone = sum(part.weights for part in network.linears if part.name not in STACKED and way.adapts(part))
     return FLOAT * (network.stacked + network.layers * alone)
 
 

@@ -4,7 +4,7 @@ Where that cannot fit, the training is refused, with changes of the recipe that 
 same way. The estimate is meant to be within 20 % of the peak, so only what would not fit even then is refused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups
-from smolt.models.items import Prepared, demonstration_items, preference_items, question_list
+from smolt.models.items import demonstration_items, preference_items, question_list
 from smolt.models.locating import locate
 from smolt.training.memory.footprint import Estimate, Way, stored
 from smolt.training.memory.shapes import empty_network, shape_of, way_of
@@ -31,6 +31,15 @@ HALVINGS = 6  # of what is advised to be smaller
 SHORTEST = 16  # tokens, the shortest answer that is advised
 RANK = 16  # of the adapters that are advised
 RATERS = ("model", "ensemble", "judge")
+ADVISED = {
+    "memory": "budget.memory={0.memory:.3g}",
+    "checkpointing": "budget.checkpointing={0.checkpointing}",
+    "half": "model.dtype=bf16",
+    "rank": "a lora block (rank {0.way.rank}) instead of training all weights",
+    "slots": "sampling.batch={0.slots}",
+    "longest": "sampling.max_tokens={0.longest}",
+}
+"""How a field of a choice that is changed is written, first what changes no result."""
 
 
 @dataclass(frozen=True)
@@ -136,22 +145,19 @@ def look_ahead(
 
 
 def look_at_rows(recipe: Any, ground: Ground, items: Sequence[Groups]) -> Outlook | None:
-    """Of a stage that learns from records; arguments as of `look_ahead`.
-
-    Raises:
-        UserError: it cannot fit, and the recipe does not say to try.
-    """
+    """Of a stage that learns from records; arguments as of `look_ahead`."""
     network = empty_network(ground.located, recipe.stage == "reward")
-    return heeded(recipe, look_ahead(recipe, ground.precision, network, items=items))
+    return look_ahead(recipe, ground.precision, network, items=items)
 
 
 def look_at_questions(
     recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question], longest: int
 ) -> Outlook | None:
-    """Of a stage that samples, whose longest context has so many tokens; errors as of `look_at_rows`."""
-    contexts = context_lengths(recipe, ground, questions)
-    network = empty_network(ground.located)
-    return heeded(recipe, look_ahead(recipe, ground.precision, network, contexts=contexts, longest=longest))
+    """Of a stage that samples, whose longest context has so many tokens."""
+    order = randomness.permutation(len(questions), recipe.seed, 0)
+    order = order[: min(LOOKED_AT, recipe.budget.updates or LOOKED_AT) * recipe.prompts]
+    contexts = [len(ground.renderer.context(questions[place].context)) for place in order]
+    return look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts, longest=longest)
 
 
 def foresee(recipe: Any) -> Outlook | None:
@@ -160,32 +166,22 @@ def foresee(recipe: Any) -> Outlook | None:
     Raises:
         UserError: model or data cannot be read.
     """
-    kinds: dict[str, Callable[..., Prepared]] = {
-        "sft": demonstration_items,
-        "reward": preference_items,
-        "dpo": preference_items,
-    }
-    if recipe.stage not in (*kinds, "ppo", "grpo"):
+    if recipe.stage not in ("sft", "reward", "dpo", "ppo", "grpo"):
         return None
     ground = open_ground(settled(recipe.model, None, True))
-    if recipe.stage in kinds:
-        found = kinds[recipe.stage](recipe.data, ground.renderer, ground.window).items
-        return look_ahead(recipe, ground.precision, empty_network(ground.located, recipe.stage == "reward"), found)
-    questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
-    contexts, longest = context_lengths(recipe, ground, questions), longest_context(questions, ground.renderer)
-    return look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts, longest=longest)
-
-
-def context_lengths(recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question]) -> list[int]:
-    """Tokens of the contexts of the first updates, in order."""
-    order = randomness.permutation(len(questions), recipe.seed, 0)[: LOOKED_AT * recipe.prompts]
-    if recipe.budget.updates is not None:
-        order = order[: recipe.budget.updates * recipe.prompts]
-    return [len(ground.renderer.context(questions[place].context)) for place in order]
+    if recipe.stage in ("ppo", "grpo"):
+        questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
+        return look_at_questions(recipe, ground, questions, longest_context(questions, ground.renderer))
+    read = demonstration_items if recipe.stage == "sft" else preference_items
+    return look_at_rows(recipe, ground, read(recipe.data, ground.renderer, ground.window).items)
 
 
 def heeded(recipe: Any, outlook: Outlook | None) -> Outlook | None:
-    """The outlook, unless it is refused."""
+    """The outlook, unless it is refused.
+
+    Raises:
+        UserError: it cannot fit, and the recipe does not say to try.
+    """
     if outlook is not None and recipe.budget.refuse:
         outlook.refuse()
     return outlook
@@ -210,60 +206,17 @@ def _rater(path: str, half: bool) -> int:
     return 0 if shape is None else stored(shape, Way(half, 1))
 
 
-@dataclass(frozen=True)
-class Change:
-    """Something a recipe may be advised to say.
-
-    Attributes:
-        options: from a choice to the choices it may become, the mildest first.
-        name: how such a choice is written.
-    """
-
-    options: Callable[[Choice], list[Choice]]
-    name: Callable[[Choice], str]
-
-
-def changes(choice: Choice) -> list[Change]:
-    """What may be changed, first what changes no result."""
-    found = [
-        Change(
-            lambda old: [replace(old, memory=old.memory / 2**times) for times in range(1, HALVINGS + 1)],
-            lambda new: f"budget.memory={new.memory:.3g}",
-        )
-    ]
-    if choice.checkpointing != "always":
-        found.append(
-            Change(
-                lambda old: [replace(old, checkpointing="always")],
-                lambda new: f"budget.checkpointing={new.checkpointing}",
-            )
-        )
-    if not choice.way.half:
-        found.append(
-            Change(lambda old: [replace(old, way=replace(old.way, half=True))], lambda new: "model.dtype=bf16")
-        )
-    if not choice.way.rank:
-        found.append(
-            Change(
-                lambda old: [replace(old, way=replace(old.way, rank=RANK))],
-                lambda new: f"a lora block (rank {RANK}) instead of training all weights",
-            )
-        )
-    if choice.slots > 1:
-        found.append(
-            Change(
-                lambda old: [replace(old, slots=size) for size in _halved(old.slots, 1)],
-                lambda new: f"sampling.batch={new.slots}",
-            )
-        )
-    if choice.longest > SHORTEST:
-        found.append(
-            Change(
-                lambda old: [replace(old, longest=size) for size in _halved(old.longest, SHORTEST)],
-                lambda new: f"sampling.max_tokens={new.longest}",
-            )
-        )
-    return found
+def options(choice: Choice) -> dict[str, list[Choice]]:
+    """What a choice may become by each field of `ADVISED`, the mildest first; nothing where it is that already."""
+    values: dict[str, list[Any]] = {
+        "memory": [choice.memory / 2**times for times in range(1, HALVINGS + 1)],
+        "checkpointing": ["always"] if choice.checkpointing != "always" else [],
+        "half": [] if choice.way.half else [True],
+        "rank": [] if choice.way.rank else [RANK],
+        "slots": _halved(choice.slots, 1),
+        "longest": _halved(choice.longest, SHORTEST),
+    }
+    return {name: [choice.having(name, value) for value in values[name]] for name in ADVISED}
 
 
 def _halved(size: int, least: int) -> list[int]:
@@ -273,15 +226,15 @@ def _halved(size: int, least: int) -> list[int]:
 def advice(prospect: Prospect, choice: Choice, free: int) -> str:
     """The changes that make it fit, each alone; else all together; else how much is missing even then."""
     alone, together, words = [], choice, []
-    for change in changes(choice):
-        needs = ((option, prospect.estimate(option).needed) for option in change.options(choice))
+    for field, written in ADVISED.items():
+        needs = ((option, prospect.estimate(option).needed) for option in options(choice)[field])
         fitting = next(((option, needed) for option, needed in needs if needed <= free), None)
         if fitting:
-            alone.append(f"{change.name(fitting[0])} ({gib(fitting[1])})")
-        most = change.options(together)[-1]
+            alone.append(f"{written.format(fitting[0])} ({gib(fitting[1])})")
+        most = (options(together)[field] or [together])[-1]
         if prospect.estimate(most).needed < prospect.estimate(together).needed:
             together = most
-            words.append(change.name(most))
+            words.append(written.format(most))
     if alone:
         return f"It would fit with {', or with '.join(alone)}"
     needed = prospect.estimate(together).needed

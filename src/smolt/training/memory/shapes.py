@@ -49,33 +49,36 @@ def is_packed(network: PreTrainedModel) -> bool:
 def shape_of(network: PreTrainedModel) -> Network | None:
     """The shape of a network; None where it is not made of like transformer blocks."""
     config: Any = network.config
-    blocks = layers_of(network)
+    blocks, packed = layers_of(network), is_packed(network)
     if blocks is None:
         return None
-    block = blocks[0]
-    width, heads = int(config.hidden_size), int(config.num_attention_heads)
-    head = int(getattr(config, "head_dim", None) or width // heads)
-    packed = is_packed(network)
-    is_lean = packed and decode_step.objection(network) is None
-    keys = int(getattr(config, "num_key_value_heads", None) or heads) * head
-    linears, norms = tuple(_linears(block)), _norms(block, heads * head, keys)
+    block, room = blocks[0], Room.of(network, 0, packed)
+    head = int(getattr(config, "head_dim", None) or room.width // room.heads)
+    keys = int(getattr(config, "num_key_value_heads", None) or room.heads) * head
+    lean = packed and decode_step.objection(network) is None
+    linears, norms = tuple(_linears(block)), _norms(block, room.heads * head, keys)
+    layer_norms = any(isinstance(module, nn.LayerNorm) for module in block.modules())  # of one operation
+    activation = str(getattr(config, "hidden_act", None) or getattr(config, "activation_function", ""))
+    operations = COMPOSED.get(activation, 1)
+    gated = any(linear.name == "gate_proj" for linear in linears)
     return Network(
-        width=width,
-        layers=int(config.num_hidden_layers),
-        heads=heads,
-        queries=heads * head,
+        width=room.width,
+        layers=room.layers,
+        heads=room.heads,
+        queries=room.heads * head,
         keys=keys,
         vocabulary=int(config.vocab_size),
         linears=linears,
         norms=sum(norms.values()),
-        scaled=_scaled(block, norms, is_lean),
-        gates=_gates(config, linears),
-        dropped=_mlp(config) if _composed(config) > 1 else 0,
+        # The lean forward's norms are one operation too, but for those of heads.
+        scaled=0 if layer_norms else sum(size for name, size in norms.items() if not lean or name in HEADS),
+        gates=room.mlp * (operations + 2 * gated),
+        dropped=room.mlp if operations > 1 else 0,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         buffers=sum(buffer.nbytes for buffer in network.buffers()),
         file=(getattr(config, "dtype", None) or torch.float32).itemsize,
         packed=packed,
-        lean=is_lean,
+        lean=lean,
     )
 
 
@@ -97,28 +100,6 @@ def _norms(block: nn.Module, queries: int, keys: int) -> dict[str, int]:
             last = name.rpartition(".")[2]
             found[last] = {"q_norm": queries, "k_norm": keys}.get(last, weight.numel())
     return found
-
-
-def _scaled(block: nn.Module, norms: dict[str, int], is_lean: bool) -> int:
-    """Of these, what norms of several operations multiply; the lean forward has one operation but for heads."""
-    if any(isinstance(module, nn.LayerNorm) for module in block.modules()):
-        return 0
-    return sum(size for name, size in norms.items() if not is_lean or name in HEADS)
-
-
-def _gates(config: Any, linears: tuple[Linear, ...]) -> int:
-    kept = _composed(config) + (2 if any(linear.name == "gate_proj" for linear in linears) else 0)
-    return _mlp(config) * kept
-
-
-def _mlp(config: Any) -> int:
-    return int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
-
-
-def _composed(config: Any) -> int:
-    """Operations of its activation function."""
-    name = str(getattr(config, "hidden_act", None) or getattr(config, "activation_function", ""))
-    return COMPOSED.get(name, 1)
 
 
 def way_of(precision: Precision, lora: LoRA | None) -> Way:
@@ -161,19 +142,16 @@ def sizes(groups: Groups, limit: int, short: int) -> Batch:
         limit: what `Trunk.micro_tokens` says: whether rows are packed or padded.
         short: keys up to which attention keeps its weights.
     """
-    predicted = int(groups.lengths.sum())
-    whole = [
-        len(groups.contexts[owner]) + length
-        for owner, length in zip(groups.owners, groups.lengths.tolist(), strict=True)
-    ]
+    lengths = groups.lengths.tolist()
+    whole = [len(groups.contexts[owner]) + length for owner, length in zip(groups.owners, lengths, strict=True)]
     if isinstance(limit, PaddedTokens):
         rows, width = len(groups), max(whole)
-        return Batch(rows * width, rows * width, rows * width**2, predicted)
+        return Batch(rows * width, rows * width, rows * width**2, sum(lengths))
     seen: set[int] = set()
-    tokens = keys = scores = 0
-    for owner, length, key in zip(groups.owners, groups.lengths.tolist(), whole, strict=True):
+    tokens = scores = 0
+    for owner, length, key in zip(groups.owners, lengths, whole, strict=True):
         queries = length if owner in seen else key
         seen.add(owner)
-        tokens, keys = tokens + queries, keys + key
+        tokens += queries
         scores += queries * key if key <= short else 0
-    return Batch(tokens, keys, scores, predicted)
+    return Batch(tokens, sum(whole), scores, sum(lengths))

@@ -8,11 +8,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from smolt.config import DPORecipe, GRPORecipe, PPORecipe
-from smolt.models.groups import Groups, from_answers
+from smolt.models.groups import Groups, from_answers, join
 from smolt.training.memory.footprint import Estimate, Network, Rollout, Way, Work
 from smolt.training.memory.shapes import largest, room_of
 from smolt.training.stage_input import longest_answer
-from smolt.training.streams import Rows, updates_of
+from smolt.training.streams import taken, updates_of
 
 LOOKED_AT = 64  # updates whose lengths are looked at
 
@@ -33,6 +33,12 @@ class Choice:
     longest: int = 0
     slots: int = 0
     checkpointing: str = "auto"
+
+    def having(self, name: str, value: Any) -> "Choice":
+        """The same with another value of a field, or of one of its way's."""
+        if name in ("half", "rank"):
+            return replace(self, way=replace(self.way, **{name: value}))
+        return replace(self, **{name: value})
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,8 @@ class Prospect:
         if not self.contexts:
             recipe = self.recipe
             total = updates_of(recipe.budget, len(self.items), recipe.batch)
-            rows = Rows(list(self.items), recipe.batch, total, recipe.seed)
             for number in range(min(total, LOOKED_AT, -(-len(self.items) // recipe.batch))):
-                yield rows.next(number).minibatches[0]
+                yield join([self.items[place] for place in taken(number, recipe.batch, len(self.items), recipe.seed)])
             return
         asked, answers = self._minibatch()
         for start in range(0, len(self.contexts), self.recipe.prompts):
