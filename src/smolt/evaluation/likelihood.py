@@ -11,8 +11,8 @@ from torch import Tensor
 from smolt.config import Data, Model
 from smolt.data import Context, Demonstration, Preference
 from smolt.errors import UserError
-from smolt.evaluation.measurement import Subject
 from smolt.evaluation.measures import loss_measures, pair_measures
+from smolt.evaluation.tasks import Subject
 from smolt.models.ground import Ground
 from smolt.models.groups import Groups, answer_sums, from_answers, join, without_gradient
 from smolt.models.items import demonstration_items, preference_items, records_of, too_long_policy

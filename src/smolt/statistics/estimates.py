@@ -1,4 +1,4 @@
-"""One arm's numbers with their intervals: shares, means, correlations, agreement, win rates; several answers or runs."""
+"""One arm's numbers with their intervals: shares, means, correlations, agreement, win rates; several answers, runs."""
 
 import math
 from collections import Counter
