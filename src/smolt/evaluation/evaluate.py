@@ -165,16 +165,9 @@ def measure(
         rows = run.samples()
         record = study_record(subject, manifest, rows)
         analysis = analyse(record)
-        found = Evaluation(
-            task=recipe["task"],
-            status=status,
-            measures=analysis.measures["model"],
-            rows=rows,
-            too_long=subject.too_long,
-            notes=list(subject.notes),
-            path=None if out is None else folder,
-            repeats=analysis.repeats,
-        )
+        measures, path = analysis.measures["model"], None if out is None else folder
+        seen = (rows, subject.too_long, list(subject.notes))
+        found = Evaluation(recipe["task"], status, measures, *seen, path, analysis.repeats)
         if run.result is None:
             write_report(folder, record, analysis)
             run.complete({**found.facts(), "status": "complete", "out": None})
