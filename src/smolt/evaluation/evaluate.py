@@ -166,8 +166,8 @@ def measure(
         record = study_record(subject, manifest, rows)
         analysis = analyse(record)
         measures, path = analysis.measures["model"], None if out is None else folder
-        seen = (rows, subject.too_long, list(subject.notes))
-        found = Evaluation(recipe["task"], status, measures, *seen, path, analysis.repeats)
+        notes = list(subject.notes)
+        found = Evaluation(recipe["task"], status, measures, rows, subject.too_long, notes, path, analysis.repeats)
         if run.result is None:
             write_report(folder, record, analysis)
             run.complete({**found.facts(), "status": "complete", "out": None})

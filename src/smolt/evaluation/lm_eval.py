@@ -64,7 +64,12 @@ def evaluate_with_harness(
     who = make_block(Model, path=model, device=device, dtype=dtype)
     ground = open_ground(who)
     chat = ground.renderer.style == "chat"
-    recipe = {"stage": "eval", "task": "lm-eval", "model": who.model_dump(mode="json"), "tasks": list(tasks)}
+    recipe: dict[str, Any] = {
+        "stage": "eval",
+        "task": "lm-eval",
+        "model": who.model_dump(mode="json"),
+        "tasks": list(tasks),
+    }
     recipe |= {"limit": limit, "chat_template": chat}
     manifest = {"stage": "eval", "recipe": recipe, **ground.identity, "data": None, "versions": package_versions()}
     with ExitStack() as stack:

@@ -58,8 +58,12 @@ def answering(
     longest = drawing["max_tokens"] or int(trained.get("max_tokens", MAX_TOKENS))
     sampling = make_block(EvaluationSampling, **{**drawing, "max_tokens": longest})
     exam = open_exam(ground, data, None, sampling, samples, seed, too_long=too_long)
-    if task.rules:
-        require_solutions(task, exam.questions)
+    solutions = [question.solution for question in exam.questions if question.solution is not None]
+    if task.rules and not any(extract(solution).value is not None for solution in solutions):
+        raise UserError(
+            f"task {task.name}: none of the {len(exam.questions)} questions has a number as its solution, so no answer "
+            "could be right; take the task answers, with a --reward if there is one"
+        )
     rater, said = raters(task, reward, ground)
     exam = replace(exam, reward=rater)
     changed = departures(trained, exam.conditions)
@@ -135,18 +139,3 @@ def raters(task: Task, reward: RewardMix | Callable[..., Any] | None, ground: Gr
         return unrated, None
     mix = make_block(RewardMix, parts=[*own, *asked], cap=None if reward is None else reward.cap)
     return mixed_reward(mix, ground.precision), mix.model_dump(mode="json")
-
-
-def require_solutions(task: Task, questions: Sequence[Question]) -> None:
-    """A task that compares numbers needs some.
-
-    Raises:
-        UserError: no question has a solution with a number.
-    """
-    if not any(
-        question.solution is not None and extract(question.solution).value is not None for question in questions
-    ):
-        raise UserError(
-            f"task {task.name}: none of the {len(questions)} questions has a number as its solution, so no answer "
-            "could be right; take the task answers, with a --reward if there is one"
-        )

@@ -13,7 +13,9 @@ from smolt.evaluation.grading.grade_rules import Grade, Rule, UnusableGold
 from smolt.runs import atomic_write
 from smolt.statistics import Measure
 
-ANSWERS = tuple(["pred", "prediction", "response", "completion", "output", "generated_text", "filtered_resps", "text", "answer"])
+ANSWERS = (
+    *("pred", "prediction", "response", "completion", "output", "generated_text", "filtered_resps", "text", "answer"),
+)
 GOLDS = ("gold", "target", "reference_solution", "reference", "solution", "label", "answer")
 IDENTITY = ("id", "question_id", "doc_id", "question", "prompt")
 MANY = 0.05
