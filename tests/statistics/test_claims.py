@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 
 from smolt import statistics
 from smolt.errors import UserError
-from smolt.statistics.noninferiority import tango
+from smolt.statistics.claims import tango
 
 EXACT = 1e-12
 

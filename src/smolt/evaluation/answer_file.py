@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from smolt.config import Data, EvaluationSampling, Model
-from smolt.evaluation.exam import Exam, answering_work, unrated
+from smolt.evaluation.exam import answering_work, open_exam
 from smolt.models.answers import refuse_greedy_copies
-from smolt.models.conditions import conditions_of
 from smolt.models.ground import open_ground
-from smolt.models.items import question_list
 from smolt.runs import Run
 from smolt.runs.chunks import Progress, in_chunks
 
@@ -49,19 +47,17 @@ def write_answers(
     """
     refuse_greedy_copies(samples, sampling.temperature)
     ground = open_ground(model)
-    questions, dropped, digest = question_list(data, ground.renderer, ground.window, sampling.max_tokens)
+    exam = open_exam(ground, data, None, sampling, samples, seed)
     blocks = {"model": model, "data": data, "sampling": sampling}
     recipe: dict[str, Any] = {name: block.model_dump(mode="json") for name, block in blocks.items()}
     recipe |= {"stage": "sample", "samples": samples, "seed": seed}
-    manifest = {"stage": "sample", "recipe": recipe, **ground.identity, "data": digest}
-    conditions = conditions_of(ground.renderer, sampling.max_tokens)
-    exam = Exam(questions, conditions, sampling, samples, unrated, seed)
+    manifest = {"stage": "sample", "recipe": recipe, **ground.identity, "data": exam.sha256}
     with Run.open(out, manifest=manifest, fresh=fresh) as run:
         if run.result is not None:
             return {**run.result, "status": "already complete"}
-        in_chunks(run, range(len(questions)), exam.chunk, answering_work(exam, model, ground), progress)
+        in_chunks(run, range(len(exam.questions)), exam.chunk, answering_work(exam, model, ground), progress)
         rows = run.samples()
-        facts = {"n": len(rows), "questions": len(questions), "too_long": dropped}
+        facts = {"n": len(rows), "questions": len(exam.questions), "too_long": exam.too_long}
         facts |= {"stop_rate": sum(row["stopped"] for row in rows) / len(rows)}
         facts |= {"length": sum(row["tokens"] for row in rows) / len(rows)}
         run.complete(facts)

@@ -14,10 +14,9 @@ from smolt.data import Demonstration, Preference, Question
 from smolt.data.nouns import as_question
 from smolt.errors import UserError
 from smolt.evaluation.likelihood import losing, preferring
-from smolt.evaluation.measurement import Subject
 from smolt.evaluation.questions import answering, asked_reward
 from smolt.evaluation.shards import ROWS, finished_shards, gather, parse_shard, shard_directory
-from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Task, find_task, problem_questions
+from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Subject, Task, find_task, problem_questions
 from smolt.models.ground import Ground, open_ground
 from smolt.models.saving import other_inputs
 from smolt.report.analysis import analyse
@@ -124,19 +123,8 @@ def evaluate(
     ground = open_ground(who)
     where = _data(chosen, data, limit, record_format, split, too_long, data_seed)
     if chosen.records == "questions":
-        subject = answering(
-            who,
-            ground,
-            chosen,
-            where,
-            rated,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            batch=batch,
-            samples=samples,
-            seed=seed,
-            too_long=too_long,
-        )
+        drawing = {"max_tokens": max_tokens, "temperature": temperature, "batch": batch}
+        subject = answering(who, ground, chosen, where, rated, drawing, samples, seed, too_long)
     else:
         prepare: Any = preferring if chosen.records == "preferences" else losing
         subject = prepare(who, ground, where, too_long)
@@ -178,16 +166,9 @@ def measure(
         rows = run.samples()
         record = study_record(subject, manifest, rows)
         analysis = analyse(record)
-        found = Evaluation(
-            task=recipe["task"],
-            status=status,
-            measures=analysis.measures["model"],
-            rows=rows,
-            too_long=subject.too_long,
-            notes=list(subject.notes),
-            path=None if out is None else folder,
-            repeats=analysis.repeats,
-        )
+        measures, path = analysis.measures["model"], None if out is None else folder
+        notes = list(subject.notes)
+        found = Evaluation(recipe["task"], status, measures, rows, subject.too_long, notes, path, analysis.repeats)
         if run.result is None:
             write_report(folder, record, analysis)
             run.complete({**found.facts(), "status": "complete", "out": None})

@@ -1,9 +1,12 @@
-"""The same questions for every arm: answers by the one renderer and sampler, rated by one reward, one row an answer."""
+"""The same questions for every arm: answers by the one renderer and sampler, rated by one reward, one row an answer.
+
+Best-of-n is an arm too: of n answers to each question the one that a learned reward model likes best.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from smolt.config import Data, EvaluationSampling, Model, RewardMix
+from smolt.config import BestOfNRecipe, Data, EvaluationSampling, Model, RewardMix, RewardPart
 from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
 from smolt.models.answers import draw_answers, rated_answers
@@ -15,6 +18,7 @@ from smolt.models.roles import Policy
 from smolt.models.sampling import sample
 from smolt.models.saving import load_policy
 from smolt.rewards.build import mixed_reward
+from smolt.rewards.learned import learned_reward
 from smolt.rewards.rules import Reward
 from smolt.runs.chunks import Progress, Work
 from smolt.runs.rated_answers import RatedAnswer, as_row
@@ -40,6 +44,8 @@ class Exam:
         samples: answers to each.
         reward: who rates.
         seed: of the draws.
+        sha256: of the questions' data.
+        too_long: questions left out because they leave no room for an answer.
     """
 
     questions: list[Question]
@@ -48,6 +54,8 @@ class Exam:
     samples: int
     reward: Reward
     seed: int
+    sha256: str = ""
+    too_long: int = 0
 
     @property
     def chunk(self) -> int:
@@ -62,18 +70,20 @@ def unrated(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Sc
 
 def open_exam(
     ground: Ground,
-    data: Data,
-    reward: RewardMix,
+    data: Data | Sequence[Question],
+    reward: RewardMix | None,
     sampling: EvaluationSampling,
     samples: int,
     seed: int,
-    items: int | None,
+    items: int | None = None,
+    too_long: str = "error",
 ) -> Exam:
-    """Read the questions and build the rater, once for all arms."""
-    questions, _, _ = question_list(data, ground.renderer, ground.window, sampling.max_tokens)
-    rater = mixed_reward(reward, ground.precision)
-    conditions = conditions_of(ground.renderer, sampling.max_tokens)
-    return Exam(questions[:items], conditions, sampling, samples, rater, seed)
+    """Read the questions and build the rater, once for all arms; `too_long` is for questions in memory."""
+    longest = sampling.max_tokens
+    questions, dropped, digest = question_list(data, ground.renderer, ground.window, longest, too_long)
+    rater = unrated if reward is None else mixed_reward(reward, ground.precision)
+    conditions = conditions_of(ground.renderer, longest)
+    return Exam(questions[:items], conditions, sampling, samples, rater, seed, digest, dropped)
 
 
 def take(exam: Exam, policy: Policy, ground: Ground, tell: Progress = silent) -> list[RatedAnswer]:
@@ -83,6 +93,44 @@ def take(exam: Exam, policy: Policy, ground: Ground, tell: Progress = silent) ->
         UserError: this arm's template or stop tokens are others than the exam's.
     """
     return in_parts(exam, ground, lambda places: answer_part(exam, policy, ground, places), tell)
+
+
+def best_of_n(
+    exam: Exam, recipe: BestOfNRecipe, policy: Policy, ground: Ground, rate_all: bool = False, tell: Progress = silent
+) -> list[RatedAnswer]:
+    """The n answers to each question in turn; the model that chooses does not see the solution.
+
+    Args:
+        exam: questions and rater.
+        recipe: how many answers, and who chooses.
+        policy: who answers.
+        ground: of the policy.
+        rate_all: the exam's reward rates all n answers and not the chosen one alone.
+        tell: hears how many questions are answered.
+
+    Raises:
+        UserError: as for `take`.
+    """
+    judge = learned_reward(
+        RewardPart(name="model", path=recipe.reward_model, options={"refused": True}), ground.precision
+    )
+    limits = recipe.sampling
+    drawing = conditions_of(ground.renderer, limits.max_tokens).drawing(limits.temperature, limits.batch)
+    counter = (recipe.seed, exam.seed)
+
+    def work(places: range) -> list[RatedAnswer]:
+        asked = exam.questions[places.start : places.stop]
+        found = draw_answers(policy, ground.renderer, asked, recipe.n, drawing, counter, places.start)
+        liked = [score.value for score in judge(found.questions, found.answers)]
+        values = [float("-inf") if score is None else score for score in liked]
+        best = [max(range(n * recipe.n, (n + 1) * recipe.n), key=values.__getitem__) for n in range(len(asked))]
+        to_rate = range(len(found.answers)) if rate_all else best
+        scores = exam.reward([found.questions[n] for n in to_rate], [found.answers[n] for n in to_rate])
+        rated = dict(zip(to_rate, scores, strict=True))
+        answers = rated_answers(found, [rated.get(n, Score(None)) for n in range(len(liked))], exam.seed)
+        return [replace(answer, score=liked[n], chosen=n in best) for n, answer in enumerate(answers)]
+
+    return in_parts(exam, ground, work, tell)
 
 
 def in_parts(

@@ -1,7 +1,7 @@
 """Pairs and texts as measurements: nothing is sampled, the model only says how likely, or how good, each answer is."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from smolt.config import Data, Model
 from smolt.data import Context, Demonstration, Preference
 from smolt.errors import UserError
-from smolt.evaluation.measurement import Subject
 from smolt.evaluation.measures import loss_measures, pair_measures
+from smolt.evaluation.tasks import Subject
 from smolt.models.ground import Ground
 from smolt.models.groups import Groups, answer_sums, from_answers, join, without_gradient
 from smolt.models.items import demonstration_items, preference_items, records_of, too_long_policy
@@ -41,7 +41,7 @@ def preferring(model: Model, ground: Ground, data: Data | Sequence[Preference], 
     judged = is_reward_model(ground.located)
 
     def open_work() -> Work:
-        score = _verdicts(model, ground) if judged else _logprobs(model, ground)
+        score = _scorer(model, ground, judged)
 
         def work(places: range) -> list[dict[str, Any]]:
             batch = join(prepared.items[places.start : places.stop])
@@ -83,7 +83,7 @@ def losing(model: Model, ground: Ground, data: Data | Sequence[Demonstration], t
         passages, dropped = _answers(records, ground, too_long_policy(data, too_long))
 
     def open_work() -> Work:
-        score = _logprobs(model, ground)
+        score = _scorer(model, ground, judged=False)
 
         def work(places: range) -> list[dict[str, Any]]:
             parts = passages[places.start : places.stop]
@@ -141,27 +141,19 @@ def _pieces(records: list[Demonstration], ground: Ground) -> list[Passage]:
     return passages
 
 
-def _logprobs(model: Model, ground: Ground) -> Any:
-    """Scores answers by their summed log-probability, fp64 [B]."""
+def _scorer(model: Model, ground: Ground, judged: bool) -> Callable[[Groups], Tensor]:
+    """Scores answers, fp64 [B]: by a reward model's verdict, or by their summed log-probability."""
+    if judged:
+        scorer, _ = load_scorer(model.path, ground.precision)
+        room = scorer.trunk.micro_tokens(MEMORY)
+        return lambda groups: without_gradient(groups, room, scorer.verdicts).to(torch.float64)
     policy = load_policy(model.path, ground.precision)
     tokens = policy.trunk.micro_tokens(MEMORY)
 
-    def score(groups: Groups) -> Tensor:
-        logprobs = without_gradient(groups, tokens, lambda part: policy(part)[0])
-        return answer_sums(logprobs.double(), groups.mask)
+    def logprobs(groups: Groups) -> Tensor:
+        return answer_sums(without_gradient(groups, tokens, lambda part: policy(part)[0]).double(), groups.mask)
 
-    return score
-
-
-def _verdicts(model: Model, ground: Ground) -> Any:
-    """Scores answers by a reward model, fp64 [B]."""
-    scorer, _ = load_scorer(model.path, ground.precision)
-    tokens = scorer.trunk.micro_tokens(MEMORY)
-
-    def score(groups: Groups) -> Tensor:
-        return without_gradient(groups, tokens, scorer.verdicts).to(torch.float64)
-
-    return score
+    return logprobs
 
 
 def _pair_row(
@@ -171,7 +163,7 @@ def _pair_row(
     return {
         "question_id": name,
         "question": _last(pair.context),
-        "context": _key(pair.context),
+        "context": hashlib.sha256(repr(pair.context).encode("utf-8", "backslashreplace")).hexdigest()[:16],
         "correct": scores[0] > scores[1],
         "score": scores[0] - scores[1],
         f"chosen_{kind}": scores[0],
@@ -199,7 +191,3 @@ def _bytes(text: str) -> float:
 
 def _last(context: Context) -> str:
     return context[-1].content if context else ""
-
-
-def _key(context: Context) -> str:
-    return hashlib.sha256(repr(context).encode("utf-8", "backslashreplace")).hexdigest()[:16]

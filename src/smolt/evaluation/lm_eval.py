@@ -26,6 +26,9 @@ from smolt.statistics import Measure, Z
 INSTALL = 'install it with: pip install -c constraints.txt ".[lm-eval]"'
 SAME = 1e-9  # a mean over samples that differs more from the harness's own figure is not how that figure is made
 UNFILTERED = "none"
+_OWN = "and samples and scores by its own rules: compare with other lm-eval figures only"
+CHAT = f"lm-eval applied the model's chat template, {_OWN}"
+PLAIN = f"lm-eval used its own prompts, without a chat template, {_OWN}"
 SHARES = ("acc", "acc_norm", "exact_match", "em", "f1")
 """Metrics of the harness that lie in 0..1."""
 
@@ -60,13 +63,14 @@ def evaluate_with_harness(
     harness = _load_harness()
     who = make_block(Model, path=model, device=device, dtype=dtype)
     ground = open_ground(who)
+    chat = ground.renderer.style == "chat"
     recipe: dict[str, Any] = {
         "stage": "eval",
         "task": "lm-eval",
         "model": who.model_dump(mode="json"),
         "tasks": list(tasks),
     }
-    recipe |= {"limit": limit, "chat_template": ground.renderer.style == "chat"}
+    recipe |= {"limit": limit, "chat_template": chat}
     manifest = {"stage": "eval", "recipe": recipe, **ground.identity, "data": None, "versions": package_versions()}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "lm-eval" if out is None else out.resolve()
@@ -74,7 +78,7 @@ def evaluate_with_harness(
         stored = run.result
         if stored is None:
             found = _computed(harness, model, tasks, limit, batch, ground)
-            measures, notes = harness_measures(found), _notes(ground.renderer.style)
+            measures, notes = harness_measures(found), [CHAT if chat else PLAIN]
             _write(folder, found)
             run.complete({"measures": {name: asdict(measure) for name, measure in measures.items()}, "notes": notes})
         else:
@@ -130,12 +134,8 @@ def harness_measures(found: Mapping[str, Any]) -> dict[str, Measure]:
         samples = found.get("samples", {}).get(task, [])
         for key, value in figures.items():
             metric, comma, name = key.partition(",")
-            if (
-                not comma
-                or metric.endswith("_stderr")
-                or not isinstance(value, int | float)
-                or not math.isfinite(value)
-            ):
+            figure = comma and not metric.endswith("_stderr") and isinstance(value, int | float)
+            if not figure or not math.isfinite(value):
                 continue
             rows = [row for row in samples if row.get("filter", UNFILTERED) == name and metric in row]
             shown = f"{task}/{metric}" if name == UNFILTERED else f"{task}/{metric}/{name}"
@@ -157,18 +157,10 @@ def _measure(value: float, error: Any, metric: str, rows: Sequence[Mapping[str, 
     return Measure(value, None, None, len(rows), "lm-eval, no interval", share)
 
 
-def _notes(style: str) -> list[str]:
-    said = "applied the model's chat template" if style == "chat" else "used its own prompts, without a chat template"
-    return [f"lm-eval {said}, and samples and scores by its own rules: compare with other lm-eval figures only"]
-
-
 def _write(folder: Path, found: Mapping[str, Any]) -> None:
     """results.json, and for each task its samples as lm-eval's --log_samples has them."""
     for task, rows in found.get("samples", {}).items():
         lines = "".join(jsontext.encode(jsontext.plain(row), task) + "\n" for row in rows)
-        atomic_write(folder / f"samples_{_file_name(task)}.jsonl", lines)
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in task)
+        atomic_write(folder / f"samples_{name}.jsonl", lines)
     jsontext.write(folder / "results.json", jsontext.plain(found["results"]))
-
-
-def _file_name(task: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in task)

@@ -111,7 +111,8 @@ def loss_measures(rows: Sequence[Row]) -> dict[str, Measure]:
     length = statistics.mean([float(row["tokens"]) for row in rows], bounded=True)
     if loss is None or bits is None or length is None:
         return {}
-    perplexity = replace(loss, value=_exp(loss.value), low=_exp_or_none(loss.low), high=_exp_or_none(loss.high))
+    low, high = (None if end is None else _exp(end) for end in (loss.low, loss.high))
+    perplexity = replace(loss, value=_exp(loss.value), low=low, high=high)
     return {"loss": loss, "perplexity": perplexity, "bits_per_byte": bits, "length": length}
 
 
@@ -127,7 +128,3 @@ def _by_question(values: Sequence[float], how: str) -> Measure | None:
 def _exp(value: float) -> float:
     """The exponential, at most the largest number there is."""
     return math.exp(min(value, 709.0))
-
-
-def _exp_or_none(value: float | None) -> float | None:
-    return None if value is None else _exp(value)

@@ -1,6 +1,7 @@
 """Questions as a measurement: answered, rated, counted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,12 @@ from smolt.config.yaml_reader import read_text
 from smolt.data import Question
 from smolt.data.numbers import extract
 from smolt.errors import UserError
-from smolt.evaluation.exam import Exam, answering_work, unrated
-from smolt.evaluation.measurement import Subject
+from smolt.evaluation.exam import answering_work, open_exam, unrated
 from smolt.evaluation.measures import answer_measures
-from smolt.evaluation.tasks import Task
+from smolt.evaluation.tasks import Subject, Task
 from smolt.models.answers import refuse_greedy_copies
-from smolt.models.conditions import conditions_of, departures, trained_under
+from smolt.models.conditions import departures, trained_under
 from smolt.models.ground import Ground
-from smolt.models.items import question_list
 from smolt.rewards import python_reward
 from smolt.rewards.build import RULES, mixed_reward
 from smolt.rewards.rules import Reward
@@ -33,13 +32,10 @@ def answering(
     task: Task,
     data: Data | Sequence[Question],
     reward: RewardMix | Callable[..., Any] | None,
-    *,
-    max_tokens: int | None,
-    temperature: float,
-    batch: int,
+    drawing: Mapping[str, Any],
     samples: int,
     seed: int,
-    too_long: str = "error",
+    too_long: str,
 ) -> Subject:
     """Prepare questions.
 
@@ -49,9 +45,7 @@ def answering(
         task: brings raters of its own.
         data: the questions.
         reward: further raters, or a function (see rewards.python_reward).
-        max_tokens: longest answer; None takes that of the model's training, else 256.
-        temperature: 0 is greedy.
-        batch: answers decoded side by side.
+        drawing: an EvaluationSampling; without max_tokens that of the model's training holds, else 256.
         samples: answers to each question.
         seed: of the draws.
         too_long: "error" or "drop", for questions in memory.
@@ -59,23 +53,27 @@ def answering(
     Raises:
         UserError: what is asked for makes no sense, or no question has a solution where the task compares with one.
     """
-    refuse_greedy_copies(samples, temperature)
+    refuse_greedy_copies(samples, drawing["temperature"])
     trained = trained_under(model.path)
-    longest = max_tokens or int(trained.get("max_tokens", MAX_TOKENS))
-    sampling = make_block(EvaluationSampling, max_tokens=longest, temperature=temperature, batch=batch)
-    conditions = conditions_of(ground.renderer, longest)
-    questions, dropped, digest = question_list(data, ground.renderer, ground.window, longest, too_long)
-    if task.rules:
-        require_solutions(task, questions)
+    longest = drawing["max_tokens"] or int(trained.get("max_tokens", MAX_TOKENS))
+    sampling = make_block(EvaluationSampling, **{**drawing, "max_tokens": longest})
+    exam = open_exam(ground, data, None, sampling, samples, seed, too_long=too_long)
+    solutions = [question.solution for question in exam.questions if question.solution is not None]
+    if task.rules and not any(extract(solution).value is not None for solution in solutions):
+        raise UserError(
+            f"task {task.name}: none of the {len(exam.questions)} questions has a number as its solution, so no answer "
+            "could be right; take the task answers, with a --reward if there is one"
+        )
     rater, said = raters(task, reward, ground)
-    exam = Exam(questions, conditions, sampling, samples, rater, seed)
+    exam = replace(exam, reward=rater)
+    changed = departures(trained, exam.conditions)
     return Subject(
-        total=len(questions),
+        total=len(exam.questions),
         chunk=exam.chunk,
-        sha256=digest,
-        too_long=dropped,
+        sha256=exam.sha256,
+        too_long=exam.too_long,
         facts={
-            "conditions": conditions.record(),
+            "conditions": exam.conditions.record(),
             "sampling": sampling.model_dump(mode="json"),
             "samples": samples,
             "seed": seed,
@@ -85,10 +83,7 @@ def answering(
         measures=lambda rows: answer_measures([from_row(row) for row in rows], samples),
         items=lambda rows: [from_row(row) for row in rows],
         notes=[
-            *(
-                f"{line}: measured under other conditions than it was trained in"
-                for line in departures(trained, conditions)
-            ),
+            *(f"{line}: measured under other conditions than it was trained in" for line in changed),
             *([] if said else ["nobody rated the answers: name a task with a verifier (gsm8k), or a reward"]),
         ],
     )
@@ -144,18 +139,3 @@ def raters(task: Task, reward: RewardMix | Callable[..., Any] | None, ground: Gr
         return unrated, None
     mix = make_block(RewardMix, parts=[*own, *asked], cap=None if reward is None else reward.cap)
     return mixed_reward(mix, ground.precision), mix.model_dump(mode="json")
-
-
-def require_solutions(task: Task, questions: Sequence[Question]) -> None:
-    """A task that compares numbers needs some.
-
-    Raises:
-        UserError: no question has a solution with a number.
-    """
-    if not any(
-        question.solution is not None and extract(question.solution).value is not None for question in questions
-    ):
-        raise UserError(
-            f"task {task.name}: none of the {len(questions)} questions has a number as its solution, so no answer "
-            "could be right; take the task answers, with a --reward if there is one"
-        )

@@ -1,12 +1,20 @@
-"""What can be measured: a task names the records it needs, who rates the answers, and where its data come from."""
+"""What can be measured, and a prepared measurement.
+
+A Task names the records it needs, who rates the answers, and where its data come from; a Subject is a task with a
+model and data: so many records, the work on them chunk by chunk, and the numbers.
+"""
 
 import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from smolt.data import Question, Turn
 from smolt.data.problems import Split, generate
 from smolt.errors import UserError
+from smolt.runs.chunks import Work
+from smolt.runs.rated_answers import RatedAnswer
+from smolt.statistics import Measure
 
 PROBLEMS = "problems"
 DEFAULT = "answers"
@@ -29,6 +37,33 @@ class Task:
     rules: tuple[str, ...] = ()
     home: str = ""
     split: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A prepared measurement.
+
+    Attributes:
+        total: records to work on.
+        chunk: records done together.
+        sha256: of the data.
+        too_long: records left out because they exceed the model's window.
+        facts: what the manifest records of how it is measured; part of the identity.
+        open_work: loads the model, and gives what makes the rows of some records.
+        measures: from all rows to numbers that a report does not find by itself.
+        notes: what a reader of the numbers must know.
+        items: from all rows to the answers of a report; none where nothing was answered.
+    """
+
+    total: int
+    chunk: int
+    sha256: str
+    too_long: int
+    facts: dict[str, Any]
+    open_work: Callable[[], Work]
+    measures: Callable[[list[dict[str, Any]]], dict[str, Measure]]
+    notes: Sequence[str] = ()
+    items: Callable[[list[dict[str, Any]]], list[RatedAnswer]] = lambda rows: []
 
 
 TASKS = {

@@ -1,24 +1,21 @@
 """Intervals, paired tests, and the sentences that may be written from them.
 
-nouns           Measure, Comparison; the levels everything is stated at
-proportions     Wilson's interval, exact McNemar, the paired interval
-bootstrap       resampling whole prompts
-estimates       shares, means, correlations, win rates; pass@k and best of k; the interval over training runs
-comparisons     two arms on the same questions; the smallest difference that could have been shown; Holm's adjustment
-noninferiority  that b is at most a margin worse
-repeatability   one arm measured twice
-length_control  the win rate at equal length
-logistic        logistic regression: with a penalty, and by maximum likelihood
-agreement       Cohen's kappa of two raters
-verdicts        the sentence of a comparison
+nouns        Measure, Comparison; the levels everything is stated at
+proportions  Wilson's interval, exact McNemar, the paired interval
+bootstrap    resampling whole prompts
+estimates    shares, means, correlations, kappa, win rates; pass@k and best of k; the interval over training runs
+comparisons  two arms on the same questions; the smallest difference that could have been shown; Holm's adjustment
+claims       that b is at most a margin worse; one arm measured twice
+logistic     logistic regression: with a penalty, and by maximum likelihood; the win rate at equal length
+verdicts     the sentence of a comparison
 
 Conventions: rates and differences lie in [0, 1] and [-1, 1] and are printed in percentage points; intervals are 95 %;
 in a pair, a is the baseline and b the candidate, a win is a question where b is the better one, difference = b - a.
 A number that the data do not carry is None, never 0 or 1. Rows that share a prompt are resampled together.
 """
 
-from smolt.statistics.agreement import kappa
 from smolt.statistics.bootstrap import FEWEST, RESAMPLES, Bootstrap, paired_bootstrap
+from smolt.statistics.claims import NonInferiority, Retest, non_inferior, retest
 from smolt.statistics.comparisons import (
     DETECTABLE,
     compare,
@@ -32,6 +29,7 @@ from smolt.statistics.comparisons import (
 from smolt.statistics.estimates import (
     best_of_k,
     correlation,
+    kappa,
     mean,
     measure,
     over_seeds,
@@ -42,11 +40,9 @@ from smolt.statistics.estimates import (
     win_rate,
     won,
 )
-from smolt.statistics.length_control import length_controlled
-from smolt.statistics.noninferiority import NonInferiority, non_inferior
+from smolt.statistics.logistic import length_controlled
 from smolt.statistics.nouns import ALPHA, Comparison, Measure, Z
 from smolt.statistics.proportions import interval_within, mcnemar, paired_wald, wilson
-from smolt.statistics.repeatability import Retest, retest
 from smolt.statistics.verdicts import difference_of, format_difference, format_p, shown, with_verdict
 
 __all__ = [

@@ -50,11 +50,12 @@ def paired_bootstrap(
     difference = float(differences.mean())
     if not differences.any():
         return Bootstrap(0.0, 0.0, 0.0, None)
-    sampled = resampled_means(differences, prompts, resamples, seed)
+    sums, counts = by_prompt(differences, prompts)
+    sampled = resampled_ratios(sums, counts, resamples, seed)
     if sampled is None:
         return Bootstrap(difference, None, None, None)
     smaller = min(int((sampled <= 0).sum()), int((sampled >= 0).sum()))
-    least = 2.0 ** (1 - np.count_nonzero(by_prompt(differences, prompts)[0]))
+    least = 2.0 ** (1 - np.count_nonzero(sums))
     low, high = percentiles(sampled)
     return Bootstrap(difference, low, high, min(1.0, max(least, 2 * (smaller + 1) / (resamples + 1))))
 
@@ -75,13 +76,7 @@ def by_prompt(values: Floats, prompts: Sequence[str] | None) -> tuple[Floats, Fl
         return values, np.ones_like(values)
     places: dict[str, int] = {}
     index = np.array([places.setdefault(prompt, len(places)) for prompt in prompts])
-    ones = np.ones_like(values)
-    return np.bincount(index, weights=values).astype(np.float64), np.bincount(index, weights=ones).astype(np.float64)
-
-
-def resampled_means(values: Floats, prompts: Sequence[str] | None, resamples: int, seed: int) -> Floats | None:
-    """The mean over rows in each resample of whole prompts; None with fewer than two prompts."""
-    return resampled_ratios(*by_prompt(values, prompts), resamples, seed)
+    return np.bincount(index, weights=values).astype(np.float64), np.bincount(index).astype(np.float64)
 
 
 def resampled_ratios(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats | None:

@@ -25,27 +25,13 @@ def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: 
     for the paired Wald interval then has no width.
     """
     if n == 0:
-        return with_verdict(_nothing(a, b, metric, rate=True))
+        return _nothing(a, b, metric, rate=True)
     low, high = paired_wald(wins, regressions, n) if abs(wins - regressions) < n else (None, None)
-    return with_verdict(
-        Comparison(
-            a=a,
-            b=b,
-            metric=metric,
-            wins=wins,
-            regressions=regressions,
-            ties=n - wins - regressions,
-            p_value=mcnemar(wins, regressions) if n > 1 else None,
-            difference=(wins - regressions) / n,
-            low=low,
-            high=high,
-            minimum_detectable=minimum_detectable(wins, regressions, n) if n > 1 else None,
-            n=n,
-            test="exact McNemar",
-            rate=True,
-            caution=_few_discordant(wins + regressions),
-        )
-    )
+    p_value, least = (mcnemar(wins, regressions), minimum_detectable(wins, regressions, n)) if n > 1 else (None, None)
+    difference, ties = (wins - regressions) / n, n - wins - regressions
+    found = Comparison(a, b, metric, wins, regressions, ties, p_value, difference, low, high, least, n)
+    doubt = _few_discordant(wins + regressions)
+    return with_verdict(replace(found, test="exact McNemar", rate=True, caution=doubt))
 
 
 def compare(
@@ -97,34 +83,20 @@ def compare_scores(
 ) -> Comparison:
     """Two arms on the same rows by a score: paired bootstrap, resampled by prompt."""
     if not first:
-        return with_verdict(_nothing(a, b, metric, rate))
+        return _nothing(a, b, metric, rate)
     result = paired_bootstrap(first, second, prompts, seed=seed)
     differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    wins, regressions = int((differences > 0).sum()), int((differences < 0).sum())
+    n, wins, regressions = len(differences), int((differences > 0).sum()), int((differences < 0).sum())
     sums, counts = by_prompt(differences, prompts)
-    return with_verdict(
-        Comparison(
-            a=a,
-            b=b,
-            metric=metric,
-            wins=wins,
-            regressions=regressions,
-            ties=len(differences) - wins - regressions,
-            p_value=result.p_value,
-            difference=result.difference,
-            low=result.low,
-            high=result.high,
-            minimum_detectable=minimum_detectable_scores((sums / counts).tolist()),
-            n=len(differences),
-            test="paired bootstrap by question",
-            rate=rate,
-            caution=caution(len(sums)),
-        )
-    )
+    tested = (result.p_value, result.difference, result.low, result.high)
+    least = minimum_detectable_scores((sums / counts).tolist())
+    found = Comparison(a, b, metric, wins, regressions, n - wins - regressions, *tested, least, n)
+    return with_verdict(replace(found, test="paired bootstrap by question", rate=rate, caution=caution(len(sums))))
 
 
 def _nothing(a: str, b: str, metric: str, rate: bool) -> Comparison:
-    return Comparison(a, b, metric, 0, 0, 0, None, None, None, None, None, 0, test="none", rate=rate)
+    found = Comparison(a, b, metric, 0, 0, 0, None, None, None, None, None, 0, test="none", rate=rate)
+    return with_verdict(found)
 
 
 def _few_discordant(count: int) -> str:

@@ -1,13 +1,14 @@
-"""One arm's numbers with their intervals: shares, means, correlations, win rates, several answers, several runs."""
+"""One arm's numbers with their intervals: shares, means, correlations, agreement, win rates; several answers, runs."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from smolt.errors import UserError
-from smolt.statistics.bootstrap import FEWEST, RESAMPLES, percentiles, repeats, resampled_means, resampled_ratios
+from smolt.statistics.bootstrap import FEWEST, RESAMPLES, by_prompt, percentiles, repeats, resampled_ratios
 from smolt.statistics.nouns import Measure, Z
 from smolt.statistics.proportions import Limits, interval_within, wilson
 
@@ -80,7 +81,7 @@ def mean(
     limits: Limits = (float(array.min()), float(array.max()))
     value, n = min(limits[1], max(limits[0], float(array.mean()))), len(array)
     if bootstrap or repeats(prompts):
-        low, high = percentiles(resampled_means(array, prompts, RESAMPLES, seed=0))
+        low, high = percentiles(resampled_ratios(*by_prompt(array, prompts), RESAMPLES, seed=0))
         few = (n if prompts is None else len(set(prompts))) < FEWEST
         return Measure(value, low, high, n, BOOTSTRAP + (f", fewer than {FEWEST}" if few else ""))
     if n < 2:
@@ -112,6 +113,42 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> Measure | None:
         return Measure(r, r, r, len(x), "Pearson")
     half = Z / math.sqrt(len(x) - 3)
     return Measure(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), len(x), "Pearson")
+
+
+def kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> Measure | None:
+    """Cohen's kappa (1960) of paired labels, with the large-sample interval of Fleiss, Cohen and Everitt (1969).
+
+    1 is full agreement, 0 what two raters with these habits would reach by chance, below 0 is worse than chance. The
+    interval is cut at -1 and 1, and is None where the formula has no width (all pairs agree, or none does).
+
+    Args:
+        pairs: the first rater's label and the second's, one pair an item; a label may be any hashable value.
+
+    Returns:
+        None without pairs, or where both raters gave one and the same label throughout: chance alone explains that.
+    """
+    n = len(pairs)
+    first, second = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    chance = sum(first[label] * second[label] for label in first) / (n * n) if n else 1.0
+    if chance == 1.0:
+        return None
+    observed = sum(a == b for a, b in pairs) / n
+    value = (observed - chance) / (1 - chance)
+    cells = Counter(pairs)
+    hits = sum(
+        count / n * ((1 - chance) - (first[a] + second[a]) / n * (1 - observed)) ** 2
+        for (a, b), count in cells.items()
+        if a == b
+    )
+    misses = (1 - observed) ** 2 * sum(
+        count / n * ((first[b] + second[a]) / n) ** 2 for (a, b), count in cells.items() if a != b
+    )
+    excess = (observed * chance - 2 * chance + observed) ** 2
+    variance = (hits + misses - excess) / (n * (1 - chance) ** 4)
+    if variance < 1e-15:
+        return Measure(value, None, None, n, "Cohen's kappa")
+    half = Z * math.sqrt(variance)
+    return Measure(value, max(-1.0, value - half), min(1.0, value + half), n, "Cohen's kappa")
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

@@ -26,8 +26,7 @@ from smolt.config import (
 )
 from smolt.data.generated import write_generated
 from smolt.errors import UserError
-from smolt.evaluation.best_of_n import best_of_n
-from smolt.evaluation.exam import Exam, kl_to, open_exam, take
+from smolt.evaluation.exam import Exam, best_of_n, kl_to, open_exam, take
 from smolt.evaluation.suites import answers_file, origins_of_run, refuse_dependent, suite_exams
 from smolt.models.ground import Ground, open_ground
 from smolt.models.roles import Policy

@@ -111,8 +111,7 @@ def _grouped(file: ArmResults, key: str) -> dict[str, list[ItemResult]]:
 def _missing(files: Sequence[ArmResults], grouped: Sequence[dict[str, list[ItemResult]]], union: set[str]) -> str:
     parts = []
     for file, groups in zip(files, grouped, strict=True):
-        missing = [item for other in grouped for item in other if item not in groups]
-        absent = list(dict.fromkeys(missing))
+        absent = list(dict.fromkeys(item for other in grouped for item in other if item not in groups))
         if absent:
             parts.append(f"{file.file} lacks {len(absent):,} of {len(union):,} items ({_listed(absent)})")
     return f"{'; '.join(parts)}; --intersect compares the items that all files have"

@@ -134,26 +134,23 @@ def compare_files(
     files = [read_results(path, how, name) for path, name in named]
     metric, rate = _one_metric(files)
     aligned = align(files, intersect)
-    values = [[_mean([row.value for row in answers]) for answers in arm] for arm in aligned.rows]
+    values = [[sum(row.value for row in answers) / len(answers) for answers in arm] for arm in aligned.rows]
     names = [file.name for file in files]
-    tests = [
-        statistics.compare(names[0], names[place], metric, values[0], values[place], rate=rate)
-        for place in range(1, len(files))
-    ]
+    arms = list(zip(names, values, strict=True))
+    tests = [statistics.compare(names[0], name, metric, values[0], own, rate=rate) for name, own in arms[1:]]
     repeated = tests.pop() if again is not None else None
     tests = statistics.family(tests)
     pairs = []
     for place, comparison in enumerate(tests, start=1):
         bound = None if margin is None else statistics.non_inferior(comparison, margin)
         pairs.append(ArmPair(comparison, _items(aligned, values, place, rate), bound))
-    arms = {name: _measure(aligned, place, rate) for place, name in enumerate(names)}
     return Findings(
         metric=metric,
         rate=rate,
         key=aligned.key,
         answered_once=aligned.single,
         left_out=aligned.left_out,
-        arms=arms,
+        arms={name: _measure(aligned, place, rate) for place, name in enumerate(names)},
         pairs=pairs,
         files={file.name: {"path": file.file, "sha256": file.sha256} for file in files},
         retest=None if repeated is None else statistics.retest(repeated, tests[0]),
@@ -195,15 +192,10 @@ def _copies(files: Sequence[ArmResults]) -> list[str]:
     ]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def _measure(aligned: Aligned, place: int, rate: bool) -> Measure:
-    rows = [
-        (row.value, item) for item, answers in zip(aligned.items, aligned.rows[place], strict=True) for row in answers
-    ]
-    values, items = [value for value, _ in rows], [item for _, item in rows]
+    answered = list(zip(aligned.items, aligned.rows[place], strict=True))
+    values = [row.value for _, answers in answered for row in answers]
+    items = [item for item, answers in answered for _ in answers]
     measure = statistics.measure(values, items, rate=rate, bootstrap=True)
     if measure is None:
         raise UserError("there is no item to measure")
@@ -224,33 +216,21 @@ def _items(aligned: Aligned, values: Sequence[Sequence[float]], place: int, rate
 def _outcome(a: float, b: float, binary: bool) -> Outcome:
     if a != b:
         return "win" if b > a else "regression"
-    if not binary:
-        return "tie"
-    return "both right" if a == 1.0 else "both wrong"
+    return "tie" if not binary else "both right" if a == 1.0 else "both wrong"
 
 
 def _facts(pair: ArmPair, findings: Findings) -> dict[str, Any]:
-    comparison = pair.comparison
-    a, b = findings.arms[comparison.a], findings.arms[comparison.b]
-    known = asdict(comparison)
-    numbers = ("wins", "regressions", "ties", "p_value", "difference", "low", "high", "minimum_detectable")
+    known = asdict(pair.comparison)
+    means = {side: findings.arms[known[side]].value for side in ("a", "b")}
     binary = findings.rate and findings.answered_once
+    tested = ("wins", "regressions", "ties", "p_value", "difference", "low", "high", "minimum_detectable", "p_holm")
     return {
-        "a": comparison.a,
-        "b": comparison.b,
-        "metric": comparison.metric,
-        "n": comparison.n,
-        "accuracy_a": a.value if findings.rate else None,
-        "accuracy_b": b.value if findings.rate else None,
-        "mean_a": a.value,
-        "mean_b": b.value,
+        **{name: known[name] for name in ("a", "b", "metric", "n")},
+        **{f"accuracy_{side}": value if findings.rate else None for side, value in means.items()},
+        **{f"mean_{side}": value for side, value in means.items()},
         "both_right": pair.count("both right") if binary else None,
         "both_wrong": pair.count("both wrong") if binary else None,
-        **{name: known[name] for name in numbers},
-        "p_holm": comparison.p_holm,
-        "test": comparison.test,
-        "caution": comparison.caution,
-        "sentence": comparison.sentence,
+        **{name: known[name] for name in (*tested, "test", "caution", "sentence")},
         "non_inferiority": None if pair.non_inferiority is None else asdict(pair.non_inferiority),
     }
 

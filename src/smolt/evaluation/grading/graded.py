@@ -14,15 +14,7 @@ from smolt.runs import atomic_write
 from smolt.statistics import Measure
 
 ANSWERS = (
-    "pred",
-    "prediction",
-    "response",
-    "completion",
-    "output",
-    "generated_text",
-    "filtered_resps",
-    "text",
-    "answer",
+    *("pred", "prediction", "response", "completion", "output", "generated_text", "filtered_resps", "text", "answer"),
 )
 GOLDS = ("gold", "target", "reference_solution", "reference", "solution", "label", "answer")
 IDENTITY = ("id", "question_id", "doc_id", "question", "prompt")
@@ -36,7 +28,6 @@ class Graded:
 
     Attributes:
         accuracy: with Wilson's interval (by question where questions repeat); answers that could not be read are wrong.
-        by_string: how many are right by string equality of what was read.
     """
 
     name: str
@@ -57,14 +48,9 @@ class Graded:
         """How many could not be read."""
         return sum(grade.found is None for grade in self.grades)
 
-    @property
-    def by_string(self) -> int:
-        """How many are right by string equality."""
-        return sum(grade.same_text for grade in self.grades)
-
     def facts(self) -> dict[str, Any]:
         """What `--json` prints of it; rates in 0..1."""
-        n = len(self.grades)
+        n, same_text = len(self.grades), sum(grade.same_text for grade in self.grades)
         return {
             "n": n,
             "correct": self.correct,
@@ -75,8 +61,8 @@ class Graded:
             "unextracted": self.unextracted,
             "if_failures_wrong": self.correct / n,
             "if_failures_right": (self.correct + self.unextracted) / n,
-            "string_correct": self.by_string,
-            "string_accuracy": self.by_string / n,
+            "string_correct": same_text,
+            "string_accuracy": same_text / n,
             "rule": self.rule.name,
             "rule_version": self.rule.version,
             "answer_field": self.answer_field,
@@ -164,7 +150,8 @@ def grade_row(table: AnswerTable, line: int, row: dict[str, Any], rule: Rule, fi
         try:
             text = text_of(look(row, field))
         except KeyError:
-            raise UserError(f"{table.name}:{line}: {field}: is missing; the row has {_names(row)}") from None
+            names = ", ".join(str(name)[:60] for name in list(row)[:20]) or "no columns"
+            raise UserError(f"{table.name}:{line}: {field}: is missing; the row has {names}") from None
         if text is None:
             raise UserError(f"{table.name}:{line}: {field}: is neither text nor a number")
         texts.append(text)
@@ -172,10 +159,6 @@ def grade_row(table: AnswerTable, line: int, row: dict[str, Any], rule: Rule, fi
         return rule.judge(*texts)
     except UnusableGold as problem:
         raise UserError(f"{table.name}:{line}: {fields[1]}: {problem} (rule {rule.name}); see --rule") from None
-
-
-def _names(row: dict[str, Any]) -> str:
-    return ", ".join(str(name)[:60] for name in list(row)[:20]) or "no columns"
 
 
 def _prompts(table: AnswerTable) -> list[str] | None:

@@ -47,16 +47,17 @@ def refuse_dependent(suites: Suites, arms: Mapping[str, Iterable[PairsOrigin]]) 
     Raises:
         UserError: naming the rater, the arm and what to do.
     """
-    for label, path in _model_raters(suites).items():
+    learned = [(arm, origin) for arm, origins in arms.items() for origin in origins]
+    raters = {label: part.path for label, part in suites.raters.items() if part.name == "model" and part.path}
+    for label, path in raters.items():
         own = origin_of(path)
-        for arm, origins in arms.items():
-            for origin in origins:
-                reason = _shared(own, origin)
-                if reason is not None:
-                    raise UserError(
-                        f"suites.{label}: {path}: {reason}, from which {arm} learned, so it cannot judge {arm}. Train "
-                        "it on other pairs: `data.half: a` there, and `data.half: b` for what the arms learn from"
-                    )
+        for arm, origin in learned:
+            reason = _shared(own, origin)
+            if reason is not None:
+                raise UserError(
+                    f"suites.{label}: {path}: {reason}, from which {arm} learned, so it cannot judge {arm}. Train "
+                    "it on other pairs: `data.half: a` there, and `data.half: b` for what the arms learn from"
+                )
 
 
 def _shared(rater: PairsOrigin, other: PairsOrigin) -> str | None:
@@ -122,42 +123,25 @@ def run_directory(path: str) -> Path | None:
 
 
 def _manifest(directory: Path) -> dict[str, Any]:
-    return _read(directory / "manifest.json")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return jsontext.read_object(path, or_empty=True)
-
-
-def _model_raters(suites: Suites) -> dict[str, str]:
-    return {label: part.path for label, part in suites.raters.items() if part.name == "model" and part.path}
+    return jsontext.read_object(directory / "manifest.json", or_empty=True)
 
 
 def raters_of(suites: Suites) -> dict[str, tuple[str, Measure | None]]:
     """Who rates what, and how often a reward model is right on held-out pairs."""
     found: dict[str, tuple[str, Measure | None]] = {}
     for label, part in suites.raters.items():
-        model = part.name == "model" and part.path is not None
-        who = f"the {called(_short(str(part.path)))}" if model else f"the {part.name} reward"
-        found[label] = who, held_out_accuracy(str(part.path)) if model else None
+        if part.name != "model" or part.path is None:
+            found[label] = f"the {part.name} reward", None
+            continue
+        directory = run_directory(part.path)  # the run's name: machines differ, and so do their directories
+        result = {} if directory is None else jsontext.read_object(directory / "result.json", or_empty=True)
+        who = called(part.path if directory is None else directory.name)
+        found[label] = f"the {who}", held_out_measures(result).get("held-out accuracy")
     return found
 
 
-def _short(path: str) -> str:
-    """A reward model by its run's name: machines differ, and so do their directories."""
-    directory = run_directory(path)
-    return directory.name if directory is not None else path
-
-
-def held_out_accuracy(path: str) -> Measure | None:
-    """A reward model's accuracy on pairs it did not learn from, as its run found it."""
-    directory = run_directory(path)
-    found = _read(directory / "result.json") if directory is not None else {}
-    return held_out_measures(found).get("held-out accuracy")
-
-
 def held_out_measures(result: Mapping[str, Any]) -> dict[str, Measure]:
-    """The same from the result of a reward model's run; empty for other runs."""
+    """Accuracy on pairs not learned from, in the result of a reward model's run; empty for other runs."""
     found = result.get("accuracy")
     if not isinstance(found, dict):
         return {}

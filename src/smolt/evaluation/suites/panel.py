@@ -9,16 +9,6 @@ from smolt.report.panels import Chart, Panel, Table, measured_series
 from smolt.report.wording import stated
 from smolt.statistics import Measure, difference_of, format_p, shown
 
-WHAT: dict[str, str] = {
-    "sentiment": "VADER's compound score, -1 to 1: tone, not quality",
-    "refusal": "share of answers that refuse, by the word rule refusal-1",
-    "over-refusal": "share of safe prompts refused, by the word rule refusal-1; lower is better",
-    "harmful compliance": "share of unsafe prompts not refused, whatever the answer (refusal-1); lower is better",
-    "empathy (word rule)": "share of four signs of empathy, by the word rule empathy-1; higher is better",
-    "constraints kept": "share of answers that keep every check of their prompt (constraints-1); higher is better",
-}
-RATED = "mean score by a reward model or judge; higher is better"
-
 
 def suite_panels(suites: Suites, arms: Sequence[str], baseline: str, answers: Answers) -> list[Panel]:
     """A finding for each suite: the arms' answers measured, and compared with the baseline's."""
@@ -100,8 +90,7 @@ def _doubts(raters: Mapping[str, tuple[str, Measure | None]]) -> list[str]:
 def _measures(measured: Measured, arms: Sequence[str]) -> Table:
     rows = [(scenario, *(cells.get(arm) for arm in arms)) for scenario, cells in measured.scenarios.items()]
     metric = measured.metric
-    caption = f"{metric.name}: {RATED if metric.rater else WHAT[metric.name]}."
-    return Table(caption, ("scenario", *arms), tuple(rows), rate=metric.rate)
+    return Table(f"{metric.name}: {metric.what}.", ("scenario", *arms), tuple(rows), rate=metric.rate)
 
 
 def _tests(measured: Measured) -> Table | None:
@@ -129,15 +118,13 @@ def _tests(measured: Measured) -> Table | None:
 def _charts(measured: Measured, arms: Sequence[str]) -> list[Chart]:
     """Bars by scenario, for raters and sentiment."""
     scenarios = [scenario for scenario in measured.scenarios if scenario != ALL]
-    if len(scenarios) < 2 or not (measured.metric.rater or measured.metric.name == "sentiment"):
+    label = measured.metric.name
+    if len(scenarios) < 2 or not (measured.metric.rater or label == "sentiment"):
         return []
     series = []
     for arm in arms:
-        kept = [(index, scenario) for index, scenario in enumerate(scenarios) if arm in measured.scenarios[scenario]]
-        cells = [measured.scenarios[scenario][arm] for _, scenario in kept]
-        series.append(
-            measured_series(arm, cells, [float(index) for index, _ in kept], [scenario for _, scenario in kept])
-        )
-    caption = f"{measured.metric.name} by scenario, with 95 % intervals."
-    label = measured.metric.name
+        kept = [scenario for scenario in scenarios if arm in measured.scenarios[scenario]]
+        cells = [measured.scenarios[scenario][arm] for scenario in kept]
+        series.append(measured_series(arm, cells, [float(scenarios.index(scenario)) for scenario in kept], kept))
+    caption = f"{label} by scenario, with 95 % intervals."
     return [Chart(label.replace(" ", "-"), caption, "bars", "scenario", label, tuple(series))]

@@ -109,10 +109,7 @@ def arm_names(paths: Sequence[str]) -> list[str]:
     """
     if len(set(paths)) < len(paths):
         raise UserError(f"{max(paths, key=list(paths).count)}: this model is given twice")
-    names: list[str] = []
-    for path in paths:
-        parts = [part for part in Path(path).resolve().parts if part != "model"]
-        names.append(parts[-1])
+    names = [[part for part in Path(path).resolve().parts if part != "model"][-1] for path in paths]
     return [
         name if names.count(name) == 1 else f"{name}-{names[: place + 1].count(name)}"
         for place, name in enumerate(names)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from smolt.config import RewardMix, Suites
-from smolt.data import Question, Score
+from smolt.data import Score
 from smolt.errors import UserError
 from smolt.evaluation.exam import Exam
 from smolt.models.forward.precision import Precision
@@ -20,14 +20,6 @@ def answers_file(name: str) -> str:
     return f"suite-{name}.jsonl"
 
 
-def _check(question: Question, path: str) -> None:
-    if has_constraint(question):
-        try:
-            read_constraint(question.solution or "")
-        except UserError as wrong:
-            raise UserError(f"{path}: {question.id}: {wrong}") from None
-
-
 def suite_exams(settings: Suites, like: Exam, ground: Ground) -> dict[str, Exam]:
     """One exam for each suite, by the file its answers go to; asked as another exam is.
 
@@ -41,7 +33,11 @@ def suite_exams(settings: Suites, like: Exam, ground: Ground) -> dict[str, Exam]
     for name, data in zip(settings.names, settings.prompts, strict=True):
         questions, _, _ = question_list(data, ground.renderer, ground.window, like.sampling.max_tokens)
         for question in questions:
-            _check(question, data.path)
+            try:
+                if has_constraint(question):
+                    read_constraint(question.solution or "")
+            except UserError as wrong:
+                raise UserError(f"{data.path}: {question.id}: {wrong}") from None
         exams[answers_file(name)] = replace(like, questions=questions, reward=rater)
     return exams
 
