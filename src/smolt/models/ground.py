@@ -8,6 +8,7 @@ from transformers import AutoConfig
 from smolt.config import Model
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision, choose_precision
+from smolt.models.forward.trunk import row_limit
 from smolt.models.locating import Located, locate, read_by_library
 from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.saving import weights_hash
@@ -47,7 +48,12 @@ def open_ground(model: Model) -> Ground:
 
 
 def window_of(located: Located) -> int:
-    """Most positions the model takes; without a limit (ALiBi) a very large number."""
+    """Most positions the model takes; without a limit (ALiBi) a very large number.
+
+    Where positions beyond a limit would depend on the rows beside, one less than it: a stop token may be appended.
+    """
     with read_by_library(f"model.path: {located.base}"):
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
-    return int(config.to_dict().get("max_position_embeddings") or config.to_dict().get("n_positions") or 2**31)
+    fields, limit = config.to_dict(), row_limit(config)
+    window = int(fields.get("max_position_embeddings") or fields.get("n_positions") or 2**31)
+    return window if limit is None else min(window, limit - 1)

@@ -6,8 +6,11 @@ training uses: packed where the architecture allows, padded with the same number
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
@@ -23,7 +26,7 @@ from smolt.models.forward.gradient_checkpointing import Call, again, call, each_
 from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.packed_forward import packed_states
 from smolt.models.forward.precision import Precision
-from smolt.models.forward.probing import in_float32, probe
+from smolt.models.forward.probing import in_float32, narrowed, probe, window_settings
 from smolt.models.forward.quiet import hush, hushed
 from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, pad
@@ -202,6 +205,7 @@ class Trunk:
             ([M, h] in the order of the true entries of `groups.mask`, [B, h], empty unless `with_last`).
         """
         device = self.precision.device
+        self.require_row(groups.longest_row)
         if self.packed:
             layout = packed_attention.lay_out(groups, device, with_last)
             hidden = self.run(layout)
@@ -241,6 +245,7 @@ class Trunk:
 
     def logits(self, groups: Groups) -> Tensor:
         """The network's own logits that predict each answer token, [M, V]: for heads that ours does not equal."""
+        self.require_row(groups.longest_row)
         padded, predicting, _ = pad(groups)
         ids, positions, mask = (tensor.to(self.precision.device) for tensor in padded)
         with self._computing():
@@ -276,56 +281,143 @@ class Trunk:
             self.precision = stored
 
     def choose_forward(self) -> None:
-        """Use the packed forward and our head where, on 16 answer tokens, they equal the network's own.
+        """Use the packed forward, the decoding step and our head where they equal the network's own.
 
-        An architecture that does not route through the attention interface, or does something to its logits our
-        head does not, keeps the padded forward with the same numbers; `why` says so.
+        The truth is the network's eager forward, one row at a time, on rows longer than any window: windows are
+        narrowed meanwhile, and one that this does not reach was not probed. An architecture that does not route through
+        the attention interface, or does something to its logits our head does not, keeps the padded forward with the
+        same numbers; `why` says so.
+
+        Raises:
+            UserError: rows of unequal length beside each other change what each of them is alone.
         """
-        groups = probe(self.network.config.vocab_size)
+        groups, settings = probe(self.network.config.vocab_size), window_settings(self.network)
         with torch.no_grad(), self.in_full_precision():
-            states, last = self.states(groups, with_last=True)
-            if self.network.get_output_embeddings() is not None:
-                own = torch.log_softmax(states @ self.head.T, dim=-1)
-                difference = float((own - torch.log_softmax(self.logits(groups), dim=-1)).abs().max())
-                self.own_head = difference <= AGREEMENT
-                self.why = "" if self.own_head else f"padded, with its own head: ours differs by {difference:.1e}"
-            if self.own_head or self.network.get_output_embeddings() is None:
-                self._try_packed(groups, torch.cat([states, last]))
+            wide = self._alone(groups) if settings else None
+            with narrowed(self.network, settings):
+                truth = self._alone(groups)
+                self._check_padded(groups, truth)
+                has_head = self.network.get_output_embeddings() is not None
+                if has_head:
+                    self._try_head(groups, truth)
+                if wide is not None and torch.equal(wide, truth):
+                    self.why = f"padded forward: {settings[0]} does not act where it was looked for"
+                elif self.own_head or not has_head:
+                    self._try_packed(groups, truth)
+
+    def _alone(self, groups: Groups) -> Tensor:
+        """The truth of `states` with last tokens, as one tensor."""
+        states, last = [], []
+        with self._attention("eager"):
+            for owner, answer in zip(groups.owners, groups.answers, strict=True):
+                row = torch.cat([groups.contexts[owner], answer])[None].to(self.precision.device)
+                hidden = self.backbone(input_ids=row, use_cache=False).last_hidden_state[0]
+                states.append(hidden[-1 - len(answer) : -1])
+                last.append(hidden[-1:])
+        return torch.cat([*states, *last])
+
+    @contextlib.contextmanager
+    def _attention(self, name: str) -> Iterator[None]:
+        implementation = self.network.config._attn_implementation
+        self.network.set_attn_implementation(name)
+        try:
+            yield
+        finally:
+            self.network.set_attn_implementation(implementation)
+
+    def _check_padded(self, groups: Groups, truth: Tensor) -> None:
+        for name in (self.network.config._attn_implementation, "eager"):
+            self.network.set_attn_implementation(name)
+            difference = self._difference(groups, truth)
+            if difference <= AGREEMENT or not math.isfinite(difference):  # weights that are not finite say so later
+                return
+        raise UserError(
+            f"{self.base}: its states of a row change by {difference:.1e} with the rows beside it; smolt computes "
+            "several rows at a time, so it does not train or sample from this architecture"
+        )
+
+    def _try_head(self, groups: Groups, truth: Tensor) -> None:
+        own = torch.log_softmax(truth[: -len(groups)] @ self.head.T, dim=-1)
+        difference = float((own - torch.log_softmax(self.logits(groups), dim=-1)).abs().max())
+        self.own_head = difference <= AGREEMENT
+        self.why = "" if self.own_head else f"padded, with its own head: ours differs by {difference:.1e}"
+
+    def _difference(self, groups: Groups, truth: Tensor) -> float:
+        return float((torch.cat(self.states(groups, with_last=True)) - truth).abs().max() / truth.abs().max())
 
     def _try_packed(self, groups: Groups, truth: Tensor) -> None:
         implementation = self.network.config._attn_implementation
         try:
             self.network.set_attn_implementation(packed_attention.NAME)
             self.packed = True
-            difference = float((torch.cat(self.states(groups, with_last=True)) - truth).abs().max() / truth.abs().max())
-            if difference <= AGREEMENT:
-                self._try_lean(groups, truth[: len(truth) - len(groups)])
-                return
-            reason = f"its states differ by {difference:.1e}"
+            self._try_lean(groups, truth)
+            reason = "" if self.lean else self._departure(groups, truth, self.decode)
         except (NotImplementedError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
-        self.packed = False
-        self.why = f"padded forward: {reason}"
-        self.network.set_attn_implementation(implementation)
+        if reason:
+            self.packed = False
+            self.why = f"padded forward: {reason}"
+            self.network.set_attn_implementation(implementation)
 
     def _try_lean(self, groups: Groups, truth: Tensor) -> None:
-        """Feed the probe's answers token by token, and compare with the states [M, h] that predict them."""
         try:
             decoder = LeanDecoder(self.network, None, torch.float32, groups.tokens)
         except NotImplementedError as error:
             self.why_not_lean = str(error)
             return
+        self.lean = True
+        self.why_not_lean = self._departure(groups, truth, decoder.step)
+        self.lean = not self.why_not_lean
+
+    def _departure(self, groups: Groups, truth: Tensor, step: Callable[[Tensor, Cache], Tensor]) -> str:
+        """How packed forward and decoding step depart from the truth; empty where they do not."""
+        difference = self._difference(groups, truth)
+        if not difference <= AGREEMENT:
+            return f"its states differ by {difference:.1e}"
+        later = torch.cat([torch.arange(len(answer)) > 0 for answer in groups.answers]).to(truth.device)
+        expected = truth[: -len(groups)][later]
+        difference = float((self._stepped(groups, step) - expected).abs().max() / truth.abs().max())
+        return "" if difference <= AGREEMENT else f"its decoding step's states differ by {difference:.1e}"
+
+    def _stepped(self, groups: Groups, step: Callable[[Tensor, Cache], Tensor]) -> Tensor:
+        """The states that predict each answer's tokens but its first, the answers fed token by token."""
         bare = Groups(groups.contexts, (), (), torch.empty(0, dtype=torch.bool))
         layout = packed_attention.lay_out(bare, self.precision.device, with_last=False)
         layout.kept = {}
         self.run(layout)
-        found = decoder.states(layout.keys_and_values(groups.contexts), groups.owners, groups.answers)
-        later = torch.cat([torch.arange(len(answer)) > 0 for answer in groups.answers])
-        expected = truth[later.to(truth.device)]
-        difference = float((found - expected).abs().max() / truth.abs().max())
-        self.lean = difference <= AGREEMENT
-        if not self.lean:
-            self.why_not_lean = f"its states differ by {difference:.1e}"
+        contexts = layout.keys_and_values(groups.contexts)
+        most, longest = int(groups.lengths.max()), max(len(context) for context in groups.contexts)
+        cache = Cache(contexts[0], len(contexts), len(groups), longest, most)
+        for pairs in contexts:
+            cache.add_context(pairs)
+        cache.add_slots(groups.owners)
+        fed = torch.nn.utils.rnn.pad_sequence(list(groups.answers)).to(self.precision.device)
+        states = torch.stack([step(tokens, cache) for tokens in fed[:-1]], dim=1)
+        return torch.cat([row[: len(answer) - 1] for row, answer in zip(states, groups.answers, strict=True)])
+
+    def require_row(self, tokens: int) -> None:
+        """Refuse rows whose positions would depend on the rows beside them.
+
+        Raises:
+            UserError: a row of so many tokens is one.
+        """
+        limit = row_limit(self.network.config)
+        if limit is not None and tokens > limit:
+            raise UserError(
+                f"{self.base}: a row of {tokens} tokens is longer than {limit}, beyond which this model's positions "
+                f"(rope_type) depend on the longest row beside; keep context and answer within {limit} tokens"
+            )
+
+
+def row_limit(config: Any) -> int | None:
+    """Most tokens of a row whose rotary angles depend on the position alone; None where they always do."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    by_layer = [settings, *(held for held in settings.values() if isinstance(held, dict))]
+    growing = [held for held in by_layer if re.search("dynamic|longrope", str(held.get("rope_type")))]
+    return min(
+        (held.get("original_max_position_embeddings") or config.max_position_embeddings for held in growing),
+        default=None,
+    )
 
 
 def load_trunk(located: Located, precision: Precision, trained: bool, classifier: bool = False) -> Trunk:
