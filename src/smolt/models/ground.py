@@ -40,6 +40,7 @@ def open_ground(model: Model) -> Ground:
     """Resolve a recipe's model block."""
     located = locate(model.path)
     renderer = load_renderer(located.tokenizer, model.style)
+    require_rows(renderer, _config(located).vocab_size, model.path)
     precision = choose_precision(model.device, model.dtype, model.threads)
     own = window_of(located)
     if model.window is not None and model.window > own:
@@ -52,8 +53,27 @@ def window_of(located: Located) -> int:
 
     Where positions beyond a limit would depend on the rows beside, one less than it: a stop token may be appended.
     """
-    with read_by_library(f"model.path: {located.base}"):
-        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+    config = _config(located)
     fields, limit = config.to_dict(), row_limit(config)
     window = int(fields.get("max_position_embeddings") or fields.get("n_positions") or 2**31)
     return window if limit is None else min(window, limit - 1)
+
+
+def _config(located: Located) -> Any:
+    with read_by_library(f"model.path: {located.base}"):
+        return AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+
+
+def require_rows(renderer: Renderer, rows: int, path: str) -> None:
+    """Every token that the tokenizer can give must have its row in the embedding.
+
+    Raises:
+        UserError: one has none; it is named.
+    """
+    ids = {**renderer.tokenizer.get_vocab(), **{f"stop token {index}": index for index in renderer.stop_ids}}
+    token = max(ids, key=ids.__getitem__)
+    if ids[token] >= rows:
+        raise UserError(
+            f"model.path: {path}: {token!r} has the id {ids[token]}, and the model's embedding has {rows} rows: the "
+            "tokenizer is not this model's, or the embedding was not resized when tokens were added"
+        )

@@ -55,10 +55,17 @@ class Groups:
         return sum(len(context) for context in self.contexts) + int(self.lengths.sum())
 
     @property
+    def rows(self) -> list[Tensor]:
+        """Each context with its answer, B tensors of token ids."""
+        return [torch.cat([self.contexts[row], answer]) for row, answer in zip(self.owners, self.answers, strict=True)]
+
+    @property
     def longest_row(self) -> int:
         """Tokens of the longest context with its answer."""
-        whole = (len(self.contexts[row]) + len(answer) for row, answer in zip(self.owners, self.answers, strict=True))
-        return max(whole, default=0)
+        return max(
+            (len(self.contexts[row]) + len(answer) for row, answer in zip(self.owners, self.answers, strict=True)),
+            default=0,
+        )
 
     def select(self, rows: Sequence[int]) -> "Groups":
         """The given answers with the contexts they need and their columns; T shrinks to the longest kept answer."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig
 
@@ -14,13 +14,12 @@ from smolt.config import LoRA
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.forward.trunk import Trunk, load_trunk
-from smolt.models.locating import Located, locate, read_by_library
+from smolt.models.locating import ADAPTER_WEIGHTS, HEAD, Located, locate, read_by_library
 from smolt.models.rendering import Renderer
 from smolt.models.roles import REWARD, Policy, Scorer, attach, score_head
 from smolt.runs import jsontext
 
 NOTE = "smolt_reward.json"  # what transformers' format has no place for
-HEAD = "base_model.model.score.weight"
 
 
 def save_policy(policy: Policy, renderer: Renderer, directory: Path) -> None:
@@ -39,7 +38,7 @@ def save_adapter(trunk: Trunk, adapter: str, directory: Path, more: dict[str, to
         raise RuntimeError("this trunk has no adapters")
     weights = get_peft_model_state_dict(peft, adapter_name=adapter)
     weights = {key: value.detach().cpu().contiguous() for key, value in {**weights, **more}.items()}
-    save_file(weights, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config: Any = peft.peft_config[adapter]
     fields = {**config.to_dict(), "inference_mode": True, "base_model_name_or_path": trunk.base}
     if more:
@@ -124,12 +123,9 @@ def load_scorer(path: str, precision: Precision) -> tuple[Scorer, dict[str, Any]
     head = score_head(trunk.width, None, precision.device)
     adapter = None
     if located.adapter is not None:
-        trunk.load_adapter(REWARD, located.adapter)
-        adapter = REWARD
-        weights = load_file(located.adapter / "adapter_model.safetensors")
-        if HEAD not in weights:
+        adapter, weight = REWARD, trunk.load_adapter(REWARD, located.adapter)
+        if weight is None:
             raise UserError(f"{located.adapter}: has no score head, so it is not a reward model")
-        weight = weights[HEAD]
     else:
         if not any(name.endswith("ForSequenceClassification") for name in trunk.network.config.architectures or []):
             raise UserError(f"{located.base}: is a language model without a score head, so it is not a reward model")

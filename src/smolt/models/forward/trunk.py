@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from smolt.config import Budget, LoRA
 from smolt.errors import UserError
 from smolt.models.forward import packed_attention
+from smolt.models.forward.adapter import fill, read_adapter
 from smolt.models.forward.decode_step import LeanDecoder
 from smolt.models.forward.gradient_checkpointing import Call, again, call, each_layer
 from smolt.models.forward.kv_cache import Cache
@@ -30,7 +31,7 @@ from smolt.models.forward.probing import in_float32, narrowed, probe, window_set
 from smolt.models.forward.quiet import hush, hushed
 from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, pad
-from smolt.models.locating import Located, read_by_library
+from smolt.models.locating import HEAD, Located, inside_block, read_by_library
 
 AGREEMENT = 1e-4  # largest difference of log-probabilities, fp32, between our forward and the model's own
 
@@ -92,23 +93,27 @@ class Trunk:
             self._add(name, config)
         except ValueError as error:
             raise UserError(f"lora.targets: {error}") from None
+        for key, module in self.network.named_modules():
+            if isinstance(module, LoraLayer) and not inside_block(key):
+                raise UserError(
+                    f"lora.targets: {key.rpartition('.')[2]}: lies outside the network's blocks; smolt trains LoRA on "
+                    "the linear layers inside them, since head and embeddings are read directly and may be one matrix"
+                )
 
-    def load_adapter(self, name: str, directory: Path) -> None:
+    def load_adapter(self, name: str, directory: Path) -> Tensor | None:
         """An adapter from a directory; missing or unexpected weights are an error, never a fresh adapter.
+
+        Returns:
+            The score head that lies beside it, [1, h]; None without one.
 
         Raises:
             UserError: the directory's weights do not fit.
         """
-        with read_by_library(str(directory)):
-            config = LoraConfig.from_pretrained(str(directory))
-            weights = load_file(directory / "adapter_model.safetensors")
+        config, weights = read_adapter(directory)
+        head = weights.pop(HEAD, None)
         self._add(name, config)
-        lora_only = {key: value for key, value in weights.items() if ".lora_" in key}
-        result = set_peft_model_state_dict(self.peft, lora_only, adapter_name=name)
-        missing = [key for key in result.missing_keys if f".{name}." in key and "lora_" in key]
-        if missing or result.unexpected_keys or not lora_only:
-            wrong = [*missing, *result.unexpected_keys, "no LoRA weights"][0]
-            raise UserError(f"{directory}: does not fit the base model ({wrong})")
+        fill(self._require_peft(), name, weights, directory)
+        return head
 
     def copy_adapter(self, name: str, source: str) -> None:
         """A frozen copy of an adapter as it is now."""
@@ -309,9 +314,9 @@ class Trunk:
         """The truth of `states` with last tokens, as one tensor."""
         states, last = [], []
         with self._attention("eager"):
-            for owner, answer in zip(groups.owners, groups.answers, strict=True):
-                row = torch.cat([groups.contexts[owner], answer])[None].to(self.precision.device)
-                hidden = self.backbone(input_ids=row, use_cache=False).last_hidden_state[0]
+            for row, answer in zip(groups.rows, groups.answers, strict=True):
+                ids = row[None].to(self.precision.device)
+                hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state[0]
                 states.append(hidden[-1 - len(answer) : -1])
                 last.append(hidden[-1:])
         return torch.cat([*states, *last])
