@@ -425,14 +425,17 @@ def row_limit(config: Any) -> int | None:
     )
 
 
-def load_trunk(located: Located, precision: Precision, trained: bool, classifier: bool = False) -> Trunk:
+def load_trunk(
+    located: Located, precision: Precision, trained: bool, classifier: bool = False, labels: int = 1
+) -> Trunk:
     """Read a network: frozen weights are stored in the computing precision, trained ones in fp32.
 
     Args:
         located: the base model; an adapter is not loaded here.
         precision: where and how precisely.
         trained: whether all weights will be trained.
-        classifier: read it as a sequence classifier with one label (a reward model).
+        classifier: read it as a sequence classifier (a reward model).
+        labels: of the classifier.
 
     Raises:
         UserError: the model cannot be read.
@@ -440,7 +443,7 @@ def load_trunk(located: Located, precision: Precision, trained: bool, classifier
     hush()
     dtype = torch.float32 if trained else precision.dtype
     kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-    extra = {"num_labels": 1} if classifier else {}
+    extra = {"num_labels": labels} if classifier else {}
     with read_by_library(f"model.path: {located.base}"):
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False, **extra)
         network = kind.from_pretrained(
