@@ -130,7 +130,7 @@ def test_a_merge_that_disagrees_is_refused(tmp_path: Path, monkeypatch: pytest.M
     whole = LoraModel.merge_and_unload
 
     def wrong(tuner: LoraModel) -> torch.nn.Module:
-        merged = whole(tuner)
+        merged: torch.nn.Module = whole(tuner)
         merged.get_parameter("model.layers.0.mlp.up_proj.weight").data *= 1.01
         return merged
 
