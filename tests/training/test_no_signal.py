@@ -38,7 +38,7 @@ def test_abstentions_are_no_signal(rewards: list[float], keep_empty: bool) -> No
 
 
 def test_the_spread_is_that_of_the_groups_that_speak() -> None:
-    """1 and 0 in one group, a silent one beside it: half of the groups with signal, standard deviation 0.5; else none."""
+    """1 and 0 in one group, a silent one beside it: half the groups with signal, deviation 0.5; else none."""
     owners = torch.tensor([0, 0, 0, 1, 1, 1])
     rewards = torch.tensor([1.0, 0.0, *[ABSTAINED] * 4])
     found = signal_metrics(rewards, owners, group_advantages(rewards, owners)[1])

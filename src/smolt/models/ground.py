@@ -8,7 +8,7 @@ from transformers import AutoConfig
 from smolt.config import Model
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision, choose_precision
-from smolt.models.forward.trunk import row_limit
+from smolt.models.forward.probing import row_limit
 from smolt.models.locating import Located, locate, read_by_library
 from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.saving import weights_hash

@@ -7,10 +7,8 @@ training uses: packed where the architecture allows, padded with the same number
 import contextlib
 import copy
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -27,7 +25,7 @@ from smolt.models.forward.gradient_checkpointing import Call, again, call, each_
 from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.packed_forward import packed_states
 from smolt.models.forward.precision import Precision
-from smolt.models.forward.probing import in_float32, narrowed, probe, window_settings
+from smolt.models.forward.probing import alone, in_float32, narrowed, probe, row_limit, stepped, window_settings
 from smolt.models.forward.quiet import hush, hushed
 from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, pad
@@ -298,9 +296,9 @@ class Trunk:
         """
         groups, settings = probe(self.network.config.vocab_size), window_settings(self.network)
         with torch.no_grad(), self.in_full_precision():
-            wide = self._alone(groups) if settings else None
+            wide = alone(self.network, groups, self.precision.device) if settings else None
             with narrowed(self.network, settings):
-                truth = self._alone(groups)
+                truth = alone(self.network, groups, self.precision.device)
                 self._check_padded(groups, truth)
                 has_head = self.network.get_output_embeddings() is not None
                 if has_head:
@@ -309,26 +307,6 @@ class Trunk:
                     self.why = f"padded forward: {settings[0]} does not act where it was looked for"
                 elif self.own_head or not has_head:
                     self._try_packed(groups, truth)
-
-    def _alone(self, groups: Groups) -> Tensor:
-        """The truth of `states` with last tokens, as one tensor."""
-        states, last = [], []
-        with self._attention("eager"):
-            for row, answer in zip(groups.rows, groups.answers, strict=True):
-                ids = row[None].to(self.precision.device)
-                hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state[0]
-                states.append(hidden[-1 - len(answer) : -1])
-                last.append(hidden[-1:])
-        return torch.cat([*states, *last])
-
-    @contextlib.contextmanager
-    def _attention(self, name: str) -> Iterator[None]:
-        implementation = self.network.config._attn_implementation
-        self.network.set_attn_implementation(name)
-        try:
-            yield
-        finally:
-            self.network.set_attn_implementation(implementation)
 
     def _check_padded(self, groups: Groups, truth: Tensor) -> None:
         for name in (self.network.config._attn_implementation, "eager"):
@@ -381,24 +359,10 @@ class Trunk:
             return f"its states differ by {difference:.1e}"
         later = torch.cat([torch.arange(len(answer)) > 0 for answer in groups.answers]).to(truth.device)
         expected = truth[: -len(groups)][later]
-        difference = float((self._stepped(groups, step) - expected).abs().max() / truth.abs().max())
+        difference = float(
+            (stepped(self.run, step, groups, self.precision.device) - expected).abs().max() / truth.abs().max()
+        )
         return "" if difference <= AGREEMENT else f"its decoding step's states differ by {difference:.1e}"
-
-    def _stepped(self, groups: Groups, step: Callable[[Tensor, Cache], Tensor]) -> Tensor:
-        """The states that predict each answer's tokens but its first, the answers fed token by token."""
-        bare = Groups(groups.contexts, (), (), torch.empty(0, dtype=torch.bool))
-        layout = packed_attention.lay_out(bare, self.precision.device, with_last=False)
-        layout.kept = {}
-        self.run(layout)
-        contexts = layout.keys_and_values(groups.contexts)
-        most, longest = int(groups.lengths.max()), max(len(context) for context in groups.contexts)
-        cache = Cache(contexts[0], len(contexts), len(groups), longest, most)
-        for pairs in contexts:
-            cache.add_context(pairs)
-        cache.add_slots(groups.owners)
-        fed = torch.nn.utils.rnn.pad_sequence(list(groups.answers)).to(self.precision.device)
-        states = torch.stack([step(tokens, cache) for tokens in fed[:-1]], dim=1)
-        return torch.cat([row[: len(answer) - 1] for row, answer in zip(states, groups.answers, strict=True)])
 
     def require_row(self, tokens: int) -> None:
         """Refuse rows whose positions would depend on the rows beside them.
@@ -412,17 +376,6 @@ class Trunk:
                 f"{self.base}: a row of {tokens} tokens is longer than {limit}, beyond which this model's positions "
                 f"(rope_type) depend on the longest row beside; keep context and answer within {limit} tokens"
             )
-
-
-def row_limit(config: Any) -> int | None:
-    """Most tokens of a row whose rotary angles depend on the position alone; None where they always do."""
-    settings = getattr(config, "rope_parameters", None) or {}
-    by_layer = [settings, *(held for held in settings.values() if isinstance(held, dict))]
-    growing = [held for held in by_layer if re.search("dynamic|longrope", str(held.get("rope_type")))]
-    return min(
-        (held.get("original_max_position_embeddings") or config.max_position_embeddings for held in growing),
-        default=None,
-    )
 
 
 def load_trunk(
