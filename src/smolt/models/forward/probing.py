@@ -65,7 +65,7 @@ def narrowed(network: PreTrainedModel, settings: list[str]) -> Iterator[None]:
 
 
 def alone(network: PreTrainedModel, groups: Groups, device: torch.device) -> Tensor:
-    """The truth: states of the eager forward, one row at a time, as `Trunk.states` orders them, predicting ones first."""
+    """The truth: states of the eager forward, one row at a time, in the order of `Trunk.states` with last tokens."""
     states, last, backbone = [], [], network.base_model
     implementation = network.config._attn_implementation
     network.set_attn_implementation("eager")

@@ -214,8 +214,10 @@ class Trunk:
             hidden = self.run(layout)
             return hidden.index_select(0, layout.predicting), hidden.index_select(0, layout.last)
         padded, predicting, last = pad(groups)
-        hidden = self._backbone_padded(*(tensor.to(device) for tensor in padded))
-        chosen = hidden.flatten(0, 1)
+        ids, positions, mask = (tensor.to(device) for tensor in padded)
+        with self._computing():
+            output = self.backbone(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+        chosen = output.last_hidden_state.flatten(0, 1)
         return chosen.index_select(0, predicting.to(device)), chosen.index_select(0, last.to(device))
 
     def run(self, layout: packed_attention.Layout) -> Tensor:
@@ -255,12 +257,6 @@ class Trunk:
             logits = self.network(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
         chosen: Tensor = logits.flatten(0, 1).index_select(0, predicting.to(ids.device))
         return chosen
-
-    def _backbone_padded(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        with self._computing():
-            output = self.backbone(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
 
     @property
     def _around(self) -> Call:
@@ -302,7 +298,10 @@ class Trunk:
                 self._check_padded(groups, truth)
                 has_head = self.network.get_output_embeddings() is not None
                 if has_head:
-                    self._try_head(groups, truth)
+                    own = torch.log_softmax(truth[: -len(groups)] @ self.head.T, dim=-1)
+                    difference = float((own - torch.log_softmax(self.logits(groups), dim=-1)).abs().max())
+                    self.own_head = difference <= AGREEMENT
+                    self.why = "" if self.own_head else f"padded, with its own head: ours differs by {difference:.1e}"
                 if wide is not None and torch.equal(wide, truth):
                     self.why = f"padded forward: {settings[0]} does not act where it was looked for"
                 elif self.own_head or not has_head:
@@ -318,12 +317,6 @@ class Trunk:
             f"{self.base}: its states of a row change by {difference:.1e} with the rows beside it; smolt computes "
             "several rows at a time, so it does not train or sample from this architecture"
         )
-
-    def _try_head(self, groups: Groups, truth: Tensor) -> None:
-        own = torch.log_softmax(truth[: -len(groups)] @ self.head.T, dim=-1)
-        difference = float((own - torch.log_softmax(self.logits(groups), dim=-1)).abs().max())
-        self.own_head = difference <= AGREEMENT
-        self.why = "" if self.own_head else f"padded, with its own head: ours differs by {difference:.1e}"
 
     def _difference(self, groups: Groups, truth: Tensor) -> float:
         return float((torch.cat(self.states(groups, with_last=True)) - truth).abs().max() / truth.abs().max())
