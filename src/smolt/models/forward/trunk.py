@@ -66,8 +66,7 @@ class Trunk:
     @property
     def backbone(self) -> nn.Module:
         """The network without its head."""
-        module: nn.Module = self.network.base_model
-        return module
+        return self.network.base_model
 
     @property
     def width(self) -> int:
@@ -227,8 +226,7 @@ class Trunk:
                 return packed_states(self.network, layout, self._around)
         with self._computing():
             output = self.backbone(input_ids=layout.ids, position_ids=layout.positions, layout=layout, use_cache=False)
-        hidden: Tensor = output.last_hidden_state[0]
-        return hidden
+        return torch.as_tensor(output.last_hidden_state[0])
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One decoding step through the network's modules: the newest tokens [slots] -> final states [slots, h]."""
