@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -66,7 +67,7 @@ class Trunk:
     @property
     def backbone(self) -> nn.Module:
         """The network without its head."""
-        return self.network.base_model
+        return cast(nn.Module, self.network.base_model)
 
     @property
     def width(self) -> int:
@@ -226,7 +227,7 @@ class Trunk:
                 return packed_states(self.network, layout, self._around)
         with self._computing():
             output = self.backbone(input_ids=layout.ids, position_ids=layout.positions, layout=layout, use_cache=False)
-        return torch.as_tensor(output.last_hidden_state[0])
+        return cast(Tensor, output.last_hidden_state[0])
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One decoding step through the network's modules: the newest tokens [slots] -> final states [slots, h]."""
@@ -235,8 +236,7 @@ class Trunk:
         with self.precision.autocast():
             output = self.backbone(input_ids=tokens[:, None], position_ids=positions, layout=cache, use_cache=False)
         cache.end_step()
-        states: Tensor = output.last_hidden_state[:, 0]
-        return states
+        return cast(Tensor, output.last_hidden_state[:, 0])
 
     def lean_decoder(self, adapter: str | None, window: int) -> LeanDecoder | None:
         """The same step straight over the weights, for positions below `window`; None where the adapter forbids it."""
