@@ -46,7 +46,7 @@ def evaluated(folder: Path, values: Sequence[bool], **changed: Any) -> Path:
     }
     for name, value in changed.items():
         (recipe["conditions"] if name in recipe["conditions"] else recipe)[name] = value
-    (folder / "manifest.json").write_text(json.dumps({"stage": "eval", "recipe": recipe}))
+    (folder / "manifest.json").write_text(json.dumps({"format": "smolt-run/1", "stage": "eval", "recipe": recipe}))
     return flags(folder / "evaluation.jsonl", values)
 
 
@@ -68,7 +68,9 @@ def test_equal_or_unknown_conditions_are_not(tmp_path: Path) -> None:
     a = evaluated(tmp_path / "a", [True, False] * 5)
     same = evaluated(tmp_path / "same", [True] * 10, sampling={"temperature": 0.0, "batch": 8})
     trained = evaluated(tmp_path / "trained", [True] * 10, max_tokens=40)
-    (tmp_path / "trained" / "manifest.json").write_text(json.dumps({"stage": "sft", "recipe": {"conditions": {}}}))
+    (tmp_path / "trained" / "manifest.json").write_text(
+        json.dumps({"format": "smolt-run/1", "stage": "sft", "recipe": {"conditions": {}}})
+    )
     damaged = evaluated(tmp_path / "damaged", [True] * 10)
     (tmp_path / "damaged" / "manifest.json").write_text("{")
     other = flags(tmp_path / "other.jsonl", [True] * 10)

@@ -59,6 +59,20 @@ def ask(text: str) -> tuple[Turn, ...]:
     return (Turn("user", text),)
 
 
+def test_greedy_in_bf16_keeps_its_batch_size(place: Path, tmp_path: Path) -> None:
+    """In bf16 a greedy answer depends on what is decoded beside it: the batch is recorded, and not another one's."""
+    greedy = {"samples": 1, "temperature": 0.0, "dtype": "bf16"}
+    run(place, tmp_path / "out", batch=3, **greedy)
+    recipe = json.loads((tmp_path / "out" / "manifest.json").read_text())["recipe"]
+    assert (recipe["sampling"]["batch"], recipe["sampling"]["temperature"], recipe["model"]["dtype"]) == (
+        3,
+        0.0,
+        "bf16",
+    )
+    with pytest.raises(UserError, match="batch"):
+        run(place, tmp_path / "out", batch=4, **greedy)
+
+
 def test_a_majority_of_answers() -> None:
     """2 of 3 say 4; two say each: 1/2; nobody says a number: wrong; 4 and 4.0 are one vote against 5."""
     four = Fraction(4)

@@ -141,7 +141,7 @@ def test_more_kinds_than_twelve_are_tested_as_one() -> None:
 def run(directory: Path, recipe: dict[str, Any], sha256: str) -> str:
     """A run directory with its manifest, and the path of its model."""
     (directory / "model").mkdir(parents=True)
-    (directory / "manifest.json").write_text(json.dumps({"recipe": recipe, "data": sha256}))
+    (directory / "manifest.json").write_text(json.dumps({"format": "smolt-run/1", "recipe": recipe, "data": sha256}))
     return str(directory / "model")
 
 

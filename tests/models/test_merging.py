@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -15,9 +16,9 @@ from smolt.errors import SelfCheckError, UserError
 from smolt.models import merging as merging
 from smolt.models.groups import from_answers
 from smolt.models.locating import Located, locate
-from smolt.models.merging import EXACT, PROOF, merge, merged_matrices
+from smolt.models.merging import EXACT, PROOF, merge
 from smolt.models.rendering import load_renderer
-from smolt.models.roles import POLICY, Policy, open_policy
+from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
 from smolt.models.saving import is_reward_model, load_policy, load_scorer, open_scorer, save_policy, save_scorer
 from tests.tiny import ARCHITECTURES, Architecture, tiny_model
@@ -87,19 +88,16 @@ def test_greedy_text_of_the_merged_model_is_the_adapters(tmp_path: Path, archite
     assert load_renderer(tmp_path / "merged").fingerprint == load_renderer(path).fingerprint
 
 
-def test_the_trunk_is_not_written(tmp_path: Path) -> None:
-    """No bit of the network changes while the merged copies are made; they are W + 2 B A (alpha / rank = 8 / 4)."""
-    base = tiny_model(tmp_path / "base")
-    policy = open_policy(locate(str(base)), EXACT, SMALL, seed=0)
-    stir(policy)
-    before = {name: value.clone() for name, value in policy.trunk.network.state_dict().items()}
-    merged = merged_matrices(policy.trunk.network, POLICY)
-    after = policy.trunk.network.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert len(merged) == 14  # 7 linear layers in each of 2 blocks
+def test_a_merged_matrix_by_hand(tmp_path: Path) -> None:
+    """W + 2 B A (alpha / rank = 8 / 4) for each of 7 linear layers in 2 blocks; every other weight bit for bit."""
+    path = adapter(tmp_path)
+    assert merge(str(path), tmp_path / "merged")["matrices"] == 14
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "base", tmp_path / "merged"))
+    lora = load_file(path / "adapter_model.safetensors")
     name = "model.layers.1.mlp.down_proj"
-    down, up = after[f"{name}.lora_A.{POLICY}.weight"], after[f"{name}.lora_B.{POLICY}.weight"]
-    torch.testing.assert_close(merged[f"{name}.weight"], after[f"{name}.base_layer.weight"] + 2 * up @ down)
+    down, up = (lora[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    torch.testing.assert_close(after[f"{name}.weight"], before[f"{name}.weight"] + 2 * up @ down)
+    assert sum(not torch.equal(before[key], after[key]) for key in before) == 14
 
 
 def tamper(path: Path, change: str) -> None:
@@ -129,11 +127,14 @@ def test_a_merge_that_disagrees_is_refused(tmp_path: Path, monkeypatch: pytest.M
     """One merged matrix 1 % too large: SelfCheckError with exit code 70, and nothing is left behind."""
     path = adapter(tmp_path)
 
-    def wrong(network: torch.nn.Module, name: str) -> dict[str, torch.Tensor]:
-        merged = merged_matrices(network, name)
-        return {**merged, "model.layers.0.mlp.up_proj.weight": merged["model.layers.0.mlp.up_proj.weight"] * 1.01}
+    whole = LoraModel.merge_and_unload
 
-    monkeypatch.setattr(merging, "merged_matrices", wrong)
+    def wrong(tuner: LoraModel) -> torch.nn.Module:
+        merged: torch.nn.Module = whole(tuner)
+        merged.get_parameter("model.layers.0.mlp.up_proj.weight").data *= 1.01
+        return merged
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", wrong)
     with pytest.raises(SelfCheckError, match="differs from the adapter model") as refusal:
         merge(str(path), tmp_path / "merged")
     assert refusal.value.exit_code == 70
@@ -201,7 +202,9 @@ def test_full_weights_of_a_run_are_written_anew_with_a_card(tmp_path: Path) -> N
     run = tmp_path / "run"
     tiny_model(run / "model")
     recipe = {"name": "first", "seed": 3, "model": {"path": str(tmp_path / "secret" / "start")}}
-    (run / "manifest.json").write_text(json.dumps({"stage": "sft", "recipe": recipe, "recipe_hash": "abc"}))
+    (run / "manifest.json").write_text(
+        json.dumps({"format": "smolt-run/1", "stage": "sft", "recipe": recipe, "recipe_hash": "abc"})
+    )
     accuracy = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
     (run / "result.json").write_text(json.dumps({"updates": 7, "accuracy": accuracy, "final": {"loss": 1.25}}))
     facts = merge(str(run), tmp_path / "merged")

@@ -11,7 +11,9 @@ from smolt.config import RewardPart
 from smolt.data import Answer, Question, Turn
 from smolt.errors import UserError
 from smolt.models.forward.precision import choose_precision
+from smolt.models.groups import from_answers
 from smolt.models.rendering import Renderer, load_renderer
+from smolt.models.saving import load_policy
 from smolt.preferences.judges.both_orders import Opinion
 from smolt.preferences.judges.opening import comparing
 from smolt.rewards.llm_judge.asking import Asker, expectation
@@ -59,6 +61,40 @@ def logprob(folder: Path, context: list[int], answer: list[int]) -> float:
     with torch.no_grad():
         logits = torch.log_softmax(network(ids).logits[0].double(), dim=-1)
     return float(sum(logits[len(context) + place - 1, token] for place, token in enumerate(answer)))
+
+
+def test_letters_are_read_from_an_fp32_head(tmp_path: Path) -> None:
+    """In bf16 the logits of A and B round to the same number: the margin is that of the states times the head in fp32.
+
+    The head's rows of the two letters are made alike but for one part in 600, and large, so that bf16 cannot tell their
+    logits apart in most contexts.
+    """
+    folder = widened(tiny_model(tmp_path / "judge"), 1024)
+    renderer = load_renderer(str(folder))
+    first, second = (renderer.answer(letter, stop=False)[-1] for letter in "AB")
+    network = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+    network.config.tie_word_embeddings = False
+    with torch.no_grad():
+        head = 20 * network.lm_head.weight.clone()
+        head[second] = head[first] + head[second] / 600
+        network.lm_head.weight = torch.nn.Parameter(head.bfloat16().float())
+    network.save_pretrained(folder)
+    bf16 = choose_precision("cpu", "bf16")
+    policy = load_policy(str(folder), bf16)
+    showings = [Showing(question(f"{n}?"), f"Good {n}.", f"Bad {n * n}.") for n in range(12)]
+    found = opinions(open_local(str(folder), bf16, 0), showings)
+    tied = 0
+    for showing, opinion in zip(showings, found, strict=True):
+        groups = from_answers([renderer.context(pairwise_prompt(RUBRIC, showing).turns)], [[[first]]])
+        policy.trunk.use(None)
+        with torch.no_grad():
+            state = policy.trunk.states(groups)[0][0]
+        exact = (state.double() @ policy.trunk.head[[first, second]].double().T).tolist()
+        rounded = (state.bfloat16() @ policy.trunk.head[[first, second]].bfloat16().T).tolist()
+        tied += rounded[0] == rounded[1]
+        assert opinion.margin == pytest.approx(exact[0] - exact[1], abs=2e-3)
+        assert opinion.margin != 0
+    assert tied >= 3
 
 
 def test_margin_is_the_difference_of_the_choices_logprobs(model: Path) -> None:

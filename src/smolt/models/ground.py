@@ -1,5 +1,6 @@
 """From a recipe's model block to what every stage stands on: its files, precision, renderer and window."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,13 @@ from transformers import AutoConfig
 from smolt.config import Model
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision, choose_precision
+from smolt.models.forward.probing import row_limit
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.locating import Located, locate
 from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.saving import weights_hash
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,10 @@ class Ground:
 
 def open_ground(model: Model) -> Ground:
     """Resolve a recipe's model block."""
+    LOG.info("opening %s", model.path)
     located = locate(model.path)
     renderer = load_renderer(located.tokenizer, model.style)
+    require_rows(renderer, _config(located).vocab_size, model.path)
     precision = choose_precision(model.device, model.dtype, model.threads)
     own = window_of(located)
     if model.window is not None and model.window > own:
@@ -48,7 +54,31 @@ def open_ground(model: Model) -> Ground:
 
 
 def window_of(located: Located) -> int:
-    """Most positions the model takes; without a limit (ALiBi) a very large number."""
+    """Most positions the model takes; without a limit (ALiBi) a very large number.
+
+    Where positions beyond a limit would depend on the rows beside, one less than it: a stop token may be appended.
+    """
+    config = _config(located)
+    fields, limit = config.to_dict(), row_limit(config)
+    window = int(fields.get("max_position_embeddings") or fields.get("n_positions") or 2**31)
+    return window if limit is None else min(window, limit - 1)
+
+
+def _config(located: Located) -> Any:
     with read_by_library(f"model.path: {located.base}"):
-        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
-    return int(config.to_dict().get("max_position_embeddings") or config.to_dict().get("n_positions") or 2**31)
+        return AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+
+
+def require_rows(renderer: Renderer, rows: int, path: str) -> None:
+    """Every token that the tokenizer can give must have its row in the embedding.
+
+    Raises:
+        UserError: one has none; it is named.
+    """
+    ids = {**renderer.tokenizer.get_vocab(), **{f"stop token {index}": index for index in renderer.stop_ids}}
+    token = max(ids, key=ids.__getitem__)
+    if ids[token] >= rows:
+        raise UserError(
+            f"model.path: {path}: {token!r} has the id {ids[token]}, and the model's embedding has {rows} rows: the "
+            "tokenizer is not this model's, or the embedding was not resized when tokens were added"
+        )

@@ -54,6 +54,19 @@ class Groups:
         """Real tokens of one packed forward: every context and every answer once."""
         return sum(len(context) for context in self.contexts) + int(self.lengths.sum())
 
+    @property
+    def rows(self) -> list[Tensor]:
+        """Each context with its answer, B tensors of token ids."""
+        return [torch.cat([self.contexts[row], answer]) for row, answer in zip(self.owners, self.answers, strict=True)]
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest context with its answer."""
+        return max(
+            (len(self.contexts[row]) + len(answer) for row, answer in zip(self.owners, self.answers, strict=True)),
+            default=0,
+        )
+
     def select(self, rows: Sequence[int]) -> "Groups":
         """The given answers with the contexts they need and their columns; T shrinks to the longest kept answer."""
         needed = sorted({self.owners[row] for row in rows})

@@ -6,10 +6,32 @@ Everything here is read before any weight is: a directory that would run code or
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
 
 from smolt.errors import UserError
+from smolt.models.forward.quiet import read_by_library
 from smolt.models.gguf import imported, is_gguf
 from smolt.runs import jsontext
+from smolt.runs.identity import is_run
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+HEAD = "base_model.model.score.weight"
+"""The score head of a reward model, as peft names it among an adapter's weights."""
+
+# fmt: off
+KNOWN = {
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
+    "layers_to_transform", "lora_alpha", "lora_bias", "lora_dropout", "megatron_core", "peft_type", "peft_version",
+    "qalora_group_size", "r", "rank_pattern", "revision", "target_modules", "task_type", "use_dora", "use_rslora",
+}
+# fmt: on
+"""Fields of adapter_config.json that are computed with, or that say nothing about what the adapter computes."""
+
+BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Values of init_lora_weights under which the base stays as it is."""
 
 HUB_SECONDS = 10
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack"}
@@ -29,11 +51,16 @@ class Located:
         return str(self.adapter) if own else self.base
 
 
-def locate(path: str) -> Located:
+def locate(path: str, to_merge: bool = False) -> Located:
     """Resolve a path or hub name; local paths come first. A GGUF file is imported into the user's cache.
 
+    Args:
+        path: as the user gave it.
+        to_merge: take any LoRA adapter, for its merge; else what is not computed in place is refused.
+
     Raises:
-        UserError: the directory does not exist, holds no model, or is not safe to load.
+        UserError: the directory does not exist, holds no model, is not safe to load, or is an adapter that holds more
+            than is computed.
     """
     directory = Path(path).expanduser()
     if not directory.exists():
@@ -44,26 +71,28 @@ def locate(path: str) -> Located:
         if is_gguf(directory):
             return Located(str(imported(directory.resolve())))
         raise UserError(f"model.path: {path}: is a file and no GGUF; give the directory that holds config.json")
-    if (directory / "manifest.json").is_file():
+    if is_run(directory):
         if not (directory / "model").is_dir():
             raise UserError(f"model.path: {path}: this run has no model yet; finish it by running its command again")
         directory = directory / "model"
     if (directory / "adapter_config.json").is_file():
-        return _adapter(directory)
+        return _adapter(directory, to_merge)
     if not (directory / "config.json").is_file():
         raise UserError(f"model.path: {path}: holds neither config.json nor adapter_config.json, so it is not a model")
     check_directory(directory)
     return Located(str(directory.resolve()))
 
 
-def _adapter(directory: Path) -> Located:
-    base = jsontext.read_object(directory / "adapter_config.json").get("base_model_name_or_path")
+def _adapter(directory: Path, to_merge: bool) -> Located:
+    config = jsontext.read_object(directory / "adapter_config.json")
+    base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise UserError(f"{directory / 'adapter_config.json'}: base_model_name_or_path: names no base model")
     check_directory(directory)
     below = locate(base)
     if below.adapter is not None:
         raise UserError(f"{directory}: its base {base} is an adapter itself; merge that first (smolt merge)")
+    _check_adapter(directory, config, to_merge)
     return Located(below.base, directory)
 
 
@@ -107,3 +136,48 @@ def check_directory(directory: Path) -> None:
         for shard in set(jsontext.read_object(index).get("weight_map", {}).values()):
             if not isinstance(shard, str) or Path(shard).name != shard:
                 raise UserError(f"{index}: weight_map: {shard!r} lies outside the directory")
+
+
+def inside_block(name: str) -> bool:
+    """Whether the module or weight of this name belongs to one of the network's numbered blocks."""
+    return re.search(r"\.\d+\.", name) is not None
+
+
+def _check_adapter(directory: Path, config: dict[str, Any], to_merge: bool) -> None:
+    """The one door for adapters: what passes is computed exactly.
+
+    Raises:
+        UserError: it is no LoRA, or holds something besides LoRA on linear layers inside the blocks and a score head.
+    """
+    kind = config.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise UserError(f"{directory / 'adapter_config.json'}: peft_type: {kind}: smolt reads LoRA adapters only")
+    if config.get("layer_replication"):
+        raise UserError(f"{directory}: layer_replication: repeats layers of its base; smolt reads no such adapter")
+    if to_merge:
+        return
+    with read_by_library(str(directory)), safe_open(directory / ADAPTER_WEIGHTS, "np") as weights:
+        names = sorted(weights.keys())
+    found = _uncomputed(config, names)
+    if found is not None:
+        raise UserError(
+            f"{directory}: {found}: smolt computes LoRA on linear layers inside the network's blocks and nothing else "
+            f"in place; `smolt merge {directory} --out DIR` makes one model of this adapter and its base"
+        )
+
+
+def _uncomputed(config: dict[str, Any], names: list[str]) -> str | None:
+    """The first thing an adapter holds that is not computed in place."""
+    is_score = config.get("task_type") == "SEQ_CLS"
+    if config.get("init_lora_weights", True) not in BEGINNINGS:
+        return f"init_lora_weights: {config['init_lora_weights']}: rewrites the base's weights"
+    heads = {"score", "classifier"} if is_score else set()
+    for field, value in config.items():
+        is_head = field == "modules_to_save" and isinstance(value, list) and heads.issuperset(value)
+        if value and field not in KNOWN and not is_head:
+            return f"{field}: {value!r:.80}"
+    for name in names:
+        lora = re.search(r"\.lora_(A|B|magnitude_vector)\b", name)
+        if not (lora and inside_block(name)) and not (is_score and name == HEAD):
+            return name
+    return None

@@ -1,18 +1,22 @@
 """From an adapter, or a run, to a standalone model directory that any tool of the ecosystem loads.
 
-The merge is done once, in fp32, into copies of the target matrices; the frozen trunk is never written. What comes out
-is compared with the adapter model before it is put in its place: a merge that does not agree is refused.
+The base is read once, in fp32, and peft merges into it whatever a LoRA adapter may hold (whole modules and trained
+tokens too). What comes out is compared with the adapter model before it is put in its place: a merge that does not
+agree is refused.
 """
 
 import errno
-from dataclasses import dataclass, replace
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -22,22 +26,26 @@ from transformers import (
 )
 
 from smolt.errors import SelfCheckError, UserError
+from smolt.models.forward.adapter import fill, read_adapter
 from smolt.models.forward.precision import DTYPES, Precision
 from smolt.models.forward.probing import probe
+from smolt.models.forward.quiet import hush, hushed, read_by_library
 from smolt.models.forward.trunk import AGREEMENT, Trunk
-from smolt.models.groups import Groups
+from smolt.models.ground import require_rows
 from smolt.models.locating import Located, locate
 from smolt.models.model_card import model_card
 from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.roles import Policy, Scorer
-from smolt.models.saving import HEAD, is_reward_model, load_policy, load_scorer, save_policy, save_scorer, weights_hash
+from smolt.models.saving import NOTE, is_reward_model, save_policy, save_scorer, weights_hash
 from smolt.runs import StorageError, jsontext, storage
 from smolt.runs.identity import run_of
 
 PROOF = "smolt_merge.json"
 """File of a merged directory: what it was made from, how well it agrees, and the hash of its weights."""
 
-WEIGHTS = "adapter_model.safetensors"
+MERGED = "merged"
+EMBEDDINGS = r"(embed_tokens|lm_head|wte|embed_in|embed_out)\.weight$"
+STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 EXACT = Precision(torch.device("cpu"), torch.float32)
 
 
@@ -60,26 +68,24 @@ def merge(path: str, out: Path, dtype: str = "auto", fresh: bool = False) -> dic
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise UserError(f"dtype: {dtype!r} is unknown; choose auto, {', '.join(DTYPES)}")
-    located = locate(path)
+    located = locate(path, to_merge=True)
     out = out.expanduser().resolve()
     asked = {"source": weights_hash(located), "asked_dtype": dtype}
     found = _earlier(out, located, asked, fresh)
     if found is not None:
         return {**found, "out": str(out), "status": "already complete"}
-    _refuse_strange_keys(located)
-    origin = _open_scorer(path, located) if is_reward_model(located) else _open_policy(path, located)
-    network, stored = _merged_network(located, origin)
-    chosen = DTYPES.get(dtype, stored)
+    origin = _merged(path, located, is_reward_model(located))
+    chosen = DTYPES.get(dtype, origin.stored)
     facts = {
         **asked,
         "made_from": path,
         "base": located.base,
-        "kind": "policy" if origin.head is None else "reward",
-        "matrices": len(origin.matrices),
+        "kind": "policy" if origin.note is None else "reward",
+        "matrices": origin.matrices,
         "dtype": next((name for name, kind in DTYPES.items() if kind == chosen), str(chosen)),
-        "difference": _require_agreement(network, origin),
+        "difference": _require_agreement(origin),
     }
-    facts = _write(out, network.to(chosen), origin, facts)
+    facts = _write(out, origin.network.to(chosen), origin, facts)
     return {**facts, "out": str(out), "status": "complete"}
 
 
@@ -90,12 +96,9 @@ def merged_in_memory(path: str) -> tuple[PreTrainedModel, Renderer]:
         UserError: `path` holds no language model or a damaged one.
         SelfCheckError: the merged model does not agree with the adapter model.
     """
-    located = locate(path)
-    _refuse_strange_keys(located)
-    origin = _open_policy(path, located)
-    network, _ = _merged_network(located, origin)
-    _require_agreement(network, origin)
-    return network, origin.renderer
+    origin = _merged(path, locate(path, to_merge=True), is_reward=False)
+    _require_agreement(origin)
+    return origin.network, origin.renderer
 
 
 def _earlier(out: Path, located: Located, asked: dict[str, str], fresh: bool) -> dict[str, Any] | None:
@@ -117,57 +120,99 @@ def _earlier(out: Path, located: Located, asked: dict[str, str], fresh: bool) ->
     raise UserError(f"{out}: holds another merge (of {facts.get('made_from')}); --fresh sets it aside")
 
 
-# --- the model it is made from, and the merged network ----------------------------------------------------------------
+# --- the merged network -----------------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Origin:
-    """The model to merge, as far as the merge needs it.
+    """The merged model, and what it was made from.
 
     Attributes:
         path: as the user gave it.
         renderer: tokenizer and template.
+        network: the bare network with the adapter merged into it, fp32.
+        stored: dtype of most of the base's weights.
         rows: probe tokens, one sequence each, int64 [T].
-        expected: what it computes on each row: logits, fp32 [T, V]; a reward model its score, [1].
-        matrices: merged copies of the target matrices, fp32, by name; empty where the weights are the model's own.
-        head: of a reward model, [1, h].
+        expected: what the adapter model computes on each row: logits, fp32 [T, V]; a reward model its score, [1].
+        matrices: that the adapter changed; 0 where the weights are the model's own.
         note: of a reward model (see save_scorer); None for a language model.
     """
 
     path: str
     renderer: Renderer
+    network: PreTrainedModel
+    stored: torch.dtype
     rows: list[Tensor]
     expected: list[Tensor]
-    matrices: dict[str, Tensor]
-    head: Tensor | None
+    matrices: int
     note: dict[str, Any] | None
 
 
-def _open_policy(path: str, located: Located) -> _Origin:
-    renderer = load_renderer(located.tokenizer)
-    policy = load_policy(path, EXACT)
-    network = policy.trunk.network
-    network.set_attn_implementation("eager")
-    policy.trunk.use(policy.adapter)
-    rows = _rows(probe(network.config.vocab_size))
-    matrices = merged_matrices(network, policy.adapter) if policy.adapter else {}
-    return _Origin(path, renderer, rows, _outputs(network, rows), matrices, None, None)
+def _merged(path: str, located: Located, is_reward: bool) -> _Origin:
+    """Merge in fp32, in memory.
+
+    Raises:
+        UserError: the adapter does not fit its base, or peft cannot merge its kind.
+    """
+    hush()
+    renderer, network = load_renderer(located.tokenizer), _load(located.base, is_reward)
+    rows = probe(network.config.vocab_size).rows
+    stored, matrices = _stored_dtype(located.base, network), 0
+    if is_reward:
+        network.config.pad_token_id = None  # one row at a time needs none; save_scorer names one
+    if located.adapter is None:
+        expected = _outputs(network, rows)
+    else:
+        peft = _adapted(network, located.adapter)
+        matrices = sum(isinstance(module, LoraLayer) for module in network.modules())
+        expected = _outputs(network, rows)
+        _untie(network)
+        try:
+            with hushed():
+                network = peft.merge_and_unload()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{located.adapter}: cannot be merged: {error}") from error
+    require_rows(renderer, network.config.vocab_size, path)
+    note = jsontext.read_object((located.adapter or Path(located.base)) / NOTE, or_empty=True) if is_reward else None
+    if note is None and network.can_generate():
+        network.generation_config = GenerationConfig(
+            bos_token_id=renderer.tokenizer.bos_token_id,
+            eos_token_id=sorted(renderer.stop_ids),
+            pad_token_id=renderer.tokenizer.pad_token_id,
+        )
+    return _Origin(path, renderer, network, stored, rows, expected, matrices, note)
 
 
-def _open_scorer(path: str, located: Located) -> _Origin:
-    renderer = load_renderer(located.tokenizer)
-    scorer, note = load_scorer(path, EXACT)
-    network = scorer.trunk.network
-    found = probe(network.config.vocab_size)
-    groups = replace(found, answers=tuple(torch.cat([row, torch.tensor([renderer.stop_id])]) for row in found.answers))
-    with torch.no_grad():
-        expected = list(scorer.verdicts(groups)[:, None])
-    matrices = merged_matrices(network, scorer.adapter) if scorer.adapter else {}
-    return _Origin(path, renderer, _rows(groups), expected, matrices, scorer.head.weight.detach(), note)
+def _adapted(network: PreTrainedModel, directory: Path) -> PeftModel:
+    """The network under an adapter, with as many embedding rows as one that brings embeddings of its own has."""
+    config, weights = read_adapter(directory)
+    held = [value for name, value in weights.items() if re.search(EMBEDDINGS, name)]
+    if held and len(held[0]) != network.config.vocab_size:
+        network.resize_token_embeddings(len(held[0]), mean_resizing=False)
+    with hushed(), read_by_library(str(directory)):
+        peft = PeftModel(network, config, MERGED)
+        fill(peft, MERGED, weights, directory)
+    return peft.eval()
 
 
-def _rows(groups: Groups) -> list[Tensor]:
-    return [torch.cat([groups.contexts[owner], row]) for owner, row in zip(groups.owners, groups.answers, strict=True)]
+def _untie(network: PreTrainedModel) -> None:
+    """Give embeddings that carry LoRA a matrix of their own: merged into a tied one, the other would change too."""
+    for module in (network.get_input_embeddings(), network.get_output_embeddings()):
+        if isinstance(module, LoraLayer):
+            base = module.get_base_layer()
+            base.weight = nn.Parameter(base.weight.detach().clone())
+
+
+def _stored_dtype(directory: str, network: PreTrainedModel) -> torch.dtype:
+    """The dtype of most weights in their files, which config.json need not name; of a hub name, what that says."""
+    count: Counter[str] = Counter()
+    for file in Path(directory).glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118  (no mapping)
+                part = weights.get_slice(name)
+                count[part.get_dtype()] += math.prod(part.get_shape())
+    written = STORED.get(count.most_common(1)[0][0]) if count else getattr(network.config, "dtype", None)
+    return written or torch.float32
 
 
 def _outputs(network: PreTrainedModel, rows: list[Tensor]) -> list[Tensor]:
@@ -176,67 +221,17 @@ def _outputs(network: PreTrainedModel, rows: list[Tensor]) -> list[Tensor]:
         return [network(input_ids=row[None], use_cache=False).logits[0] for row in rows]
 
 
-def merged_matrices(network: nn.Module, adapter: str) -> dict[str, Tensor]:
-    """W + (alpha / rank) B A of every target matrix, in new tensors; the network is left as it is.
-
-    Args:
-        network: carries the adapter.
-        adapter: its name.
-
-    Returns:
-        Name of the matrix in the bare network -> its merged copy, of the network's dtype.
-    """
-    merged = {}
-    with torch.no_grad():
-        for name, module in network.named_modules():
-            if isinstance(module, LoraLayer) and adapter in {*module.lora_A, *module.lora_embedding_A}:
-                merged[f"{name}.weight"] = module.get_base_layer().weight + module.get_delta_weight(adapter)
-    return merged
-
-
-def _refuse_strange_keys(located: Located) -> None:
-    """An adapter may hold more than LoRA (trained biases, whole modules); leaving it out silently would be a lie.
-
-    Raises:
-        UserError: it does.
-    """
-    if located.adapter is None:
-        return
-    strange = [key for key in load_file(located.adapter / WEIGHTS) if ".lora_" not in key and key != HEAD]
-    if strange:
-        raise UserError(f"{located.adapter / WEIGHTS}: {strange[0]}: is no LoRA weight; smolt merges LoRA only")
-
-
-def _merged_network(located: Located, origin: _Origin) -> tuple[PreTrainedModel, torch.dtype]:
-    """The bare network with the merged matrices, in fp32, and the dtype its base is stored in."""
-    network = _load(located.base, origin.head is not None, "auto")
-    stored = network.dtype
-    network = network.float()
-    parameters = dict(network.named_parameters())
-    changed = {**origin.matrices, **({"score.weight": origin.head} if origin.head is not None else {})}
-    with torch.no_grad():
-        for name, value in changed.items():
-            parameters[name].copy_(value)
-    if origin.head is not None:
-        network.config.pad_token_id = None  # one row at a time needs none; save_scorer names one
-    elif network.can_generate():
-        tokenizer = origin.renderer.tokenizer
-        network.generation_config = GenerationConfig(
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=sorted(origin.renderer.stop_ids),
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    return network, stored
-
-
-def _load(directory: str, classifier: bool, dtype: torch.dtype | str) -> PreTrainedModel:
-    if classifier:
-        network: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            directory, num_labels=1, dtype=dtype, trust_remote_code=False, use_safetensors=True
-        )
-    else:
-        network = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, trust_remote_code=False, use_safetensors=True
+def _load(directory: str, is_reward: bool) -> PreTrainedModel:
+    """A network in fp32 for the comparison, with eager attention."""
+    kind, extra = (AutoModelForSequenceClassification, {"num_labels": 1}) if is_reward else (AutoModelForCausalLM, {})
+    with read_by_library(f"model.path: {directory}"):
+        network: PreTrainedModel = kind.from_pretrained(
+            directory,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            trust_remote_code=False,
+            use_safetensors=True,
+            **extra,
         )
     return network.eval()
 
@@ -247,12 +242,12 @@ def _difference(network: PreTrainedModel, origin: _Origin) -> float:
     return float(torch.stack([(found - wanted).abs().max() for found, wanted in pairs]).max())
 
 
-def _require_agreement(network: PreTrainedModel, origin: _Origin) -> float:
-    difference = _difference(network, origin)
+def _require_agreement(origin: _Origin) -> float:
+    difference = _difference(origin.network, origin)
     if not difference <= AGREEMENT:
         raise SelfCheckError(
             f"{origin.path}: the merged model differs from the adapter model by {difference:.1e} in a logit (allowed "
-            f"{AGREEMENT:g}); nothing was written. Likely causes: DoRA, a LoRA bias, or an adapter on tied embeddings"
+            f"{AGREEMENT:g}, both in fp32); nothing was written"
         )
     return difference
 
@@ -277,12 +272,11 @@ def _write(out: Path, network: PreTrainedModel, origin: _Origin, facts: dict[str
 
 def _save(network: PreTrainedModel, origin: _Origin, directory: Path) -> None:
     trunk = Trunk(network, EXACT, origin.path)
-    if origin.head is None:
+    if origin.note is None:
         save_policy(Policy(trunk, None), origin.renderer, directory)
-        return
-    head = nn.Linear(origin.head.shape[1], 1, bias=False)
-    head.weight = nn.Parameter(origin.head)
-    save_scorer(Scorer(trunk, None, head), origin.renderer, directory, origin.note or {})
+    else:
+        head: nn.Linear = network.get_submodule("score")
+        save_scorer(Scorer(trunk, None, head), origin.renderer, directory, origin.note)
 
 
 def _read_back(directory: Path, network: PreTrainedModel, origin: _Origin) -> float:
@@ -291,7 +285,7 @@ def _read_back(directory: Path, network: PreTrainedModel, origin: _Origin) -> fl
     Raises:
         SelfCheckError: a weight or the tokenizer is not read back as it was written.
     """
-    again = _load(str(directory), origin.head is not None, torch.float32)
+    again = _load(str(directory), origin.note is not None)
     found, written = again.state_dict(), network.state_dict()
     wrong = [name for name in written if name not in found or not torch.equal(found[name], written[name].float())]
     if wrong or load_renderer(directory).fingerprint != origin.renderer.fingerprint:

@@ -225,6 +225,7 @@ def _limit(chances: Tensor, top_k: int, top_p: float) -> Tensor:
 
 def _decode(policy: Policy, contexts: list[Tensor], book: _Book) -> Iterator[None]:
     """Write all answers; yields after every step."""
+    policy.trunk.require_row(max(len(context) for context in contexts) + book.drawing.max_tokens)
     policy.trunk.use(policy.adapter)
     if policy.trunk.packed and policy.trunk.own_head:
         return _decode_packed(policy, contexts, book)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig
 
@@ -16,22 +16,54 @@ from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.forward.trunk import Trunk, load_trunk
-from smolt.models.locating import Located, locate
+from smolt.models.locating import ADAPTER_WEIGHTS, HEAD, Located, locate
 from smolt.models.rendering import Renderer
 from smolt.models.roles import REWARD, Policy, Scorer, attach, score_head
 from smolt.runs import jsontext, storage
 
 NOTE = "smolt_reward.json"  # what transformers' format has no place for
-HEAD = "base_model.model.score.weight"
 
 
 def save_policy(policy: Policy, renderer: Renderer, directory: Path) -> None:
     """A model directory, or with LoRA an adapter directory that names its base; tokenizer and template with it."""
     if policy.adapter is None:
         policy.trunk.network.save_pretrained(directory)
+        _spell_both_ways(directory)
     else:
         save_adapter(policy.trunk, policy.adapter, directory, {})
     renderer.save(directory)
+
+
+def _spell_both_ways(directory: Path) -> None:
+    """Write dtype and rotary settings as transformers 4 and what is built on it read them, beside the new spelling.
+
+    A reader that does not know `rope_parameters` would take its own default base, without a word. A spelling that
+    would change what transformers itself reads is left out.
+    """
+    file = directory / "config.json"
+    fields = jsontext.read_object(file)
+    rope = fields.get("rope_parameters") or {}
+    main, local = rope.get("full_attention", rope), rope.get("sliding_attention", {})
+    older = {
+        "torch_dtype": fields.get("dtype"),
+        "rope_theta": main.get("rope_theta"),
+        "partial_rotary_factor": main.get("partial_rotary_factor"),
+    }
+    if main.get("rope_type", "default") != "default":
+        older["rope_scaling"] = {name: value for name, value in main.items() if name not in older}
+    if fields.get("model_type") == "gpt_neox":
+        older |= {"rotary_emb_base": older["rope_theta"], "rotary_pct": older["partial_rotary_factor"]}
+    elif str(fields.get("model_type")).startswith("gemma3"):
+        older["rope_local_base_freq"] = local.get("rope_theta")
+    read = AutoConfig.from_pretrained(directory, trust_remote_code=False).to_dict()
+    for name, value in older.items():
+        if value is None or name in fields:
+            continue
+        jsontext.write(file, {**fields, name: value})
+        again = AutoConfig.from_pretrained(directory, trust_remote_code=False).to_dict()
+        if all(again.get(key) == held for key, held in read.items()):
+            fields[name] = value
+    jsontext.write(file, fields)
 
 
 def save_adapter(trunk: Trunk, adapter: str, directory: Path, more: dict[str, torch.Tensor]) -> None:
@@ -41,7 +73,7 @@ def save_adapter(trunk: Trunk, adapter: str, directory: Path, more: dict[str, to
         raise RuntimeError("this trunk has no adapters")
     weights = get_peft_model_state_dict(peft, adapter_name=adapter)
     weights = {key: value.detach().cpu().contiguous() for key, value in {**weights, **more}.items()}
-    save_file(weights, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config: Any = peft.peft_config[adapter]
     fields = {**config.to_dict(), "inference_mode": True, "base_model_name_or_path": trunk.base}
     if more:
@@ -80,6 +112,12 @@ def load_policy(path: str, precision: Precision) -> Policy:
 
 def open_scorer(located: Located, precision: Precision, lora: LoRA | None, seed: int) -> Scorer:
     """A reward model to train: the network as a classifier with one label, and a fresh head."""
+    labels = [] if located.adapter is not None or not is_reward_model(located) else _labels(located)
+    if len(labels) > 1:
+        raise UserError(
+            f"{located.base}: is a classifier with the labels {', '.join(labels[:10])}; start a reward model "
+            "from a language model, or from a classifier with one label"
+        )
     trunk = load_trunk(located, precision, trained=lora is None, classifier=True)
     head = score_head(trunk.width, seed, precision.device)
     if lora is None:
@@ -109,32 +147,37 @@ def save_scorer(scorer: Scorer, renderer: Renderer, directory: Path, note: dict[
     if scorer.adapter is None:
         network.config.pad_token_id = _pad_other_than(renderer)
         network.save_pretrained(directory)
+        _spell_both_ways(directory)
     else:
         save_adapter(scorer.trunk, scorer.adapter, directory, {HEAD: scorer.head.weight})
     renderer.save(directory)
     jsontext.write(directory / NOTE, note, indent=None)
 
 
-def load_scorer(path: str, precision: Precision) -> tuple[Scorer, dict[str, Any]]:
-    """A reward model of ours or any AutoModelForSequenceClassification with one label, and its note (see save_scorer).
+def load_scorer(path: str, precision: Precision, good: str | None = None) -> tuple[Scorer, dict[str, Any]]:
+    """A reward model of ours or any AutoModelForSequenceClassification, and its note (see save_scorer).
+
+    Args:
+        path: where it is.
+        precision: where and how precisely.
+        good: of a classifier with two labels the one that is wanted: the score is its logit less the other's, which is
+            the log-odds of that label.
 
     Raises:
-        UserError: it has no score head.
+        UserError: it has no score head, or one that gives no single number.
     """
     located = locate(path)
+    labels = _labels(located)
+    if good is not None or len(labels) > 1:
+        return _two_labels(located, precision, labels, good), {}
     trunk = load_trunk(located, precision, trained=False, classifier=True)
     head = score_head(trunk.width, None, precision.device)
     adapter = None
     if located.adapter is not None:
-        trunk.load_adapter(REWARD, located.adapter)
-        adapter = REWARD
-        weights = load_file(located.adapter / "adapter_model.safetensors")
-        if HEAD not in weights:
+        adapter, weight = REWARD, trunk.load_adapter(REWARD, located.adapter)
+        if weight is None:
             raise UserError(f"{located.adapter}: has no score head, so it is not a reward model")
-        weight = weights[HEAD]
     else:
-        if not any(name.endswith("ForSequenceClassification") for name in trunk.network.config.architectures or []):
-            raise UserError(f"{located.base}: is a language model without a score head, so it is not a reward model")
         weight = _classifier_head(trunk).weight
     with torch.no_grad():
         head.weight.copy_(weight)
@@ -143,9 +186,44 @@ def load_scorer(path: str, precision: Precision) -> tuple[Scorer, dict[str, Any]
     return Scorer(trunk, adapter, head), jsontext.read_object(note, or_empty=True)
 
 
+def _labels(located: Located) -> list[str]:
+    """The labels of a classifier, one for each row of its head; one for an adapter with a score head.
+
+    Raises:
+        UserError: it is a language model.
+    """
+    if located.adapter is not None:
+        return ["score"]
+    if not is_reward_model(located):
+        raise UserError(f"{located.base}: is a language model without a score head, so it is not a reward model")
+    with read_by_library(f"model.path: {located.base}"):
+        config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+    return [str(config.id2label[number]) for number in range(config.num_labels)]
+
+
+def _two_labels(located: Located, precision: Precision, labels: list[str], good: str | None) -> Scorer:
+    """A classifier with two labels, read as the log-odds of one of them."""
+    shown = ", ".join(labels[:10]) + (" ..." if len(labels) > 10 else "")
+    if len(labels) != 2:
+        raise UserError(f"{located.base}: its score head has {len(labels)} labels ({shown}); a reward is one number")
+    if good not in labels:
+        raise UserError(
+            f"{located.base}: its score head has 2 labels ({shown}), and a reward is one number: say which label is "
+            f"good with options: {{label: {labels[1]}}}" + ("" if good is None else f"; there is no label {good!r}")
+        )
+    trunk = load_trunk(located, precision, trained=False, classifier=True, labels=2)
+    both = _classifier_head(trunk).weight
+    head = score_head(trunk.width, None, precision.device)
+    with torch.no_grad():
+        head.weight.copy_((both[labels.index(good)] - both[1 - labels.index(good)])[None])
+    return Scorer(trunk, None, head.requires_grad_(False))
+
+
 def _classifier_head(trunk: Trunk) -> nn.Linear:
-    module: nn.Linear = trunk.network.get_submodule("score")
-    return module
+    head = getattr(trunk.network, "score", None)
+    if not isinstance(head, nn.Linear):
+        raise UserError(f"{trunk.base}: {type(trunk.network).__name__} has no layer `score` over a causal network")
+    return head
 
 
 def _pad_other_than(renderer: Renderer) -> int:

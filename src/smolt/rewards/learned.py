@@ -10,7 +10,7 @@ from smolt.config import RewardPart
 from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
-from smolt.models.ground import window_of
+from smolt.models.ground import require_rows, window_of
 from smolt.models.groups import from_answers, without_gradient
 from smolt.models.locating import locate
 from smolt.models.rendering import load_renderer
@@ -28,23 +28,26 @@ def learned_reward(part: RewardPart, precision: Precision) -> Reward:
     makes it abstain.
 
     Args:
-        part: its directory as `path`; `options.refused: true` starts on a model that its own audit refused.
+        part: its directory as `path`; `options.refused: true` starts on a model that its own audit refused;
+            `options.label` names the good one of a classifier's two labels, whose log-odds are the score.
         precision: where and how precisely.
 
     Raises:
         UserError: the path holds no reward model, or one that is no better than a trivial baseline.
     """
     located = locate(str(part.path))
-    scorer, note = load_scorer(str(part.path), precision)
-    unknown = set(part.options) - {"refused"}
+    unknown = set(part.options) - {"refused", "label"}
     if unknown:
-        raise UserError(f"reward model: options.{min(unknown)}: unknown option; there is refused")
+        raise UserError(f"reward model: options.{min(unknown)}: unknown option; there are refused, label")
+    good = part.options.get("label")
+    scorer, note = load_scorer(str(part.path), precision, None if good is None else str(good))
     if note.get("refused") and not part.options.get("refused"):
         raise UserError(
             f"reward model {part.path}: {note['refused']}. Training on it would optimise noise; give it more or better "
             "pairs, or write options: {refused: true} to use it nevertheless"
         )
     renderer, window = load_renderer(located.tokenizer), window_of(located)
+    require_rows(renderer, scorer.trunk.network.config.vocab_size, str(part.path))
     tokens, shift = scorer.trunk.micro_tokens(MEMORY), float(note.get("shift", 0.0))
 
     def reward(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:

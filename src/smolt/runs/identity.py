@@ -52,10 +52,15 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def is_run(directory: Path) -> bool:
+    """Whether a directory is a run of smolt, told by what its manifest says: other programs write one too."""
+    return str(_readable(directory / MANIFEST).get("format")).startswith("smolt-run/")
+
+
 def run_of(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Manifest and result of the run that `path` is, or whose model it is; empty ones where there is none."""
     for folder in (path, path.parent if path.name == "model" else path):
-        if (folder / MANIFEST).is_file():
+        if is_run(folder):
             return _readable(folder / MANIFEST), _readable(folder / "result.json")
     return {}, {}
 

@@ -14,6 +14,7 @@ from smolt.config.blocks import Block
 from smolt.errors import UserError
 from smolt.rewards.audit.audit_panel import called
 from smolt.runs import jsontext
+from smolt.runs.identity import is_run
 from smolt.statistics import Measure
 
 LEARNERS = ("reward", "dpo")
@@ -118,7 +119,7 @@ def _pairs(recipe: Mapping[str, Any], sha256: str, model: str) -> PairsOrigin:
 def run_directory(path: str) -> Path | None:
     """The run that a model path belongs to, None without one."""
     directory = Path(path).resolve()
-    found = (at for at in (directory, directory.parent) if (at / "manifest.json").is_file())
+    found = (at for at in (directory, directory.parent) if is_run(at))
     return next(found, None)
 
 

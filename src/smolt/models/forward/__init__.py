@@ -1,6 +1,7 @@
 """The network and its forwards; every number of a training or a measurement comes out of here.
 
 trunk                    one network, on which each role is an adapter or a copy
+adapter                  an adapter on disk and on a network, whole
 precision                where and how precisely
 packed_attention         attention over rows in which each real token stands once
 packed_forward           the packed forward with fewer passes over memory, adapters in place

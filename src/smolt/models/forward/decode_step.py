@@ -7,7 +7,6 @@ read.
 `Trunk.choose_forward` compares the states with the network's own before any of this is used.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel
 
 from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.logprobs import exact_logits
+from smolt.models.forward.packed_attention import window_of_layer
 from smolt.models.forward.packed_forward import is_plain, normed_and_scale
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -147,7 +147,7 @@ class LeanDecoder:
                 rotary[:, self.heads :],
                 values,
                 layer.attention.scaling,
-                getattr(layer.attention, "sliding_window", None),
+                window_of_layer(layer.attention),
             )
             states = states + layer.out(attended)
             gate, up = layer.gate_up(_normed(layer.before_mlp, states).to(self.dtype)).chunk(2, dim=-1)
@@ -158,28 +158,6 @@ class LeanDecoder:
     def logits(self, states: Tensor) -> Tensor:
         """Final states [slots, h] -> fp32 logits [slots, V], as training computes them."""
         return self.head.exact(states)
-
-    def states(
-        self, contexts: Sequence[Sequence[tuple[Tensor, Tensor]]], owners: Sequence[int], answers: Sequence[Tensor]
-    ) -> Tensor:
-        """Given answers fed token by token, their last tokens left out.
-
-        Args:
-            contexts: keys and values of each context, one pair [tokens, key heads, d] a layer.
-            owners: for each answer the index of its context.
-            answers: token ids.
-
-        Returns:
-            The final states after each fed token, answer by answer, [tokens, h].
-        """
-        longest = max(len(answer) for answer in answers)
-        cache = Cache(contexts[0], len(contexts), len(owners), max(len(pairs[0][0]) for pairs in contexts), longest)
-        for pairs in contexts:
-            cache.add_context(pairs)
-        cache.add_slots(owners)
-        fed = torch.nn.utils.rnn.pad_sequence(list(answers)).to(self.embedding.device)
-        states = torch.stack([self.step(tokens, cache) for tokens in fed[:-1]], dim=1)
-        return torch.cat([row[: len(answer) - 1] for row, answer in zip(states, answers, strict=True)])
 
 
 def objection(network: PreTrainedModel) -> str | None:

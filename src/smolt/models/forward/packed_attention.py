@@ -284,6 +284,13 @@ def packed_attention(
     return torch.cat(outputs).index_select(0, layout.output_index)[None], None
 
 
+def window_of_layer(attention: Any) -> int | None:
+    """How far back an attention layer sees, from the layer or, where it has no such field, from its configuration."""
+    holder = attention if hasattr(attention, "sliding_window") else attention.config
+    window: int | None = getattr(holder, "sliding_window", None)
+    return window
+
+
 def attend_block(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
     """Attention of one block, [b, heads, q, d] and [b, key heads, k, d] -> [b, heads, q, d].
 

@@ -20,7 +20,7 @@ from torch.nn.functional import linear, silu
 from transformers import PreTrainedModel
 
 from smolt.models.forward.gradient_checkpointing import call
-from smolt.models.forward.packed_attention import Layout, packed_attention
+from smolt.models.forward.packed_attention import Layout, packed_attention, window_of_layer
 
 
 def normed_and_scale(states: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ def _attended(attention: Any, states: Tensor, layout: Layout, cosine: Tensor, si
         None,
         scaling=attention.scaling,
         layout=layout,
-        sliding_window=getattr(attention, "sliding_window", None),
+        sliding_window=window_of_layer(attention),
     )
     return project(attention.o_proj, attended.reshape(len(states), -1))
 

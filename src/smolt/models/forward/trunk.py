@@ -6,31 +6,32 @@ training uses: packed where the architecture allows, padded with the same number
 
 import contextlib
 import copy
-import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from smolt.config import Budget, LoRA
 from smolt.errors import UserError
 from smolt.models.forward import packed_attention
+from smolt.models.forward.adapter import fill, read_adapter
 from smolt.models.forward.decode_step import LeanDecoder
 from smolt.models.forward.gradient_checkpointing import Call, again, call, each_layer
 from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.packed_forward import packed_states
 from smolt.models.forward.precision import Precision
-from smolt.models.forward.probing import in_float32, probe
+from smolt.models.forward.probing import alone, in_float32, narrowed, probe, row_limit, stepped, window_settings
 from smolt.models.forward.quiet import hush, hushed, read_by_library
 from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, pad
-from smolt.models.locating import Located
+from smolt.models.locating import HEAD, Located, inside_block
 
-LOG = logging.getLogger(__name__)
 AGREEMENT = 1e-4  # largest difference of log-probabilities, fp32, between our forward and the model's own
 
 
@@ -66,8 +67,7 @@ class Trunk:
     @property
     def backbone(self) -> nn.Module:
         """The network without its head."""
-        module: nn.Module = self.network.base_model
-        return module
+        return cast(nn.Module, self.network.base_model)
 
     @property
     def width(self) -> int:
@@ -91,23 +91,27 @@ class Trunk:
             self._add(name, config)
         except ValueError as error:
             raise UserError(f"lora.targets: {error}") from None
+        for key, module in self.network.named_modules():
+            if isinstance(module, LoraLayer) and not inside_block(key):
+                raise UserError(
+                    f"lora.targets: {key.rpartition('.')[2]}: lies outside the network's blocks; smolt trains LoRA on "
+                    "the linear layers inside them, since head and embeddings are read directly and may be one matrix"
+                )
 
-    def load_adapter(self, name: str, directory: Path) -> None:
+    def load_adapter(self, name: str, directory: Path) -> Tensor | None:
         """An adapter from a directory; missing or unexpected weights are an error, never a fresh adapter.
+
+        Returns:
+            The score head that lies beside it, [1, h]; None without one.
 
         Raises:
             UserError: the directory's weights do not fit.
         """
-        with read_by_library(str(directory)):
-            config = LoraConfig.from_pretrained(str(directory))
-            weights = load_file(directory / "adapter_model.safetensors")
+        config, weights = read_adapter(directory)
+        head = weights.pop(HEAD, None)
         self._add(name, config)
-        lora_only = {key: value for key, value in weights.items() if ".lora_" in key}
-        result = set_peft_model_state_dict(self.peft, lora_only, adapter_name=name)
-        missing = [key for key in result.missing_keys if f".{name}." in key and "lora_" in key]
-        if missing or result.unexpected_keys or not lora_only:
-            wrong = [*missing, *result.unexpected_keys, "no LoRA weights"][0]
-            raise UserError(f"{directory}: does not fit the base model ({wrong})")
+        fill(self._require_peft(), name, weights, directory)
+        return head
 
     def copy_adapter(self, name: str, source: str) -> None:
         """A frozen copy of an adapter as it is now."""
@@ -204,13 +208,16 @@ class Trunk:
             ([M, h] in the order of the true entries of `groups.mask`, [B, h], empty unless `with_last`).
         """
         device = self.precision.device
+        self.require_row(groups.longest_row)
         if self.packed:
             layout = packed_attention.lay_out(groups, device, with_last)
             hidden = self.run(layout)
             return hidden.index_select(0, layout.predicting), hidden.index_select(0, layout.last)
         padded, predicting, last = pad(groups)
-        hidden = self._backbone_padded(*(tensor.to(device) for tensor in padded))
-        chosen = hidden.flatten(0, 1)
+        ids, positions, mask = (tensor.to(device) for tensor in padded)
+        with self._computing():
+            output = self.backbone(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+        chosen = output.last_hidden_state.flatten(0, 1)
         return chosen.index_select(0, predicting.to(device)), chosen.index_select(0, last.to(device))
 
     def run(self, layout: packed_attention.Layout) -> Tensor:
@@ -220,8 +227,7 @@ class Trunk:
                 return packed_states(self.network, layout, self._around)
         with self._computing():
             output = self.backbone(input_ids=layout.ids, position_ids=layout.positions, layout=layout, use_cache=False)
-        hidden: Tensor = output.last_hidden_state[0]
-        return hidden
+        return cast(Tensor, output.last_hidden_state[0])
 
     def decode(self, tokens: Tensor, cache: Cache) -> Tensor:
         """One decoding step through the network's modules: the newest tokens [slots] -> final states [slots, h]."""
@@ -230,8 +236,7 @@ class Trunk:
         with self.precision.autocast():
             output = self.backbone(input_ids=tokens[:, None], position_ids=positions, layout=cache, use_cache=False)
         cache.end_step()
-        states: Tensor = output.last_hidden_state[:, 0]
-        return states
+        return cast(Tensor, output.last_hidden_state[:, 0])
 
     def lean_decoder(self, adapter: str | None, window: int) -> LeanDecoder | None:
         """The same step straight over the weights, for positions below `window`; None where the adapter forbids it."""
@@ -243,18 +248,13 @@ class Trunk:
 
     def logits(self, groups: Groups) -> Tensor:
         """The network's own logits that predict each answer token, [M, V]: for heads that ours does not equal."""
+        self.require_row(groups.longest_row)
         padded, predicting, _ = pad(groups)
         ids, positions, mask = (tensor.to(self.precision.device) for tensor in padded)
         with self._computing():
             logits = self.network(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
         chosen: Tensor = logits.flatten(0, 1).index_select(0, predicting.to(ids.device))
         return chosen
-
-    def _backbone_padded(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        with self._computing():
-            output = self.backbone(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
 
     @property
     def _around(self) -> Call:
@@ -278,75 +278,116 @@ class Trunk:
             self.precision = stored
 
     def choose_forward(self) -> None:
-        """Use the packed forward and our head where, on 16 answer tokens, they equal the network's own.
+        """Use the packed forward, the decoding step and our head where they equal the network's own.
 
-        An architecture that does not route through the attention interface, or does something to its logits our
-        head does not, keeps the padded forward with the same numbers; `why` says so.
+        The truth is the network's eager forward, one row at a time, on rows longer than any window: windows are
+        narrowed meanwhile, and one that this does not reach was not probed. An architecture that does not route through
+        the attention interface, or does something to its logits our head does not, keeps the padded forward with the
+        same numbers; `why` says so.
+
+        Raises:
+            UserError: rows of unequal length beside each other change what each of them is alone.
         """
-        groups = probe(self.network.config.vocab_size)
+        groups, settings = probe(self.network.config.vocab_size), window_settings(self.network)
         with torch.no_grad(), self.in_full_precision():
-            states, last = self.states(groups, with_last=True)
-            if self.network.get_output_embeddings() is not None:
-                own = torch.log_softmax(states @ self.head.T, dim=-1)
-                difference = float((own - torch.log_softmax(self.logits(groups), dim=-1)).abs().max())
-                self.own_head = difference <= AGREEMENT
-                self.why = "" if self.own_head else f"padded, with its own head: ours differs by {difference:.1e}"
-            if self.own_head or self.network.get_output_embeddings() is None:
-                self._try_packed(groups, torch.cat([states, last]))
+            wide = alone(self.network, groups, self.precision.device) if settings else None
+            with narrowed(self.network, settings):
+                truth = alone(self.network, groups, self.precision.device)
+                self._check_padded(groups, truth)
+                has_head = self.network.get_output_embeddings() is not None
+                if has_head:
+                    own = torch.log_softmax(truth[: -len(groups)] @ self.head.T, dim=-1)
+                    difference = float((own - torch.log_softmax(self.logits(groups), dim=-1)).abs().max())
+                    self.own_head = difference <= AGREEMENT
+                    self.why = "" if self.own_head else f"padded, with its own head: ours differs by {difference:.1e}"
+                if wide is not None and torch.equal(wide, truth):
+                    self.why = f"padded forward: {settings[0]} does not act where it was looked for"
+                elif self.own_head or not has_head:
+                    self._try_packed(groups, truth)
+
+    def _check_padded(self, groups: Groups, truth: Tensor) -> None:
+        for name in (self.network.config._attn_implementation, "eager"):
+            self.network.set_attn_implementation(name)
+            difference = self._difference(groups, truth)
+            if difference <= AGREEMENT or not math.isfinite(difference):  # weights that are not finite say so later
+                return
+        raise UserError(
+            f"{self.base}: its states of a row change by {difference:.1e} with the rows beside it; smolt computes "
+            "several rows at a time, so it does not train or sample from this architecture"
+        )
+
+    def _difference(self, groups: Groups, truth: Tensor) -> float:
+        return float((torch.cat(self.states(groups, with_last=True)) - truth).abs().max() / truth.abs().max())
 
     def _try_packed(self, groups: Groups, truth: Tensor) -> None:
         implementation = self.network.config._attn_implementation
         try:
             self.network.set_attn_implementation(packed_attention.NAME)
             self.packed = True
-            difference = float((torch.cat(self.states(groups, with_last=True)) - truth).abs().max() / truth.abs().max())
-            if difference <= AGREEMENT:
-                self._try_lean(groups, truth[: len(truth) - len(groups)])
-                return
-            reason = f"its states differ by {difference:.1e}"
+            self._try_lean(groups, truth)
+            reason = "" if self.lean else self._departure(groups, truth, self.decode)
         except (NotImplementedError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
-        self.packed = False
-        self.why = f"padded forward: {reason}"
-        self.network.set_attn_implementation(implementation)
+        if reason:
+            self.packed = False
+            self.why = f"padded forward: {reason}"
+            self.network.set_attn_implementation(implementation)
 
     def _try_lean(self, groups: Groups, truth: Tensor) -> None:
-        """Feed the probe's answers token by token, and compare with the states [M, h] that predict them."""
         try:
             decoder = LeanDecoder(self.network, None, torch.float32, groups.tokens)
         except NotImplementedError as error:
             self.why_not_lean = str(error)
             return
-        bare = Groups(groups.contexts, (), (), torch.empty(0, dtype=torch.bool))
-        layout = packed_attention.lay_out(bare, self.precision.device, with_last=False)
-        layout.kept = {}
-        self.run(layout)
-        found = decoder.states(layout.keys_and_values(groups.contexts), groups.owners, groups.answers)
-        later = torch.cat([torch.arange(len(answer)) > 0 for answer in groups.answers])
-        expected = truth[later.to(truth.device)]
-        difference = float((found - expected).abs().max() / truth.abs().max())
-        self.lean = difference <= AGREEMENT
-        if not self.lean:
-            self.why_not_lean = f"its states differ by {difference:.1e}"
+        self.lean = True
+        self.why_not_lean = self._departure(groups, truth, decoder.step)
+        self.lean = not self.why_not_lean
+
+    def _departure(self, groups: Groups, truth: Tensor, step: Callable[[Tensor, Cache], Tensor]) -> str:
+        """How packed forward and decoding step depart from the truth; empty where they do not."""
+        difference = self._difference(groups, truth)
+        if not difference <= AGREEMENT:
+            return f"its states differ by {difference:.1e}"
+        later = torch.cat([torch.arange(len(answer)) > 0 for answer in groups.answers]).to(truth.device)
+        expected = truth[: -len(groups)][later]
+        difference = float(
+            (stepped(self.run, step, groups, self.precision.device) - expected).abs().max() / truth.abs().max()
+        )
+        return "" if difference <= AGREEMENT else f"its decoding step's states differ by {difference:.1e}"
+
+    def require_row(self, tokens: int) -> None:
+        """Refuse rows whose positions would depend on the rows beside them.
+
+        Raises:
+            UserError: a row of so many tokens is one.
+        """
+        limit = row_limit(self.network.config)
+        if limit is not None and tokens > limit:
+            raise UserError(
+                f"{self.base}: a row of {tokens} tokens is longer than {limit}, beyond which this model's positions "
+                f"(rope_type) depend on the longest row beside; keep context and answer within {limit} tokens"
+            )
 
 
-def load_trunk(located: Located, precision: Precision, trained: bool, classifier: bool = False) -> Trunk:
+def load_trunk(
+    located: Located, precision: Precision, trained: bool, classifier: bool = False, labels: int = 1
+) -> Trunk:
     """Read a network: frozen weights are stored in the computing precision, trained ones in fp32.
 
     Args:
         located: the base model; an adapter is not loaded here.
         precision: where and how precisely.
         trained: whether all weights will be trained.
-        classifier: read it as a sequence classifier with one label (a reward model).
+        classifier: read it as a sequence classifier (a reward model).
+        labels: of the classifier.
 
     Raises:
         UserError: the model cannot be read.
     """
     hush()
-    LOG.info("loading the weights of %s", located.base)
     dtype = torch.float32 if trained else precision.dtype
     kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-    extra = {"num_labels": 1} if classifier else {}
+    extra = {"num_labels": labels} if classifier else {}
     with read_by_library(f"model.path: {located.base}"):
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False, **extra)
         network = kind.from_pretrained(

@@ -110,10 +110,11 @@ def signal_metrics(rewards: Tensor, owners: Tensor, keep: Tensor) -> Metrics:
     """Share of groups with signal, spread of rewards within groups, answers learned from."""
     groups = owners.unique()
     live = sum(bool(keep[owners == owner].any()) for owner in groups)
-    spreads = [rewards[owners == owner] for owner in groups]
+    valid = [rewards[(owners == owner) & ~rewards.isnan()] for owner in groups]
+    spreads = [part.std(unbiased=False) for part in valid if len(part)]
     return {
         "signal": live / len(groups),
-        "reward_std": float(torch.stack([part[~part.isnan()].std(unbiased=False) for part in spreads]).nanmean()),
+        "reward_std": float(torch.stack(spreads).mean()) if spreads else None,
         "answers_used": int(keep.sum()),
     }
 

@@ -1,0 +1,56 @@
+"""An adapter on disk, and on a network: every weight of it goes in, and every weight it should have is there."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+
+from smolt.errors import UserError
+from smolt.models.forward.quiet import read_by_library
+from smolt.models.locating import ADAPTER_WEIGHTS
+
+WRAPPED = ".modules_to_save.weight"
+
+
+def read_adapter(directory: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Configuration and weights of an adapter directory.
+
+    Of embeddings that were resized peft writes one matrix under two names; the one it does not read back is left out.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    with read_by_library(str(directory)):
+        config, weights = LoraConfig.from_pretrained(str(directory)), load_file(directory / ADAPTER_WEIGHTS)
+    for name in [name for name in weights if name.endswith(WRAPPED)]:
+        twin = weights.get(name.removesuffix(WRAPPED) + ".weight")
+        if twin is not None and torch.equal(twin, weights[name]):
+            del weights[name]
+    return config, weights
+
+
+def fill(peft: PeftModel, name: str, weights: dict[str, Tensor], directory: Path) -> None:
+    """Give an adapter of the network its weights.
+
+    Args:
+        peft: carries the adapter.
+        name: its name.
+        weights: as the directory has them.
+        directory: where they are from, for messages.
+
+    Raises:
+        UserError: a weight is missing, unexpected, or of another shape.
+    """
+    try:
+        result = set_peft_model_state_dict(peft, weights, adapter_name=name)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise UserError(f"{directory}: does not fit the base model ({reason})") from error
+    held = peft.state_dict()
+    given = {held[key].data_ptr() for key in held.keys() - set(result.missing_keys)}  # tied ones stand there once
+    missing = [key for key in result.missing_keys if name in key.split(".") and held[key].data_ptr() not in given]
+    wrong = [*missing, *result.unexpected_keys, *([] if weights else ["no weights"])]
+    if wrong:
+        raise UserError(f"{directory}: does not fit the base model ({wrong[0]})")

@@ -1,0 +1,47 @@
+"""A rollout that says nothing: no step, and the record says that there was no signal."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from smolt.config import GRPORecipe
+from smolt.models.groups import from_answers
+from smolt.training.algorithms.grpo import GRPOPreparation, signal_metrics
+from smolt.training.objectives import group_advantages
+
+ABSTAINED = math.nan
+
+
+RECIPE = {"model": "m", "data": "d", "reward": "gsm8k", "kl": {"beta": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("rewards", "keep_empty"),
+    [
+        ([ABSTAINED] * 6, False),
+        ([ABSTAINED] * 6, True),  # keep_empty_groups keeps groups of equal rewards, and never what abstained
+        ([1.0, ABSTAINED, ABSTAINED, ABSTAINED, ABSTAINED, 0.0], True),  # one valid reward in each group
+        ([1.0, 1.0, ABSTAINED, 0.0, 0.0, 0.0], False),
+    ],
+)
+def test_abstentions_are_no_signal(rewards: list[float], keep_empty: bool) -> None:
+    """Two groups of three answers: a share of 0 groups with signal, no answer learned from, and no optimizer step."""
+    recipe = GRPORecipe.model_validate({**RECIPE, "keep_empty_groups": keep_empty})
+    groups = from_answers([[1, 2], [3]], [[[4], [5], [6]], [[7], [8], [9]]])
+    rolling: Any = SimpleNamespace(micro_tokens=1000)
+    update = GRPOPreparation(recipe, rolling, None)(groups, torch.tensor(rewards), 0)
+    assert list(update.minibatches) == []
+    assert (update.metrics["signal"], update.metrics["answers_used"]) == (0.0, 0)
+
+
+def test_the_spread_is_that_of_the_groups_that_speak() -> None:
+    """1 and 0 in one group, a silent one beside it: half the groups with signal, deviation 0.5; else none."""
+    owners = torch.tensor([0, 0, 0, 1, 1, 1])
+    rewards = torch.tensor([1.0, 0.0, *[ABSTAINED] * 4])
+    found = signal_metrics(rewards, owners, group_advantages(rewards, owners)[1])
+    assert found == {"signal": 0.5, "reward_std": 0.5, "answers_used": 2}
+    silent = torch.full((6,), ABSTAINED)
+    assert signal_metrics(silent, owners, silent > 0) == {"signal": 0.0, "reward_std": None, "answers_used": 0}
