@@ -66,7 +66,7 @@ def test_the_ways_in_their_order(text: str, value: Fraction | int, way: str) -> 
         ("\\boxed{9*2}", 9, None),
         ("The answer is 5-7.", 5, None),
         ("The answer is -3\\tfrac12", -3, Fraction(-7, 2)),
-        ("The answer is 1\u202f234,5 or so", 1, Fraction(5)),
+        ("The answer is 1\u202f234,5 or so", 1, Fraction(2469, 2)),
         ("#### 1.234.567,5", Fraction(1234, 1000), Fraction(2469135, 2)),
         ("The answer is 1.5 \\times 10^{3}.", Fraction(3, 2), 1500),
         ("#### 2.5 million", Fraction(5, 2), 2_500_000),

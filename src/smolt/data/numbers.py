@@ -14,9 +14,9 @@ three, decimals, a denominator (`1/2`) and a percent sign, which is dropped like
 are no exponents: "1e5" is read as text. Numbers compare as exact rationals: "1,000" = "1000.0" = "$1000".
 
 EXTRACTOR "gsm8k-2" is the same on plain numbers and never reads a part of a number: 9{,}500, 70\,000, 1 000 000,
-1'000, 12,34,567 and 1.234,5 are one number each, \frac34 and 3 1/2 are fractions, 10^3 and 1.5 million are their values,
-x, \times, \cdot and \div are signs of calculation. Of a box the last number counts. A calculation without a result
-(9*2, 5-7) is no number.
+1'000, 12,34,567 and 1.234,5 are one number each, \frac34 and 3 1/2 are fractions, 10^3 and 1.5 million are their
+values, x, \times, \cdot and \div are signs of calculation. Of a box the last number counts. A calculation without a
+result (9*2, 5-7) is no number.
 """
 
 import re
@@ -56,7 +56,10 @@ _HALVES = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
 _BEGINS = r"(?<![A-Za-z_0-9.,/])"
 _REWRITES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\(?=[$%])|\\(?:left|right)(?![a-z])", ""),
-    (rf"{_BEGINS}[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+(?![0-9])", lambda found: re.sub(r"[^0-9]", "", found[0])),
+    (
+        rf"{_BEGINS}([0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+)(?![0-9])(?:,([0-9]{{1,2}})(?![0-9,]))?",
+        lambda found: re.sub(r"[^0-9]", "", found[1]) + (f".{found[2]}" if found[2] else ""),
+    ),
     (rf"{_BEGINS}[0-9]{{1,2}}(?:,[0-9]{{2}})+,[0-9]{{3}}(?![0-9])", lambda found: found[0].replace(",", "")),
     (
         rf"{_BEGINS}[0-9]{{1,3}}(?:(?:\.[0-9]{{3}})+,[0-9]+|(?:\.[0-9]{{3}}){{2,}})(?![0-9])",
@@ -159,7 +162,9 @@ def _extraction(number: str, way: Way) -> Extraction:
     text = _bare(number)
     value = parse_number(number)
     if value is None:
-        return Extraction(None, text[:MOST_DIGITS], way, ""the number divides by zero or is too long" if len(NUMBER.findall(number)) < 2 else "a calculation without a result")
+        calculation = len(NUMBER.findall(number)) > 1
+        reason = "a calculation without a result" if calculation else "the number divides by zero or is too long"
+        return Extraction(None, text[:MOST_DIGITS], way, reason)
     return Extraction(value, text, way)
 
 

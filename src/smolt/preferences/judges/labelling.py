@@ -132,6 +132,13 @@ def label(
         facts["cost"] = sum(n * price for n, price in zip(card.tokens, settings.endpoint.price, strict=True)) / 1e6
     found = panel(card, pairs, judgements, name)
     write_panels(folder, [found])
+    consistency = card.measures.get("swap_consistency")
+    if consistency is not None and consistency.low is not None and consistency.low <= CHANCE:
+        raise UserError(
+            f"{folder}: no labels written: {consistency.value:.0%} of {consistency.n:,} verdicts stay the same when the "
+            f"answers change places, and the interval from {consistency.low:.0%} includes the {CHANCE:.0%} of a coin; "
+            "judge more pairs, or take another judge. Card and verdicts are there"
+        )
     write_preferences(folder / PREFERENCES, preferences)
     write_rows(folder / "verdicts.jsonl", [verdict_row(*row) for row in zip(pairs, judgements, strict=True)])
     jsontext.write(folder / f"{CARD}.json", facts)
