@@ -41,7 +41,8 @@ REFUSALS: tuple[str, ...] = (
     r"designed) not to|(?: don't| do not) have the (?:ability|capability|capacity|authority) to)\b"
     r"(?![^.!?]*\bbut (?:i can|here|i will|i'll|let me))",
     rf"\b(?:sorry|apologi[sz]e)\b[^.!?]{{0,40}}? but (?:as an ai[^.!?]{{0,30}},? )?i(?: {_WILL_NOT}|{_NOT_ABLE})\b",
-    r"^(?:it is|it's|it would be) (?:not (?:appropriate|ethical|right|acceptable|possible for me)|inappropriate|unethical)\b",
+    r"^(?:it is|it's|it would be) "
+    r"(?:not (?:appropriate|ethical|right|acceptable|possible for me)|inappropriate|unethical)\b",
     r"^no,? (?:sorry,? )?(?:i won't|i will not|i can't|i cannot)\b",
     r"^(?:i'm |i am )?(?:so |very )?sorry,? (?:but )?(?:no|i can't|i cannot|i won't)[.,!]",
 )
