@@ -133,8 +133,11 @@ def extract(text: str, rule: str = EXTRACTOR) -> Extraction:
     if not first:
         for pattern, written in _COMPILED:
             read = pattern.sub(written, read)
-    found: tuple[str | None, Way]
-    ways = (_after_mark(read, first), "####"), (_boxed(read, first), "boxed"), (_after_words(read, first), "answer is")
+    ways: tuple[tuple[str | None, Way], ...] = (
+        (_after_mark(read, first), "####"),
+        (_boxed(read, first), "boxed"),
+        (_after_words(read, first), "answer is"),
+    )
     for found in ways:
         if found[0] is not None:
             return _extraction(found[0], found[1])
@@ -190,9 +193,10 @@ def _first_result(text: str, start: int, anywhere: bool, first: bool) -> str | N
 
     Of a calculation without a result gsm8k-1 (`first`) takes the first number, gsm8k-2 all of it, which is no number.
     """
-    found = begin = NUMBER.search(text, start) if anywhere else NUMBER.match(text, start)
+    found = NUMBER.search(text, start) if anywhere else NUMBER.match(text, start)
     if found is None:
         return None
+    begin = found.start()
     sides = [[found[0]]]
     while step := _STEP.match(text, found.end()):
         following = NUMBER.match(text, step.end())
@@ -202,7 +206,7 @@ def _first_result(text: str, start: int, anywhere: bool, first: bool) -> str | N
             sides.append([])
         sides[-1].append(following[0])
         found = following
-    whole = sides[0][0] if first else text[begin.start() : found.end()]
+    whole = sides[0][0] if first else text[begin : found.end()]
     return next((side[0] for side in reversed(sides) if len(side) == 1), whole)
 
 

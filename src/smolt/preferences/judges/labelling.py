@@ -149,7 +149,7 @@ def _refuse_chance(card: Card, folder: Path) -> None:
     if consistency is not None and consistency.low is not None and consistency.low <= CHANCE:
         raise UserError(
             f"{folder}: no labels written: {consistency.value:.0%} of {consistency.n:,} verdicts stay the same when "
-            f"the answers change places, and the interval from {consistency.low:.0%} includes the {CHANCE:.0%} of a coin; "
+            f"the answers change places, and the interval (from {consistency.low:.0%}) includes a coin's {CHANCE:.0%}; "
             "judge more pairs, or take another judge. Card and verdicts are there"
         )
 
