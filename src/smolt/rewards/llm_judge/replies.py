@@ -22,7 +22,8 @@ SAYS = re.compile(
 )
 EQUAL = re.compile(r"\b(?:tie|neither|both|equal|equally)\b", re.IGNORECASE)
 GRADE = re.compile(
-    r"\W*(?:(?:(?:the |my )?(?:grade|score|rating)\b(?: is)?|i (?:would )?rate it)\W*)?(10|[1-9])(?:\s*(?:/|out of)\s*10)?\W*",
+    r"\W*(?:(?:(?:the |my )?(?:grade|score|rating)\b(?: is)?|i (?:would )?rate it)\W*)?"
+    r"(10|[1-9])(?:\s*(?:/|out of)\s*10)?\W*",
     re.IGNORECASE,
 )
 """A whole reply: a digit in a longer one may be the answer's ("2 + 3")."""
