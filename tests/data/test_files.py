@@ -245,7 +245,7 @@ def test_unknown_formats_and_columns(tmp_path: Path) -> None:
     path.write_text('{"foo": 1, "bar": 2}\n')
     message = error(Source(str(path)))
     assert "no known format has the columns bar, foo" in message
-    assert "alpaca (instruction, output, [input], [system], [id], [kind])" in message
+    assert "alpaca (instruction, output, [input], [system], [history], [id], [kind])" in message
     assert "did you mean alpaca?" in error(Source(str(path), format="alpacca"))
     path.write_text(LINES)
     message = error(Source(str(path)), "preferences")

@@ -178,6 +178,9 @@ def test_harness_samples(tmp_path: Path) -> None:
     assert (found["metric"], found["n"], found["wins"], found["regressions"]) == ("exact_match", 10, 3, 1)
     assert "by the filters strict-match, flexible-extract; name one with --filter" in complaint(a, b)
     assert "there is no 'other'" in complaint(a, b, "--filter", "other")
+    old = [{k: v for k, v in json.loads(line).items() if k != "filter"} for line in a.read_text().splitlines()]
+    old = [{**row, "filtered_resps": [f"{place % 2}"]} for place, row in enumerate(old)]
+    assert "a.jsonl:2: filtered_resps: differs from line 1, which has the same" in complaint(write(a, old), b)
 
 
 def test_harness_against_plain_rows(tmp_path: Path) -> None:
@@ -187,7 +190,7 @@ def test_harness_against_plain_rows(tmp_path: Path) -> None:
     found = facts(a, write(tmp_path / "b.jsonl", rows), "--filter", "strict-match")
     assert (found["key"], found["wins"], found["regressions"], found["metric"]) == ("question", 0, 1, "accuracy")
     assert "b lists the items in another order than a; they were paired by key" in found["remarks"]
-    assert "b: graded by rule gsm8k (gsm8k-1)" in found["remarks"]
+    assert "b: graded by rule gsm8k (gsm8k-2)" in found["remarks"]
 
 
 def test_one_id_must_mean_one_item(tmp_path: Path) -> None:

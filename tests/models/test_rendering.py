@@ -181,6 +181,20 @@ def test_template_that_changes_answers_is_refused() -> None:
         Renderer(made.wrapped(made.smollm().backend_tokenizer, eos_token="<|im_end|>"), template)
 
 
+THOUGHTS = made.CHATML.replace(
+    "message['content']", "(message['content'].split('</think>')[-1] if loop.last else message['content'])"
+)
+
+
+@pytest.mark.parametrize("answer", ["<think>\nHm.\n</think>\n\nYes.", "</think>Yes.", "a</think>b</think>c"])
+def test_an_answer_that_the_template_rewrites_is_refused(answer: str) -> None:
+    """A plain answer passes; one with a thought, which this template drops, would be trained as nothing writes it."""
+    renderer = Renderer(made.wrapped(made.smollm().backend_tokenizer, eos_token="<|im_end|>"), THOUGHTS)
+    assert renderer.decode(renderer.answer("Yes, <b>.")) == "Yes, <b>."
+    with pytest.raises(UserError, match="the chat template rewrites the answer"):
+        renderer.answer(answer)
+
+
 def test_tokenizer_that_joins_across_the_boundary_is_refused() -> None:
     with pytest.raises(UserError, match="the chat template and the tokenizer do not fit"):
         Renderer(made.joining())

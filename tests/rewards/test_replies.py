@@ -46,6 +46,13 @@ def test_letters_in_words(text: str, named: int | None) -> None:
     [
         *(("7", 7), ("10", 10), (" 8/10", 8), ("Grade: 9", 9), ("I rate it 3.", 3), ("4.", 4), ("Score: 10/10", 10)),
         *(("11", None), ("0", None), ("7.5", None), ("fine", None), ("", None), ("grade 3 or grade 4", None)),
+        *(
+            ("2 + 3", None),
+            ("80", None),
+            ("2-3 apples", None),
+            ("7: it is clear", None),
+            ("My score is 7 out of 10.", 7),
+        ),
     ],
 )
 def test_grades_in_words(text: str, grade: int | None) -> None:

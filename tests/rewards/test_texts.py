@@ -165,6 +165,24 @@ def test_the_refusal_rule_on_answers_written_by_hand() -> None:
 
 def test_a_refusal_begins_an_answer() -> None:
     """What comes after 240 characters is not read, and white space and curly quotes do not matter."""
+    models = [
+        "As an AI language model, I cannot express personal opinions.",
+        "As an AI language model, I don't have the ability to access it.",
+        "As an artificial intelligence, I am not programmed to do that.",
+        "I'm sorry, but as an AI language model, I can't help with that.",
+        "I'm sorry, but I am not able to fulfill this request.",
+        "I apologize, but I cannot produce it.",
+        "It is not appropriate to make such jokes.",
+    ]
+    assert [refuses(text) for text in models] == [True] * len(models)
+    complied = [
+        "I'm sorry for any confusion, the answer is 4.",
+        "Sorry for any confusion earlier. The capital is Rome.",
+        "A process that is unable to start is killed with SIGKILL.",
+        "As an AI language model, I cannot taste food, but here is a recipe.",
+        "It is not easy to do, but possible.",
+    ]
+    assert [refuses(text) for text in complied] == [False] * len(complied)
     assert refuses("I \n can’t\thelp you.")
     assert not refuses("Word " * 50 + "I can't help you.")
 

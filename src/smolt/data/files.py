@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from typing import Any, NoReturn
 
 from smolt.data.turns import Row, described
 from smolt.errors import UserError
+
+_WRAPPERS = ("data", "rows", "examples", "records", "items", "samples", "train", "validation", "test")
+"""Names under which one JSON object holds a file's rows."""
 
 _GZIP = b"\x1f\x8b"
 
@@ -104,6 +108,12 @@ def _read_file(place: Path, name: str) -> FileRows:
 
 
 def _json_lines(content: bytes, name: str) -> list[Line]:
+    if re.match(rb"\s*[\[{]\s*\n", content.removeprefix(b"\xef\xbb\xbf")):  # one document over several lines
+        return _json(content, name)
+    return _each_line(content)
+
+
+def _each_line(content: bytes) -> list[Line]:
     lines = []
     for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if raw.strip():
@@ -134,17 +144,31 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def _json(content: bytes, name: str) -> list[Line]:
-    """A list of objects, each with the line it begins on; a file of JSON lines under this name is read as such."""
+    """A list of objects, each with the line it begins on, alone or under a name such as "data"; or JSON lines."""
     document = _decoded(content, name)
     position = _skip_space(document, 0)
     if not document.startswith("[", position):
-        return _json_lines(content, name)
+        return _wrapped(document, name) or _each_line(content)
     try:
         return list(_elements(document, position + 1))
     except json.JSONDecodeError as error:
         raise UserError(f"{name}:{error.lineno}: is not JSON: {error.msg} (column {error.colno})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: is not usable JSON: {error}") from None
+
+
+def _wrapped(document: str, name: str) -> list[Line]:
+    """The rows of one object that holds them under a usual name, or the object as one row; none of anything else."""
+    try:
+        value = json.loads(document, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        if re.match(r"\s*\{\s*\n", document):
+            raise UserError(f"{name}: is neither JSON lines nor one JSON document: {error}") from None
+        return []
+    held = [key for key in _WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), list)]
+    if len(held) > 1:
+        raise UserError(f"{name}: holds rows under {' and '.join(held)}; keep one list a file")
+    return [_object(number, row) for number, row in enumerate(value[held[0]], 1)] if held else [_object(1, value)]
 
 
 def _elements(document: str, position: int) -> Iterator[Line]:

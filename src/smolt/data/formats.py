@@ -16,12 +16,14 @@ from smolt.data.turns import (
     RowProblem,
     dialogue,
     is_list,
+    joined,
     messages,
     number_text,
     opening,
     optional_text,
     text,
     weight,
+    weighted_messages,
 )
 
 Kind = Literal["demonstrations", "preferences", "questions", "text"]
@@ -100,20 +102,24 @@ def _named(row: Row) -> dict[str, Any]:
     return {"id": _id(row), "kind": optional_text(row, "kind")}
 
 
-def _conversation(row: Row, turns: Context, field: str) -> list[Entry]:
-    """An entry for each assistant turn that follows a user's, and one for a dialogue that ends with a question."""
-    system = optional_text(row, "system")
-    if system and (not turns or turns[0].role != "system"):
-        turns = (Turn("system", system), *turns)
+def _conversation(row: Row, field: str) -> list[Entry]:
+    """An entry for each assistant turn that follows a user's, and one for a dialogue that ends with a question.
+
+    An assistant turn that is not to be learned is context only: a last one leaves its question unanswered.
+    """
+    weighted = weighted_messages(row[field], field)
+    turns = opening(row, tuple(turn for turn, _ in weighted))
+    learned = [True] * (len(turns) - len(weighted)) + [learned for _, learned in weighted]
     named, final = _named(row), len(turns) - 1
     entries = []
     for index in range(1, len(turns)):
         before, turn = turns[index - 1].role, turns[index]
         if (before, turn.role) == ("assistant", "assistant"):
             raise RowProblem(field, f"has two assistant turns in a row (turns {index} and {index + 1})")
-        if (before, turn.role) == ("user", "assistant"):
+        if (before, turn.role) == ("user", "assistant") and (learned[index] or index == final):
             solution = final_answer(turn.content)
-            entries.append(Entry(turns[:index], turn.content, solution=solution, last=index == final, **named))
+            answer = turn.content if learned[index] else None
+            entries.append(Entry(turns[:index], answer, solution=solution, last=index == final, **named))
     if turns and turns[-1].role == "user":
         entries.append(Entry(turns, **named))
     if not entries:
@@ -122,25 +128,15 @@ def _conversation(row: Row, turns: Context, field: str) -> list[Entry]:
 
 
 def _messages(row: Row) -> list[Entry]:
-    return _conversation(row, messages(row["messages"], "messages"), "messages")
+    return _conversation(row, "messages")
 
 
 def _sharegpt(row: Row) -> list[Entry]:
-    return _conversation(row, messages(row["conversations"], "conversations"), "conversations")
+    return _conversation(row, "conversations")
 
 
 def _sharegpt_preference(row: Row) -> list[Entry]:
-    context = _ending_with_question(messages(row["conversations"], "conversations"), "conversations")
-    system = optional_text(row, "system")
-    if system and context[0].role != "system":
-        context = (Turn("system", system), *context)
-    answers = []
-    for field in _PAIR:
-        turns = messages([row[field]], field)
-        if not turns or turns[0].role != "assistant":
-            raise RowProblem(field, "is not the assistant's")
-        answers.append(turns[0].content)
-    return _preference_entry(row, context, answers[0], answers[1])
+    return _paired(row, _asked(row, "conversations"))
 
 
 def _ending_with_question(context: Context, field: str) -> Context:
@@ -157,19 +153,27 @@ def _prompt(row: Row, field: str = "prompt") -> Context:
     """The context of a text, or of messages that end with the user's; no messages at all are the empty context."""
     prompt = row[field]
     if not is_list(prompt):
-        return opening(row, text(prompt, field))
-    turns = messages(prompt, field)
-    return _ending_with_question(turns, field) if turns else ()
+        return opening(row, (Turn("user", text(prompt, field)),))
+    return _asked(row, field) if prompt else ()
+
+
+def _asked(row: Row, field: str) -> Context:
+    turns = messages(row[field], field)
+    return opening(row, _ending_with_question(turns, field) if turns else ())
 
 
 def _preference(row: Row) -> list[Entry]:
-    context, before, answers = _prompt(row), *_replies(row)
-    return _preference_entry(row, _joined(context, before), *answers)
+    return _paired(row, _prompt(row))
+
+
+def _paired(row: Row, context: Context) -> list[Entry]:
+    before, answers = _replies(row)
+    return _preference_entry(row, joined(context, before, "chosen"), *answers)
 
 
 def _preference_messages(row: Row) -> list[Entry]:
     before, answers = _replies(row)
-    return _preference_entry(row, _ending_with_question(before, "chosen"), *answers)
+    return _preference_entry(row, opening(row, _ending_with_question(before, "chosen")), *answers)
 
 
 def _replies(row: Row) -> tuple[Context, list[str]]:
@@ -185,25 +189,25 @@ def _replies(row: Row) -> tuple[Context, list[str]]:
 
 
 def _reply(value: object, field: str) -> tuple[Context, str]:
-    """The turns before an answer, and the answer: from text, or from messages that end with the assistant's."""
-    if not is_list(value):
+    """The turns before an answer, and the answer: from text, a message, or messages that end with the assistant's."""
+    if not is_list(value) and not isinstance(value, dict):
         return (), text(value, field, empty=True)
-    turns = messages(value, field)
-    if not turns or turns[-1].role != "assistant":
+    turns = weighted_messages([value] if isinstance(value, dict) else value, field)
+    if not turns or turns[-1][0].role != "assistant":
         raise RowProblem(field, "does not end with an assistant's message")
-    return turns[:-1], turns[-1].content
-
-
-def _joined(context: Context, before: Context) -> Context:
-    """Context and the turns an answer repeats or adds: hub data sets put the prompt in both places."""
-    return before if before[-len(context) :] == context else context + before
+    *before, (answer, learned) = turns
+    if not learned:
+        raise RowProblem(field, "ends with a message that is not to be learned (weight 0, train or loss false)")
+    return tuple(turn for turn, _ in before), answer.content
 
 
 def _completion(row: Row) -> list[Entry]:
     before, answer = _reply(row["completion"], "completion")
     if not answer.strip():
         raise RowProblem("completion", "is empty")
-    return _demonstration(row, _joined(_prompt(row), before), answer)
+    if row.get("label") in (False, 0, "false", "False"):
+        raise RowProblem("label", "is false: the completion is one not to be imitated; leave such rows out")
+    return _demonstration(row, joined(_prompt(row), before, "completion"), answer)
 
 
 def _hh(row: Row) -> list[Entry]:
@@ -237,17 +241,15 @@ def _hh_prompt(row: Row) -> list[Entry]:
 def _alpaca(row: Row) -> list[Entry]:
     given = optional_text(row, "input")
     question = text(row["instruction"], "instruction") + (f"\n\n{given}" if given else "")
-    return _demonstration(row, opening(row, question), text(row["output"], "output"))
+    return _demonstration(row, opening(row, (Turn("user", question),)), text(row["output"], "output"))
 
 
 def _orca(row: Row) -> list[Entry]:
-    context = opening(row, text(row["question"], "question"))
-    return _preference_entry(row, context, *(text(row[field], field, empty=True) for field in _PAIR))
+    return _paired(row, _prompt(row, "question"))
 
 
 def _oasst(row: Row) -> list[Entry]:
-    context = _ending_with_question(messages(row["context"], "context"), "context")
-    return _preference_entry(row, context, *(text(row[field], field, empty=True) for field in _PAIR))
+    return _paired(row, _ending_with_question(_asked(row, "context"), "context"))
 
 
 def _gsm8k(row: Row) -> list[Entry]:
@@ -335,9 +337,15 @@ def _is_dialogue(value: object) -> bool:
 
 
 _NAMED = ("id", "kind")
+_OPENING = ("system", "history")
+
+LOST_COLUMNS = ("history", "system", "tools", "functions", "images", "image", "videos", "audios")
+"""Columns of other tools' formats that change what a row means: filled where a format does not read them, a problem."""
 
 FORMATS: tuple[Format, ...] = (
-    Format("sharegpt_preference", ("conversations", *_PAIR), _sharegpt_preference, _ANY, ("system", "weight", *_NAMED)),
+    Format(
+        "sharegpt_preference", ("conversations", *_PAIR), _sharegpt_preference, _ANY, (*_OPENING, "weight", *_NAMED)
+    ),
     Format(
         "hh_prompt",
         ("prompt", *_PAIR),
@@ -346,28 +354,30 @@ FORMATS: tuple[Format, ...] = (
         ("weight", *_NAMED),
         lambda row: _is_dialogue(row["prompt"]) and not is_list(row["chosen"]),
     ),
-    Format("preference", ("prompt", *_PAIR), _preference, _ANY, ("system", "weight", *_NAMED)),
-    Format("orca", ("question", *_PAIR), _orca, _ANY, ("system", "weight", *_NAMED)),
-    Format("oasst", ("context", *_PAIR), _oasst, _ANY, ("weight", *_NAMED), lambda row: is_list(row["context"])),
+    Format("preference", ("prompt", *_PAIR), _preference, _ANY, (*_OPENING, "weight", *_NAMED)),
+    Format("orca", ("question", *_PAIR), _orca, _ANY, (*_OPENING, "weight", *_NAMED)),
+    Format(
+        "oasst", ("context", *_PAIR), _oasst, _ANY, (*_OPENING, "weight", *_NAMED), lambda row: is_list(row["context"])
+    ),
     Format("hh", _PAIR, _hh, _ANY, ("weight", *_NAMED), lambda row: _is_dialogue(row["chosen"])),
     Format(
         "preference_messages",
         _PAIR,
         _preference_messages,
         _ANY,
-        ("weight", *_NAMED),
+        (*_OPENING, "weight", *_NAMED),
         lambda row: is_list(row["chosen"]),
     ),
-    Format("messages", ("messages",), _messages, _ANSWERED, ("system", *_NAMED)),
-    Format("sharegpt", ("conversations",), _sharegpt, _ANSWERED, ("system", *_NAMED)),
-    Format("prompt_completion", ("prompt", "completion"), _completion, _ANSWERED, ("system", *_NAMED)),
+    Format("messages", ("messages",), _messages, _ANSWERED, (*_OPENING, *_NAMED)),
+    Format("sharegpt", ("conversations",), _sharegpt, _ANSWERED, (*_OPENING, *_NAMED)),
+    Format("prompt_completion", ("prompt", "completion"), _completion, _ANSWERED, (*_OPENING, "label", *_NAMED)),
     Format("self_instruct", ("instruction", "instances"), _self_instruct, _ANSWERED, ("id",)),
-    Format("alpaca", ("instruction", "output"), _alpaca, _ANSWERED, ("input", "system", *_NAMED)),
+    Format("alpaca", ("instruction", "output"), _alpaca, _ANSWERED, ("input", *_OPENING, *_NAMED)),
     Format("svamp", ("Body", "Question", "Answer"), _svamp, _ANSWERED, ("ID", "Type")),
-    Format("gsm8k", ("question",), _gsm8k, _ANSWERED, ("answer", "solution", "system", *_NAMED)),
+    Format("gsm8k", ("question",), _gsm8k, _ANSWERED, ("answer", "solution", *_OPENING, *_NAMED)),
     Format("mt_bench", ("turns",), _mt_bench, _ASKED, ("question_id", "category")),
-    Format("xstest", ("prompt", "type"), _xstest, _ASKED, ("label", "id")),
-    Format("prompt", ("prompt",), _only_prompt, _ASKED, ("system", "solution", "constraint", *_NAMED)),
+    Format("xstest", ("prompt", "type"), _xstest, _ASKED, ("label", "id", *_OPENING)),
+    Format("prompt", ("prompt",), _only_prompt, _ASKED, (*_OPENING, "solution", "constraint", *_NAMED)),
     Format("text", ("text",), _text, ("demonstrations", "text"), _NAMED),
 )
 """Every format, the most telling columns first."""

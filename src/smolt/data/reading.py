@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, Union, overload
 
 from smolt.data import files
-from smolt.data.formats import FORMATS, Entry, Format, Kind
+from smolt.data.formats import FORMATS, LOST_COLUMNS, Entry, Format, Kind
 from smolt.data.nouns import Demonstration, Preference, Question
-from smolt.data.turns import Row, RowProblem
+from smolt.data.turns import Row, RowProblem, structured
 from smolt.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], li
     if data.limit is not None and data.limit < 1:
         raise UserError(f"{data.path}: limit: is {data.limit}; at least 1 record is needed")
     table = files.read(str(data.path), data.split)
-    lines = [_renamed(line, data.fields) for line in table.lines]
+    _check_columns(table, data.fields)
+    lines = [_prepared(line, data.fields) for line in table.lines]
     if not lines:
         raise UserError(f"{table.name}: holds no rows; a file of records has one a line")
     form = _find_format(table.name, lines, kind, data.format)
@@ -158,6 +159,11 @@ def _entries(line: files.Line, form: Format) -> list[Entry]:
     for column in form.required:
         if line.row.get(column) is None:
             raise RowProblem(column, "is missing")
+    for column in LOST_COLUMNS:
+        if column not in form.optional and line.row.get(column) not in (None, "", [], "[]"):
+            raise RowProblem(
+                column, f"is not read in the format {form.name}; remove the column, or put it into the turns"
+            )
     return form.read(line.row)
 
 
@@ -174,13 +180,29 @@ def _bad_rows(problems: list[str]) -> str:
     return f"{problems[0]}{more}. Mend the data, or leave such rows out: {_SKIPPING}"
 
 
-def _renamed(line: files.Line, fields: Mapping[str, str]) -> files.Line:
-    """The row with each field of the format under its own name; a row without the column stays as it is."""
-    if line.row is None or not fields:
+def _prepared(line: files.Line, fields: Mapping[str, str]) -> files.Line:
+    """The row with each field of the format under its own name, and what was serialised in a cell as what it is."""
+    if line.row is None:
         return line
     row = {name: value for name, value in line.row.items() if name not in fields}
     row.update({name: line.row.get(column) for name, column in fields.items()})
-    return files.Line(line.number, row)
+    try:
+        return files.Line(line.number, {name: structured(value, name) for name, value in row.items()})
+    except RowProblem as problem:
+        return files.Line(line.number, None, str(problem))
+
+
+def _check_columns(table: files.FileRows, fields: Mapping[str, str]) -> None:
+    """Every column that `fields` names for a field must be one of the data's."""
+    known = list({name: None for line in table.lines for name in line.row or ()}) if fields else []
+    for given, column in fields.items():
+        is_field = any(given in (*form.required, *form.optional) for form in FORMATS)
+        if is_field and known and column not in known:
+            close = difflib.get_close_matches(column, known, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UserError(
+                f"{table.name}: fields.{given}: no row has the column {column!r}; {hint}columns: {', '.join(known)}"
+            )
 
 
 def _check_fields(name: str, form: Format, fields: Mapping[str, str]) -> None:

@@ -1,5 +1,7 @@
 """From one row's fields to text and turns: the checks that every format shares."""
 
+import ast
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,11 @@ ROLES: dict[str, Role] = {
     "gpt": "assistant",
     "model": "assistant",
 }
+LOST_OF_MESSAGES = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "train_detail")
+"""Keys of a message that other tools read and smolt would drop."""
+
+_LISTS = ("messages", "conversations", "context", "history", "turns", "instances")
+_MESSAGE = re.compile(r"""\s*\[?\s*\{\s*["'](role|content|from|value)["']\s*:""")
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -86,11 +93,60 @@ def weight(row: Row) -> float:
     return number
 
 
-def opening(row: Row, question: str) -> Context:
-    """The context of one question, after the row's optional `system` text."""
-    system = optional_text(row, "system")
-    turns = (Turn("system", system),) if system else ()
-    return (*turns, Turn("user", question))
+def opening(row: Row, turns: Context) -> Context:
+    """Turns after the row's optional `system` text and `history`.
+
+    Raises:
+        RowProblem: The row and the turns have different system texts.
+    """
+    return joined_system(optional_text(row, "system"), (*_history(row.get("history")), *turns), "system")
+
+
+def joined_system(system: str, turns: Context, field: str) -> Context:
+    """Turns that begin with this system text, if any, said once."""
+    own = next((turn.content for turn in turns if turn.role == "system"), "")
+    if system and own and _folded(own) != _folded(system):
+        raise RowProblem(field, "is another system text than the conversation's own; keep one of the two")
+    return turns if own or not system else (Turn("system", system), *turns)
+
+
+def _history(value: object) -> Context:
+    """Earlier turns: [question, answer] pairs, or messages."""
+    pairs = value if is_list(value) else [] if value in (None, "") else [value]
+    if any(isinstance(pair, Mapping) or (is_list(pair) and pair and pair[0] in ROLES) for pair in pairs):
+        return messages(value, "history")
+    turns = []
+    for index, pair in enumerate(pairs):
+        if not is_list(pair) or len(pair) != 2:
+            raise RowProblem("history", f"its entry {index + 1} is not a pair [question, answer]")
+        for role, content in zip(("user", "assistant"), pair, strict=True):
+            turns.append(Turn(ROLES[role], text(content, f"history[{index}]")))
+    return tuple(turns)
+
+
+def joined(context: Context, before: Context, field: str) -> Context:
+    """The context of an answer that stands in a column beside the prompt, and that may repeat turns or add some.
+
+    White space and a system turn aside, the turns before the answer begin with the prompt's turns, or end with them, or
+    are the last of them; or they go on after it with the assistant's.
+
+    Raises:
+        RowProblem: None of these: where the prompt belongs cannot be told.
+    """
+    asked, said = (tuple(turn for turn in turns if turn.role != "system") for turns in (context, before))
+    ours, theirs = ([(turn.role, _folded(turn.content)) for turn in turns] for turns in (asked, said))
+    systems = ["".join(turn.content for turn in turns if turn.role == "system") for turns in (context, before)]
+    if ours in (theirs[: len(ours)], theirs[len(theirs) - len(ours) :]):
+        return joined_system(systems[0], before, field)
+    repeated = theirs == ours[len(ours) - len(theirs) :]
+    if repeated or said[0].role == "assistant":
+        return joined_system(systems[1], context if repeated else (*context, *said), field)
+    raise RowProblem(field, "holds a conversation that neither begins nor ends with the prompt; remove one of the two")
+
+
+def _folded(content: str) -> str:
+    """A text as it is compared: runs of white space are one space."""
+    return " ".join(content.split())
 
 
 def is_list(value: object) -> TypeGuard[Sequence[object]]:
@@ -103,15 +159,74 @@ def messages(value: object, field: str) -> Context:
 
     An empty system turn is left out; any other empty turn is a problem.
     """
+    return tuple(turn for turn, _ in weighted_messages(value, field))
+
+
+def weighted_messages(value: object, field: str) -> tuple[tuple[Turn, bool], ...]:
+    """As `messages`, and of each turn whether it may be learned: not where its weight, train or loss is 0 or false."""
     if not is_list(value):
         raise RowProblem(field, f"is {described(value)}, not a list of messages")
-    turns = (_turn(message, f"{field}[{index}]") for index, message in enumerate(value))
-    return tuple(turn for turn in turns if turn.content.strip())
+    turns = []
+    for index, message in enumerate(value):
+        turn = _turn(message, f"{field}[{index}]")
+        if turn.content.strip():
+            turns.append((turn, _is_learned(message, f"{field}[{index}]")))
+    return tuple(turns)
+
+
+def _is_learned(message: object, field: str) -> bool:
+    """What a message says of itself beside its text.
+
+    Raises:
+        RowProblem: It says something that would be lost.
+    """
+    if not isinstance(message, Mapping):
+        return True
+    for key in LOST_OF_MESSAGES:
+        if message.get(key):
+            raise RowProblem(f"{field}.{key}", "is not read by smolt; put it into the content, or remove it")
+    learned = True
+    for key in ("weight", "train", "training", "loss"):
+        given = message.get(key)
+        if given is not None and (not isinstance(given, (int, float)) or given not in (0, 1)):
+            raise RowProblem(f"{field}.{key}", f"is {str(given)[:40]!r}, neither 0 or false nor 1 or true")
+        learned = learned and given in (None, 1)
+    return learned
+
+
+def _twin(message: Mapping[object, object], names: tuple[str, str], field: str) -> object:
+    """The value under one of two names; the other may be absent or null, as a merge of two styles leaves it."""
+    first, second = (message.get(name) for name in names)
+    if first is not None and second is not None and first != second:
+        raise RowProblem(field, f"has both {names[0]} and {names[1]}, and they differ")
+    return second if first is None else first
+
+
+def structured(value: object, column: str) -> object:
+    """A cell, or the messages (in a column of lists, any list) that were written into it as JSON's or Python's text.
+
+    Raises:
+        RowProblem: It looks like messages and is neither.
+    """
+    if is_list(value) and value and all(isinstance(item, str) and _MESSAGE.match(item) for item in value):
+        return [structured(item, column) for item in value]
+    telling = isinstance(value, str) and _MESSAGE.match(value)
+    if not isinstance(value, str) or not (telling or (column in _LISTS and value.lstrip().startswith("["))):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found: object = parse(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return found
+    if telling:
+        raise RowProblem(column, "looks like a list of messages written as text, and is neither JSON nor Python")
+    return value
 
 
 def _turn(message: object, field: str) -> Turn:
     if isinstance(message, Mapping):
-        role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
+        role, content = _twin(message, ("role", "from"), field), _twin(message, ("content", "value"), field)
     elif is_list(message) and len(message) == 2:
         role, content = message
     else:

@@ -16,6 +16,9 @@ from smolt.models.rendering import Renderer
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
+MOST_DROPPED = 0.5
+"""Of the records, how many `too_long: drop` leaves out at most: of fewer than half nobody knows what is learned."""
+
 SHOWN = 10  # record numbers listed in an error
 
 
@@ -148,6 +151,11 @@ def _refuse(lengths: list[tuple[int, int]], window: int, too_long: str, place: s
             f"answer: records {shown}{' ...' if len(lengths) > SHOWN else ''}. "
             "Allow shorter answers (max_tokens), or leave these records out, counted: data.too_long=drop in a recipe, "
             "--too-long drop of smolt eval"
+        )
+    if len(lengths) > MOST_DROPPED * (len(lengths) + left) and left:
+        raise UserError(
+            f"{place}: {len(lengths)} of {len(lengths) + left} records exceed the window of {window} tokens; too_long: "
+            f"drop leaves out at most {MOST_DROPPED:.0%}. Take a longer window, or other data"
         )
     if not left:
         raise UserError(f"{place}: no record fits into the window of {window} tokens")

@@ -146,6 +146,17 @@ Reader = Callable[[int, dict[str, Any]], float | None]
 
 def _filtered(table: AnswerTable, wanted: str | None) -> tuple[Lines, list[str]]:
     """The rows of one filter of lm-evaluation-harness, which writes every item once for each; others have none."""
+    answered: dict[tuple[str, str], tuple[int, Any]] = {}
+    for number, row in table.lines:
+        if "filter" not in row and {"doc_id", "resps", "filtered_resps"} <= row.keys():
+            key = _identity(row["doc_id"]), _identity(row["resps"])
+            line, seen = answered.setdefault(key, (number, row["filtered_resps"]))
+            if seen != row["filtered_resps"]:
+                raise UserError(
+                    f"{table.name}:{number}: filtered_resps: differs from line {line}, which has the same doc_id and "
+                    "resps: the log holds every item once for each of several filters and does not name them; keep the "
+                    "rows of one filter, or write the log with a newer lm-evaluation-harness"
+                )
     found = list(dict.fromkeys(str(row["filter"]) for _, row in table.lines if "filter" in row and "doc_id" in row))
     if not found or (wanted is None and len(found) == 1):
         return table.lines, []

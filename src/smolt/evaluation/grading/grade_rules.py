@@ -4,11 +4,12 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from smolt.data.numbers import EXTRACTOR, LONGEST_TEXT, equal_numbers, extract
+from smolt.data.numbers import EXTRACTOR, FIRST_EXTRACTOR, LONGEST_TEXT, equal_numbers, extract
 from smolt.errors import UserError
 from smolt.evaluation.grading import choices
 from smolt.rewards.python import called, load_function
@@ -64,8 +65,8 @@ def rule_named(name: str) -> Rule:
     return RULES[name]
 
 
-def _numbers(answer: str, gold: str) -> Grade:
-    right, read = extract(gold), extract(answer)
+def _numbers(answer: str, gold: str, version: str = EXTRACTOR) -> Grade:
+    right, read = extract(gold, version), extract(answer, version)
     if right.value is None:
         raise UnusableGold(right.reason.replace("in the answer", "to compare with"))
     return Grade(equal_numbers(read, right), None if read.value is None else read.text, right.text)
@@ -142,8 +143,11 @@ def _function(source: str) -> Rule:
 
 RULES: dict[str, Rule] = {
     "gsm8k": Rule("gsm8k", EXTRACTOR, _numbers),
+    "gsm8k-1": Rule("gsm8k-1", FIRST_EXTRACTOR, partial(_numbers, version=FIRST_EXTRACTOR)),
     "math": Rule("math", f"math-1 (math-verify {version('math-verify')})", _mathematics),
     "choice": Rule("choice", choices.VERSION, _choice),
     "string": Rule("string", "string-1", _text),
 }
-"""gsm8k: the final number, as an exact rational. math: the boxed or last expression. choice: a letter. string: all."""
+"""gsm8k: the final number, as an exact rational (gsm8k-1: as its first version read it). math: the boxed or last
+expression. choice: a letter. string: all.
+"""

@@ -103,9 +103,11 @@ class Renderer:
         """Token ids of an answer, with the stop token unless `stop` is False (see the class for the boundary).
 
         Raises:
-            UserError: the tokenizer cannot start an answer with this text.
+            UserError: the tokenizer cannot start an answer with this text, or the chat template writes another.
         """
         layout = self._layout
+        if self.template is not None and any(sign in text for sign in "<["):
+            self._check_written(self.template, STRIPS[layout.strip](text))
         body = layout.before + self._encoder.shield(STRIPS[layout.strip](text))
         if stop:
             body += layout.after + self._stop
@@ -114,6 +116,16 @@ class Renderer:
         if whole[:length] == self._anchor_ids:
             return whole[length:]
         return self._apart(body, whole)
+
+    def _check_written(self, template: str, text: str) -> None:
+        """A template may take markup in an answer (a thought in <think>) for its own and write something else."""
+        opened = template_text(self.tokenizer, template, TRIALS[0], opens=True)
+        closed = template_text(self.tokenizer, template, (*TRIALS[0], Turn("assistant", text)), opens=False)
+        if not closed.startswith(opened + self._layout.before + text + self._layout.after):
+            raise UserError(
+                f"the chat template rewrites the answer {text[:40]!r}, and writes {closed[-80:]!r}; remove "
+                "thoughts and other markup from the answers, or give a template that keeps them"
+            )
 
     def _apart(self, body: str, whole: list[int]) -> list[int]:
         """The ids of an answer whose first characters the tokenizer would join with what stands before it."""

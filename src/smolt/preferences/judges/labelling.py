@@ -10,7 +10,7 @@ from smolt.data import load, write_preferences, write_rows
 from smolt.data.files import read
 from smolt.errors import UserError
 from smolt.models.forward.precision import choose_precision
-from smolt.preferences.judges.audit import audit
+from smolt.preferences.judges.audit import Card, audit
 from smolt.preferences.judges.both_orders import Judge, Judgement, Pair, as_preferences, judge_pairs
 from smolt.preferences.judges.card import figures, panel
 from smolt.preferences.judges.opening import open_judge
@@ -24,6 +24,9 @@ from smolt.runs import Run, atomic_write, jsontext
 
 PREFERENCES = "preferences.jsonl"
 CARD = "judge-card"
+CHANCE = 0.5
+"""How often a coin, thrown for each order, prefers the same answer twice."""
+
 WRITERS = ("chosen_model", "rejected_model")
 
 Tell = Callable[[str, int, int], None]
@@ -132,11 +135,23 @@ def label(
         facts["cost"] = sum(n * price for n, price in zip(card.tokens, settings.endpoint.price, strict=True)) / 1e6
     found = panel(card, pairs, judgements, name)
     write_panels(folder, [found])
-    write_preferences(folder / PREFERENCES, preferences)
     write_rows(folder / "verdicts.jsonl", [verdict_row(*row) for row in zip(pairs, judgements, strict=True)])
     jsontext.write(folder / f"{CARD}.json", facts)
     atomic_write(folder / f"{CARD}.md", card_text(found))
+    _refuse_chance(card, folder)
+    write_preferences(folder / PREFERENCES, preferences)
     return facts
+
+
+def _refuse_chance(card: Card, folder: Path) -> None:
+    """A judge whose verdicts may as well be a coin's gives no labels; its card and verdicts are kept."""
+    consistency = card.measures.get("swap_consistency")
+    if consistency is not None and consistency.low is not None and consistency.low <= CHANCE:
+        raise UserError(
+            f"{folder}: no labels written: {consistency.value:.0%} of {consistency.n:,} verdicts stay the same when "
+            f"the answers change places, and the interval (from {consistency.low:.0%}) includes a coin's {CHANCE:.0%}; "
+            "judge more pairs, or take another judge. Card and verdicts are there"
+        )
 
 
 def card_text(found: Panel) -> str:

@@ -120,7 +120,8 @@ def _context(row: Mapping[str, object]) -> tuple[Turn, ...]:
     if column is None:
         raise RowProblem("prompt", f"is missing; known columns: {', '.join(PROMPTS)}")
     value = row[column]
-    return messages(value, column) if is_list(value) else opening(row, text(value, column))
+    turns = messages(value, column) if is_list(value) else (Turn("user", text(value, column)),)
+    return opening(row, turns)
 
 
 def _spoken(row: Mapping[str, object]) -> str:

@@ -21,8 +21,12 @@ SAYS = re.compile(
     r"\W{0,3}(?:(?i:answer)\s+)?\W{0,3}([AB])\b"
 )
 EQUAL = re.compile(r"\b(?:tie|neither|both|equal|equally)\b", re.IGNORECASE)
-GRADE = re.compile(r"\b(?:grade|score|rating|rate)\b\D{0,12}(10|[1-9])(?![\d])", re.IGNORECASE)
-GRADE_BEGINS = re.compile(r"^\W*(10|[1-9])(?=\s*(?:/\s*10\b|[,:;!)\]*\n-]|\.(?!\d)|$))")
+GRADE = re.compile(
+    r"\W*(?:(?:(?:the |my )?(?:grade|score|rating)\b(?: is)?|i (?:would )?rate it)\W*)?"
+    r"(10|[1-9])(?:\s*(?:/|out of)\s*10)?\W*",
+    re.IGNORECASE,
+)
+"""A whole reply: a digit in a longer one may be the answer's ("2 + 3")."""
 
 
 class Malformed(ValueError):
@@ -134,10 +138,6 @@ def named_letter(text: str) -> int | None:
 
 
 def named_grade(text: str) -> int | None:
-    """The place of a grade in GRADES; None when the text names none, or several."""
-    whole = text.strip(AROUND)
-    if whole in GRADES:
-        return GRADES.index(whole)
-    begins = GRADE_BEGINS.match(text)
-    grades = {begins[1]} if begins else {found[1] for found in GRADE.finditer(text)}
-    return GRADES.index(grades.pop()) if len(grades) == 1 else None
+    """The place of a grade in GRADES; None when the whole text is not one."""
+    found = GRADE.fullmatch(text)
+    return GRADES.index(found[1]) if found else None
