@@ -14,6 +14,7 @@ from smolt.report.pictures import plots
 from smolt.statistics import compare_counts, family
 from tests.docs.test_commands import documented, lines, names_of, run
 from tests.docs.workshop import README, ROOT, blocks, table
+from tests.gguf_files import write_gguf
 
 START = ROOT / "docs" / "start"
 STUDY = ROOT / "docs" / "guides" / "write-your-own-study.md"
@@ -107,8 +108,11 @@ def test_a_recipe_of_ones_own_runs(workshop: Path) -> None:
     """Exit code 0, one after the other, for one's own recipe, data and reward."""
     write_recipes(START / "own-model.md", workshop)
     (workshop / "my_reward.py").write_text("def brief(question, answer): return -answer.tokens / 100\n")
+    write_gguf(workshop / "my-model", workshop / "SmolLM2-135M-Instruct.Q4_1.gguf")
     commands = lines(START / "own-model.md")
-    assert [command.split()[1] for command in commands] == ["doctor", "grpo", "eval", "merge", "chat"]
+    assert [command.split()[1] for command in commands] == [
+        *("doctor", "grpo", "eval", "merge", "chat", "import", "chat"),
+    ]
     for command in commands:
         run(command)
     assert names_of(workshop / "runs" / "mine") == documented("name", 1)

@@ -105,7 +105,10 @@ def test_a_language_model(folder: Path) -> None:
     model = tiny_model(folder / "tinyjudge")
     config = model / "config.json"
     config.write_text(config.read_text().replace('"max_position_embeddings": 128', '"max_position_embeddings": 512'))
-    found = judged("pairs.jsonl", "--model", "tinyjudge", "--out", "out", "--probes", "2")
+    told = ("pairs.jsonl", "--model", "tinyjudge", "--out", "out", "--probes", "2")
+    assert "no labels written: 0% of 12 verdicts stay the same" in refused(*told)
+    assert Path("out/judge-card.md").is_file() and not Path("out/preferences.jsonl").exists()
+    found = judged(*told, "--no-gate")
     assert (found["kind"], found["n"], found["decided"] + found["ties"]) == ("local", 12, 12)
     labels = load(Source("out/preferences.jsonl"), "preferences").records
     assert len(labels) == found["decided"] and all(0.5 <= one.weight < 1 for one in labels)

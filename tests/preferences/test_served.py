@@ -48,7 +48,7 @@ def test_a_story_teller_here(tmp_path: Path) -> None:
     """Its window of 512 tokens holds about half of the human pairs, the others abstain; its word is worth nothing."""
     hh, model = shared_path("data/hh/harmless_test_pairs.jsonl"), shared_path("models/stories260k")
     out = tmp_path / "out"
-    told: list[str | Path] = ["--rubric", "harmless", "--limit", "40", "--probes", "2", "--out", out]
+    told: list[str | Path] = ["--rubric", "harmless", "--limit", "40", "--probes", "2", "--no-gate", "--out", out]
     found = judged(hh, "--model", model, *told)
     assert found["n"] == 40 and 10 <= found["judged"] <= 30 and found["soft"] == found["judged"]
     assert found["judged"] + found["abstentions"] == 40 and found["failures"] == 0

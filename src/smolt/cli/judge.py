@@ -37,6 +37,9 @@ def judge(
     drop_inconsistent: Annotated[
         bool, typer.Option("--drop-inconsistent", help="Leave out pairs that are decided otherwise when swapped.")
     ] = False,
+    gate: Annotated[
+        bool, typer.Option(help="No labels of a language model that may as well toss a coin; --no-gate keeps them.")
+    ] = True,
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="Which answer the data call better means nothing.")
     ] = False,
@@ -65,6 +68,7 @@ def judge(
         Judging,
         **who(model, url, rule, remote),
         **asked,
+        gate=gate,
         inconsistent="drop" if drop_inconsistent else "keep",
     )
     data = make_block(Data, path=pairs, format=record_format, split=split, limit=limit, skip_bad=skip_bad)

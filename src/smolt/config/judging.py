@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from smolt.config.blocks import Block, Float, Int, PathText, RewardMix, from_text
+from smolt.config.blocks import Block, Bool, Float, Int, PathText, RewardMix, from_text
 
 
 class Endpoint(Block):
@@ -48,6 +48,10 @@ class Judging(Block):
     )
     inconsistent: Literal["keep", "drop"] = Field(
         default="keep", description="pairs decided otherwise when the answers change places: their weight is low"
+    )
+    gate: Bool = Field(
+        default=True,
+        description="no labels of a language model whose verdicts may be a coin's when the answers change places",
     )
     matched: Float | None = Field(
         default=None, ge=0, lt=1, description="judge only pairs whose lengths differ by at most this share"

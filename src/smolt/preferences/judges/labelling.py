@@ -72,7 +72,7 @@ def judge_file(
     judge = open_judge(settings, precision, lambda part: learned_reward(part, precision))
     recipe: dict[str, Any] = {
         "stage": "judge",
-        "judge": settings.model_dump(mode="json"),
+        "judge": settings.model_dump(mode="json", exclude={"gate"}),  # it changes no label
         "data": data.model_dump(mode="json"),
     }
     recipe |= {"unlabelled": unlabelled}
@@ -138,7 +138,8 @@ def label(
     write_rows(folder / "verdicts.jsonl", [verdict_row(*row) for row in zip(pairs, judgements, strict=True)])
     jsontext.write(folder / f"{CARD}.json", facts)
     atomic_write(folder / f"{CARD}.md", card_text(found))
-    _refuse_chance(card, folder)
+    if settings.gate and judge.kind in ("local", "endpoint"):
+        _refuse_chance(card, folder)
     write_preferences(folder / PREFERENCES, preferences)
     return facts
 
@@ -150,7 +151,8 @@ def _refuse_chance(card: Card, folder: Path) -> None:
         raise UserError(
             f"{folder}: no labels written: {consistency.value:.0%} of {consistency.n:,} verdicts stay the same when "
             f"the answers change places, and the interval (from {consistency.low:.0%}) includes a coin's {CHANCE:.0%}; "
-            "judge more pairs, or take another judge. Card and verdicts are there"
+            "judge more pairs, take another judge, or keep such labels with gate: false (--no-gate). Card and verdicts "
+            "are there"
         )
 
 
