@@ -107,6 +107,14 @@ def test_sentiment() -> None:
     assert (one(sentiment(), "terrible, awful").value or 0.0) < -0.5
 
 
+def test_sentiment_does_not_hang_on_typography() -> None:
+    """A typographic apostrophe negates as a straight one does; words beside a slash or a dash are read."""
+    assert one(sentiment(), "I don\u2019t like it.") == one(sentiment(), "I don't like it.")
+    assert (one(sentiment(), "I don\u2019t like it.").value or 0.0) < 0
+    for joined in ("kind/good", "kind\u2014good", "kind\u2013good"):
+        assert one(sentiment(), joined) == one(sentiment(), "kind good")
+
+
 def test_python_function_forms() -> None:
     """A number, a dict with and without "value", a Score, and the batch form."""
     forms: list[tuple[Callable[..., Any], float, dict[str, float | None]]] = [

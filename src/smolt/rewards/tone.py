@@ -11,12 +11,15 @@ from smolt.rewards.rules import Reward, per_answer
 def sentiment() -> Reward:
     """VADER's compound score, in [-1, 1]; 0 for an empty answer (Hutto and Gilbert, ICWSM 2014).
 
+    VADER 3.3.2 knows straight apostrophes only ("I don’t like it" is praise to it) and no word beside a slash or a
+    dash, so both are made plain first.
+
     Components: positive, negative, neutral, the shares of the text's sentiment, in [0, 1].
     """
     analyzer = SentimentIntensityAnalyzer()
 
     def rate(_question: Question, answer: Answer) -> Score:
-        found = analyzer.polarity_scores(answer.text)
+        found = analyzer.polarity_scores(_JOINS.sub(" ", _straight(answer.text)))
         components: dict[str, float | None] = {
             "positive": float(found["pos"]),
             "negative": float(found["neg"]),
@@ -25,6 +28,13 @@ def sentiment() -> Reward:
         return Score(float(found["compound"]), components)
 
     return per_answer(rate)
+
+
+_JOINS = re.compile(r"(?<=\w)[/\u2013\u2014](?=\w)")
+
+
+def _straight(text: str) -> str:
+    return text.replace("\u2019", "'")
 
 
 RULE = "empathy-1"
@@ -80,7 +90,7 @@ def empathy() -> Reward:
     """
 
     def rate(_question: Question, answer: Answer) -> Score:
-        text = answer.text[:LONGEST].replace("’", "'").casefold()
+        text = _straight(answer.text[:LONGEST]).casefold()
         signs = {name: float(pattern.search(text) is not None) for name, pattern in _SIGNS.items()}
         dismisses = float(_DISMISSES.search(text) is not None)
         value = (1.0 - dismisses) * sum(signs.values()) / len(signs)
