@@ -69,7 +69,7 @@ def test_a_recipe(place: Path) -> None:
     assert (code, [check["what"] for check in found["checks"]]) == (0, ["recipe", "model good", "data d.jsonl"])
     code, found = doctor("r.yaml", "data.path=bad.jsonl")
     assert code == 2
-    assert "bad.jsonl:1" in found["checks"][2]["found"]
+    assert "bad.jsonl:2: is neither JSON lines nor one JSON document" in found["checks"][2]["found"]
 
 
 def test_a_study_checks_what_is_there_before_it_runs(place: Path) -> None:

@@ -17,7 +17,7 @@ def said(*texts: str, system: str = "") -> list[dict[str, str]]:
 
 
 def turns(*texts: str, system: str = "") -> tuple[Turn, ...]:
-    return tuple(Turn(turn["role"], turn["content"]) for turn in said(*texts, system=system))  # type: ignore[arg-type] - roles are plain text here
+    return tuple(Turn(turn["role"], turn["content"]) for turn in said(*texts, system=system))  # type: ignore[arg-type]  # roles are plain text here
 
 
 def read(directory: Path, row: dict[str, Any], kind: Kind, **options: Any) -> list[Any]:

@@ -161,9 +161,13 @@ def _wrapped(document: str, name: str) -> list[Line]:
     """The rows of one object that holds them under a usual name, or the object as one row; none of anything else."""
     try:
         value = json.loads(document, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         if re.match(r"\s*\{\s*\n", document):
-            raise UserError(f"{name}: is neither JSON lines nor one JSON document: {error}") from None
+            raise UserError(
+                f"{name}:{error.lineno}: is neither JSON lines nor one JSON document: {error.msg}"
+            ) from None
+        return []
+    except (ValueError, RecursionError):
         return []
     held = [key for key in _WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), list)]
     if len(held) > 1:
