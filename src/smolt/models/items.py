@@ -17,7 +17,7 @@ from smolt.models.rendering import Renderer
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 MOST_DROPPED = 0.95
-"""Of the records, how many `too_long: drop` leaves out at most: where nearly all go, the window or the data are wrong."""
+"""Of the records, how many `too_long: drop` leaves out at most: where nearly all go, something is wrong."""
 
 SHOWN = 10  # record numbers listed in an error
 
