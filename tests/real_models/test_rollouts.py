@@ -40,10 +40,10 @@ def training(stage: str, model: str, updates: int) -> Any:
 
 @pytest.mark.parametrize("stage", TRAIN)
 def test_bf16_trains(stage: str, model: str) -> None:
-    """Three updates without an alarm; the mean mismatch is the 0.02 to 0.04 of bench/results, far below its 0.08."""
+    """Three updates without an alarm; the mean mismatch is that of bench/results: 0.008 to 0.035, by processor."""
     rows = list(training(stage, model, 3))
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert all(0.015 < row["mismatch"] < 0.05 and row["mismatch_kl"] < 0.002 for row in rows)
+    assert all(0.005 < row["mismatch"] < 0.05 and row["mismatch_kl"] < 0.002 for row in rows)
 
 
 @pytest.mark.parametrize("fault", [another_temperature, another_template], ids=lambda fault: fault.__name__)
