@@ -7,6 +7,7 @@ that end an answer, and weights that can be saved and trained (its own stay mark
 import contextlib
 import copy
 import io
+import logging
 import os
 import re
 from collections import Counter
@@ -25,6 +26,7 @@ from smolt.errors import UserError
 from smolt.models.forward.quiet import hush, read_by_library
 from smolt.runs import jsontext, storage
 
+LOG = logging.getLogger(__name__)
 NOTE = "smolt_gguf.json"
 """File of an imported directory: what it was made from."""
 
@@ -66,6 +68,7 @@ def imported(path: Path) -> Path:
     name = re.sub(r"[^\w.-]", "_", path.name)[:60]
     out = cache / f"{name}-{digest[:12]}"
     if not (out / NOTE).is_file():
+        LOG.info("importing %s into %s, where it is kept", path.name, out)
         cache.mkdir(parents=True, exist_ok=True)
         import_gguf(path, out)
     return out
