@@ -56,7 +56,13 @@ def test_a_model(place: Path) -> None:
     """A good one exits 0 with its window; a missing one exits 2 with the reason."""
     code, found = doctor("good")
     assert code == 0
-    assert found["checks"] == [{"what": "model good", "ok": True, "found": "window 64 tokens, cpu in float32"}]
+    assert found["checks"] == [
+        {
+            "what": "model good",
+            "ok": True,
+            "found": "window 64 tokens, cpu (a training measures which precision is fastest)",
+        }
+    ]
     code, found = doctor("gone")
     assert (code, found["ok"]) == (2, False)
     assert found["checks"][0]["found"] == "model.path: gone: no such directory"

@@ -137,10 +137,11 @@ def _check_model(model: Any) -> dict[str, Any]:
         return {"what": f"model {model.path}", "ok": False, "found": str(error)}
     below = f" on {ground.located.base}" if ground.located.adapter else ""
     device, dtype = ground.precision.device, str(ground.precision.dtype).removeprefix("torch.")
+    how = f"in {dtype}" if model.dtype != "auto" else "(a training measures which precision is fastest)"
     return {
         "what": f"model {model.path}{below}",
         "ok": True,
-        "found": f"window {ground.window} tokens, {device} in {dtype}",
+        "found": f"window {ground.window} tokens, {device} {how}",
     }
 
 

@@ -1,7 +1,6 @@
 """Numbers and text as a reader sees them."""
 
 import math
-from collections.abc import Mapping
 
 from smolt.report.pairing import RATES
 from smolt.statistics import Measure, format_p
@@ -102,18 +101,6 @@ def amount(count: float) -> str:
 def memory(size: float) -> str:
     """Bytes as MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def cost_text(cost: Mapping[str, float]) -> str:
-    """What an arm, or a study, cost; empty where nothing was measured."""
-    parts = []
-    if "seconds" in cost:
-        parts.append(duration(cost["seconds"]))
-    if "tokens" in cost:
-        parts.append(f"{amount(cost['tokens'])} tokens")
-    if "peak_memory" in cost:
-        parts.append(f"{memory(cost['peak_memory'])} peak memory")
-    return ", ".join(parts)
 
 
 def _decimals(measure: Measure) -> int:
