@@ -81,6 +81,8 @@ def fields(name: str, stage: str, adapters: str) -> dict[str, Any]:
 def test_too_long_records_are_counted(tmp_path: Path) -> None:
     """Of the first 12 UltraFeedback pairs at least 6 exceed 512 tokens of so small a vocabulary; all 12 are counted."""
     training = STAGES["dpo"](make_recipe("dpo", **fields(ULTRA, "dpo", "full")), out=tmp_path)
+    remarks = training.remarks
     facts = training.finish().metrics["facts"]
+    assert f"left out, for they exceed the window: {facts['too_long']} of 12 records" in remarks
     assert facts["too_long"] >= 6
     assert facts["records"] + facts["too_long"] + facts["identical"] == RECORDS

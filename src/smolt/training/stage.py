@@ -147,8 +147,11 @@ class Training:
         outlook, facts = self._plan.outlook, self._plan.facts
         recomputed, identical = facts.get("checkpointing_note"), facts.get("identical")
         memory = [*([outlook.sentence] if outlook else []), *([f"memory: {recomputed}"] if recomputed else [])]
-        same = [f"left out, for their two answers are the same: {identical:,} pairs"] if identical else []
-        return [*(f"warning: {warning}" for warning in self.warnings), *same, *memory]
+        out = [f"left out, for their two answers are the same: {identical:,} pairs"] if identical else []
+        if too_long := facts.get("too_long"):
+            whole = too_long + facts["records"] + (identical or 0)
+            out.append(f"left out, for they exceed the window: {too_long:,} of {whole:,} records")
+        return [*(f"warning: {warning}" for warning in self.warnings), *out, *memory]
 
     @property
     def shares(self) -> dict[str, float]:
