@@ -29,6 +29,7 @@ from smolt.models.rendering import load_renderer
 from smolt.models.sampling import Drawing, sample, stream_tokens
 from smolt.models.saving import load_policy
 from smolt.report.inert import visible
+from tests.gguf_files import write_gguf
 from tests.tiny import WINDOW, tiny_model
 
 
@@ -335,10 +336,13 @@ TERMINAL = pytest.mark.skipif(
 
 
 @TERMINAL
-def test_a_person_sees_how_fast_it_went(tmp_path: Path) -> None:
-    """After each answer its tokens and their rate; what is typed during it is not echoed into it."""
-    tiny_model(tmp_path)
-    with on_a_terminal(program(tmp_path, "--max-tokens", "8")) as screen:
+@pytest.mark.parametrize("kind", ["directory", "gguf"])
+def test_a_person_sees_how_fast_it_went(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each answer, of a directory as of a GGUF file, its tokens and their rate."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = tiny_model(tmp_path / "model")
+    model = model if kind == "directory" else write_gguf(model, tmp_path / "tiny.gguf")
+    with on_a_terminal(program(model, "--max-tokens", "8")) as screen:
         screen.wait_for(r"leaves\.\r\n> ")
         screen.type("Hi.\n")
         assert "Hi." in screen.wait_for(r"\((\d) tokens, [\d,]+ a second\)")
