@@ -113,6 +113,11 @@ def test_how_it_was_measured_can_be_read_beside_its_rows(place: Path, tmp_path: 
     six, five = (circumstances(tmp_path / name / "evaluation.jsonl") for name in ("six", "five"))
     assert (six["temperature"], six["samples"], six["task"]) == (1.0, 2, "gsm8k")
     assert differing(six, five) == ["max_tokens 6 and 5"]
+    for dtype, words in (("bf16", ["batch 2 and 1"]), ("fp32", [])):  # in bf16 an answer depends on those beside it
+        for batch in (2, 1):
+            run(place, tmp_path / f"{dtype}-{batch}", limit=2, batch=batch, dtype=dtype)
+        two, one = (circumstances(tmp_path / f"{dtype}-{batch}" / "evaluation.jsonl") for batch in (2, 1))
+        assert (two["dtype"], differing(two, one)) == (dtype, words)
 
 
 def test_one_answer_has_no_pass_at_k() -> None:

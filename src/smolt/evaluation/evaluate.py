@@ -17,6 +17,7 @@ from smolt.evaluation.likelihood import losing, preferring
 from smolt.evaluation.questions import answering, asked_reward
 from smolt.evaluation.shards import ROWS, finished_shards, gather, parse_shard, shard_directory
 from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Subject, Task, find_task, problem_questions
+from smolt.models.forward.precision import NAMES
 from smolt.models.ground import Ground, open_ground
 from smolt.models.saving import other_inputs
 from smolt.report.analysis import analyse
@@ -149,6 +150,7 @@ def measure(
         "data": {"data": subject.sha256, **other_inputs(recipe)},
         "versions": package_versions(),
         "threads": torch.get_num_threads(),
+        "dtype": NAMES[ground.precision.dtype],
     }
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "evaluation" if out is None else out.resolve()

@@ -236,7 +236,10 @@ def _facts(pair: ArmPair, findings: Findings) -> dict[str, Any]:
 
 
 def circumstances(path: Path) -> dict[str, Any]:
-    """Template, stop tokens, length, extractor, sampling, answers an item and rater; {} where they are not known."""
+    """Template, stop tokens, length, extractor, sampling, answers an item, rater, precision; {} where not known.
+
+    In half precision an answer depends on how many are decoded beside it, so there the batch is one of them.
+    """
     manifest = run_of(path.parent)[0] if path.name == ROWS else {}
     recipe = manifest.get("recipe")
     if manifest.get("stage") != "eval" or not isinstance(recipe, dict):
@@ -244,7 +247,10 @@ def circumstances(path: Path) -> dict[str, Any]:
     conditions, sampling = (recipe.get(name) or {} for name in ("conditions", "sampling"))
     found = {name: conditions.get(name) for name in ("template", "style", "stop_ids", "max_tokens", "extractor")}
     found |= {"temperature": sampling.get("temperature"), "samples": recipe.get("samples")}
-    return found | {"reward": recipe.get("reward"), "task": recipe.get("task")}
+    found |= {"reward": recipe.get("reward"), "task": recipe.get("task")}
+    dtype = manifest.get("dtype")
+    found |= {} if dtype is None else {"dtype": dtype}
+    return found if dtype in (None, "fp32") else found | {"batch": sampling.get("batch")}
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
