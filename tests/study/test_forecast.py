@@ -69,10 +69,12 @@ def test_a_reward_that_never_varies_is_refused(inputs: Path, tmp_path: Path) -> 
 
 
 def test_a_refused_run_gives_way_to_another(inputs: Path, tmp_path: Path) -> None:
-    """Nothing was learned, so another reward may start in its directory; its rows are gone."""
-    never = {"reward": {"name": "exact_words", "options": {"words": 1000}}, "group": 32}
-    with pytest.raises(SelfCheckError):
-        training("grpo", inputs, tmp_path / "run", **never).finish()
+    """Nothing was learned: any start in its directory, the same or another, sets it aside, checkpoints too."""
+    never = {"reward": {"name": "exact_words", "options": {"words": 1000}}, "group": 32, "save.every": 1}
+    for _ in range(2):
+        with pytest.raises(SelfCheckError, match="the reward does not vary"):
+            training("grpo", inputs, tmp_path / "run", **never).finish()
+    assert (tmp_path / "run.old-1" / "checkpoints").is_dir()
     training("grpo", inputs, tmp_path / "run", group=4).finish()
     assert [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
     assert len(rows(tmp_path / "run" / "samples.jsonl")) == 16

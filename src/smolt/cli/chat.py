@@ -18,6 +18,7 @@ from typing import TextIO
 
 from rich.cells import cell_len
 
+from smolt.cli.progress import moved_on
 from smolt.config import ChatSampling, Model
 from smolt.errors import UserError
 from smolt.models.conversation import Conversation
@@ -58,6 +59,7 @@ def chat(model: Model, sampling: ChatSampling, system: str | None = None) -> Non
         sampling=sampling,
         system=system,
     )
+    moved_on()
     device, dtype = ground.precision.device.type, str(ground.precision.dtype).removeprefix("torch.")
     with contextlib.suppress(BrokenPipeError):  # the reader of the answers left
         Terminal(conversation, sys.stdin, sys.stdout, sys.stderr).run(f"{model.path} on {device} in {dtype}")

@@ -46,6 +46,7 @@ def label(
     """Show pair after pair until the annotator quits."""
 
     def work() -> Outcome:
+        from smolt.cli.progress import moved_on
         from smolt.data import Source, load
         from smolt.preferences.people import LabelStore, Session, make_queue, pair_of
         from smolt.preferences.people.labeller import label_in_terminal, need_terminal
@@ -60,6 +61,7 @@ def label(
             if again:
                 opened.forget_skips(name)
             session = Session(opened, name, queue, seed)
+            moved_on()
             try:
                 label_in_terminal(session)
             except KeyboardInterrupt:

@@ -56,7 +56,8 @@ class Run:
             directory: created with its parents where it is missing.
             manifest: JSON values; `recipe`, `data`, `model`, `renderer` are its identity, the rest (versions, seeds,
                 precision, threads, ...) is recorded. Written before this returns.
-            fresh: set a run that is there aside, as DIR.old-1, DIR.old-2, ..., and start a new one.
+            fresh: set a run that is there aside, as DIR.old-1, DIR.old-2, ..., and start a new one; a run
+                that was refused is set aside in any case.
             samples: the file of the rows that `sample` takes.
 
         Raises:
@@ -69,7 +70,7 @@ class Run:
         current = identity.normal(manifest)
         _refuse_foreign(directory)
         with contextlib.ExitStack() as failing:
-            lock = _lock(directory, fresh)
+            lock = _lock(directory, fresh or _refused(directory))
             failing.callback(lock.release)
             storage.sweep(directory)
             if (directory / CHECKPOINTS).is_dir():
@@ -79,10 +80,8 @@ class Run:
                 run = cls(directory, lock, current, [], True, samples)
             else:
                 stored = identity.read_manifest(directory)
-                if not _began(directory, samples, stored) and identity.differences_of(stored, current):
-                    jsontext.write(
-                        directory / MANIFEST, current
-                    )  # it failed before anything was learned: nothing is lost
+                if not _began(directory, samples) and identity.differences_of(stored, current):
+                    jsontext.write(directory / MANIFEST, current)  # it failed before its first update: nothing is lost
                     stored = current
                 identity.refuse_other(directory, stored, current)
                 changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
@@ -259,9 +258,14 @@ def _refuse_foreign(directory: Path) -> None:
         )
 
 
-def _began(directory: Path, samples: str, manifest: dict[str, Any]) -> bool:
-    """Whether the run has anything to lose: a checkpoint, a result, or a row where it was not refused itself."""
-    rows = [] if REFUSED in manifest else [directory / name for name in (METRICS, samples)]
+def _refused(directory: Path) -> bool:
+    """Whether a run is there in which nothing could be learned: the next start sets it aside."""
+    return (directory / MANIFEST).is_file() and REFUSED in identity.read_manifest(directory)
+
+
+def _began(directory: Path, samples: str) -> bool:
+    """Whether the run has anything to lose: a row, a checkpoint or a result."""
+    rows = [directory / name for name in (METRICS, samples)]
     return (
         (directory / RESULT).exists()
         or checkpoints.exist(directory / CHECKPOINTS)

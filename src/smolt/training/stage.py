@@ -268,7 +268,7 @@ class Training:
         try:
             found = self._plan.forecast(answers)
         except SelfCheckError as error:
-            self._run.measured({REFUSED: str(error)})  # nothing was learned: the next start may be another one
+            self._run.measured({REFUSED: str(error)})  # nothing was learned: the next start sets it aside
             raise
         self._run.measured(found)
         if advice := found["forecast"]["advice"]:
