@@ -151,8 +151,8 @@ def _refuse_chance(card: Card, folder: Path) -> None:
         raise UserError(
             f"{folder}: no labels written: {consistency.value:.0%} of {consistency.n:,} verdicts stay the same when "
             f"the answers change places, and the interval (from {consistency.low:.0%}) is not above a coin's "
-            f"{CHANCE:.0%}; judge more pairs, take another judge, or keep such labels with gate: false (--no-gate). Card and verdicts "
-            "are there"
+            f"{CHANCE:.0%}; judge more pairs, take another judge, or keep such labels with gate: false (--no-gate). "
+            "Card and verdicts are there"
         )
 
 
