@@ -323,3 +323,17 @@ def test_trained_tokenizer_refuses_what_cannot_work() -> None:
         train_tokenizer(["a"], vocab=258)
     with pytest.raises(UserError, match="no text"):
         train_tokenizer(["", ""], vocab=300)
+
+
+@pytest.mark.parametrize("maker", [*CHAT, *PLAIN])
+@given(contents=st.lists(typed, min_size=1, max_size=5))
+@settings(max_examples=20, deadline=None)
+def test_many_contexts_are_those_of_each(renderers: dict[str, Renderer], maker: Maker, contents: list[str]) -> None:
+    """Whatever was typed into one changes no other; over more texts than are handed to the tokenizer at once, too."""
+    renderer = renderers[maker.__name__]
+    dialogues: list[Context] = [(), *((Turn("user", "x" + content),) for content in contents)]
+    each = [renderer.context(turns) for turns in dialogues]
+    assert renderer.contexts(dialogues) == each
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("smolt.models.rendering.control_tokens.CHUNK", 2)
+        assert renderer.contexts(dialogues * 2) == each * 2

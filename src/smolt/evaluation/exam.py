@@ -13,7 +13,7 @@ from smolt.models.answers import draw_answers, rated_answers
 from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground
 from smolt.models.groups import Groups, answer_sums, without_gradient
-from smolt.models.items import question_list
+from smolt.models.items import asked_questions
 from smolt.models.roles import Policy
 from smolt.models.sampling import sample
 from smolt.models.saving import load_policy
@@ -80,10 +80,10 @@ def open_exam(
 ) -> Exam:
     """Read the questions and build the rater, once for all arms; `too_long` is for questions in memory."""
     longest = sampling.max_tokens
-    questions, dropped, digest = question_list(data, ground.renderer, ground.window, longest, too_long)
+    asked = asked_questions(data, ground.renderer, ground.window, longest, too_long)
     rater = unrated if reward is None else mixed_reward(reward, ground.precision)
     conditions = conditions_of(ground.renderer, longest)
-    return Exam(questions[:items], conditions, sampling, samples, rater, seed, digest, dropped)
+    return Exam(asked.questions[:items], conditions, sampling, samples, rater, seed, asked.sha256, asked.dropped)
 
 
 def take(exam: Exam, policy: Policy, ground: Ground, tell: Progress = silent) -> list[RatedAnswer]:

@@ -86,22 +86,41 @@ def preference_items(
     return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
 
 
-def question_list(
+@dataclass(frozen=True)
+class Asked:
+    """Questions that leave room for an answer.
+
+    Attributes:
+        questions: each with an id.
+        dropped: questions left out because they leave none.
+        sha256: of the questions' file.
+        longest: tokens of the longest context.
+    """
+
+    questions: list[Question]
+    dropped: int
+    sha256: str
+    longest: int
+
+
+def asked_questions(
     data: Data | Sequence[Question], renderer: Renderer, window: int, answer: int, too_long: str = "error"
-) -> tuple[list[Question], int, str]:
-    """Questions that leave room for an answer of `answer` tokens, the number dropped, and the file's hash."""
+) -> Asked:
+    """Questions that leave room in the window for an answer of `answer` tokens."""
     records, digest, place = records_of(data, "questions")
-    fitting, lengths = [], []
-    for number, question in enumerate(records):
-        length = len(renderer.context(question.context)) + answer
+    fitting, lengths, longest = [], [], 0
+    contexts = renderer.contexts([question.context for question in records])
+    for number, (question, context) in enumerate(zip(records, contexts, strict=True)):
+        length = len(context) + answer
         if length > window:
             lengths.append((number + 1, length))
-        else:
-            fitting.append(
-                question if question.id else Question(question.context, question.solution, str(number), question.kind)
-            )
+            continue
+        longest = max(longest, len(context))
+        fitting.append(
+            question if question.id else Question(question.context, question.solution, str(number), question.kind)
+        )
     _refuse(lengths, window, too_long_policy(data, too_long), place, len(fitting))
-    return fitting, len(lengths), digest
+    return Asked(fitting, len(lengths), digest, longest)
 
 
 def records_of(data: Any, kind: Any) -> tuple[list[Any], str, str]:

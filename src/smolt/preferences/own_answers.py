@@ -10,7 +10,7 @@ from smolt.errors import UserError
 from smolt.models.answers import draw_answers
 from smolt.models.conditions import conditions_of
 from smolt.models.ground import Ground, open_ground
-from smolt.models.items import question_list
+from smolt.models.items import asked_questions
 from smolt.models.saving import load_policy
 from smolt.preferences.judges.both_orders import Pair
 from smolt.preferences.judges.labelling import label
@@ -106,7 +106,7 @@ def gathered(
         At most `recipe.limit` pairs, and how many questions were asked.
     """
     limits = recipe.sampling
-    questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, limits.max_tokens)
+    questions = asked_questions(recipe.data, ground.renderer, ground.window, limits.max_tokens).questions
     policy = load_policy(recipe.model.path, ground.precision)
     drawing = conditions_of(ground.renderer, limits.max_tokens).drawing(limits.temperature, limits.batch)
     pairs: list[Made] = []

@@ -18,7 +18,7 @@ from smolt.models.answers import Answered, as_answers, mean, rated_answers
 from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups, from_answers, masked_sum, widen, without_gradient
-from smolt.models.items import question_list
+from smolt.models.items import asked_questions
 from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
 from smolt.models.saving import save_policy
@@ -33,7 +33,7 @@ from smolt.training.memory.outlook import Outlook, heeded, look_at_questions
 from smolt.training.mismatch import check_mismatch, mismatch
 from smolt.training.objectives import truncated_weights
 from smolt.training.stage import Dev, Plan
-from smolt.training.stage_input import in_memory, longest_answer, longest_context, recipe_for, settled
+from smolt.training.stage_input import in_memory, longest_answer, recipe_for, settled
 from smolt.training.streams import taken
 
 RolloutRecipe = PPORecipe | GRPORecipe
@@ -59,7 +59,7 @@ class Rolling:
 
     def contexts(self, questions: Sequence[Question]) -> list[list[int]]:
         """Their tokens."""
-        return [self.ground.renderer.context(question.context) for question in questions]
+        return self.ground.renderer.contexts([question.context for question in questions])
 
 
 def open_rollouts(
@@ -80,9 +80,8 @@ def open_rollouts(
     """
     ground, sampling = open_ground(model or recipe.model), recipe.sampling
     source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
-    asked, dropped, digest = question_list(source, ground.renderer, ground.window, sampling.max_tokens)
-    longest = longest_context(asked, ground.renderer)
-    outlook = heeded(recipe, look_at_questions(recipe, ground, asked, longest))
+    asked = asked_questions(source, ground.renderer, ground.window, sampling.max_tokens)
+    outlook = heeded(recipe, look_at_questions(recipe, ground, asked))
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
     verdicts = None if out is None else out / VERDICTS
     rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision, verdicts)
@@ -91,13 +90,13 @@ def open_rollouts(
         recipe=recipe,
         ground=ground,
         policy=policy,
-        questions=asked,
-        dropped=dropped,
-        sha256=digest,
+        questions=asked.questions,
+        dropped=asked.dropped,
+        sha256=asked.sha256,
         reward=rater,
         conditions=conditions,
         drawing=conditions.drawing(sampling.temperature, sampling.batch),
-        micro_tokens=policy.trunk.settle(recipe.budget, [longest_answer(longest, sampling.max_tokens)]),
+        micro_tokens=policy.trunk.settle(recipe.budget, [longest_answer(asked.longest, sampling.max_tokens)]),
         outlook=outlook,
     )
 
@@ -233,8 +232,8 @@ def dev_rewards(rolling: Rolling) -> Dev | None:
     recipe, ground = rolling.recipe, rolling.ground
     if recipe.dev is None:
         return None
-    held_out, _, _ = question_list(recipe.dev, ground.renderer, ground.window, recipe.sampling.max_tokens)
-    asked = held_out[: recipe.watch.items]
+    held_out = asked_questions(recipe.dev, ground.renderer, ground.window, recipe.sampling.max_tokens)
+    asked = held_out.questions[: recipe.watch.items]
     contexts = rolling.contexts(asked)
     greedy = rolling.conditions.drawing(0.0, recipe.sampling.batch)
 

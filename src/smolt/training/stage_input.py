@@ -8,14 +8,12 @@ from pydantic import BaseModel
 from transformers import AutoConfig
 
 from smolt.config import Machine, Model, make_recipe
-from smolt.data import Question
 from smolt.errors import UserError
 from smolt.models.forward import precision
 from smolt.models.forward.precision import choose_precision
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.groups import Groups, from_answers
 from smolt.models.locating import locate
-from smolt.models.rendering import Renderer
 from smolt.runs.identity import MANIFEST, read_manifest
 
 Computing = TypeVar("Computing", Model, Machine)
@@ -53,11 +51,6 @@ def _widths(model: Model | Machine) -> tuple[int, int]:
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
     width = int(config.hidden_size)
     return width, int(getattr(config, "intermediate_size", None) or 4 * width)
-
-
-def longest_context(questions: Sequence[Question], renderer: Renderer) -> int:
-    """Tokens of the longest context of any question."""
-    return max(len(renderer.context(question.context)) for question in questions)
 
 
 def longest_answer(context: int, answer: int) -> Groups:

@@ -8,7 +8,7 @@ from smolt.errors import UserError
 from smolt.evaluation.exam import Exam
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground
-from smolt.models.items import question_list
+from smolt.models.items import asked_questions
 from smolt.rewards import Part, constraints, empathy, mix, read_constraint, refusal, sentiment
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.constraints import has_constraint
@@ -31,7 +31,7 @@ def suite_exams(settings: Suites, like: Exam, ground: Ground) -> dict[str, Exam]
     rater = suite_rater(settings, ground.precision)
     exams = {}
     for name, data in zip(settings.names, settings.prompts, strict=True):
-        questions, _, _ = question_list(data, ground.renderer, ground.window, like.sampling.max_tokens)
+        questions = asked_questions(data, ground.renderer, ground.window, like.sampling.max_tokens).questions
         for question in questions:
             try:
                 if has_constraint(question):

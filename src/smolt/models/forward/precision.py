@@ -57,8 +57,8 @@ def choose_precision(device: str, dtype: str, threads: int | None = None) -> Pre
 Rates = Mapping[tuple[str, int], float]
 """(dtype, threads) -> GFLOP/s of the block."""
 
-ROWS = 256  # tokens of the block
-SECONDS = 2.0
+ROWS, TASTE = 256, 16  # tokens of the block, and of the part that is tried first
+SECONDS = 1.0
 WORTHWHILE = 1.2  # bf16 rounds to 8 bits: it is taken where it is faster by at least this factor
 AS_GOOD = 0.95  # fewer threads that reach this share of the best rate leave the others to other work
 NARROW = 256  # below this width the rounding of bf16 buys nothing, and fp32 is taken unmeasured
@@ -115,20 +115,30 @@ def available() -> int:
 
 
 def _rate(width: int, mlp: int, dtype: str, threads: int, seconds: float) -> float:
-    """GFLOP/s of the fastest of as many runs as fit into the time, at least one after the first."""
+    """GFLOP/s of the fastest of as many runs as fit into the time, at least one after the first.
+
+    A processor without instructions for a dtype can be a hundred times slower: then a part of the block is enough.
+    """
     torch.set_num_threads(threads)
     draw = torch.Generator().manual_seed(0)
     shapes = ((ROWS, width), (width, 3 * width), (width, width), (width, 2 * mlp), (mlp, width))
     rows, joint, out, gates, down = (torch.randn(shape, generator=draw).to(DTYPES[dtype]) for shape in shapes)
-    operations = 2 * ROWS * sum(weight.numel() for weight in (joint, out, gates, down))
-    fastest, ends = float("inf"), time.perf_counter() + seconds
+    operations = 2 * sum(weight.numel() for weight in (joint, out, gates, down))
+
+    def run(block: torch.Tensor) -> float:
+        began = time.perf_counter()
+        first, second = (((block @ joint)[:, :width] @ out) @ gates).chunk(2, dim=1)
+        _ = (torch.nn.functional.silu(first) * second) @ down
+        return max(time.perf_counter() - began, 1e-9)
+
     with torch.no_grad():
-        for number in range(10**6):
-            began = time.perf_counter()
-            first, second = (((rows @ joint)[:, :width] @ out) @ gates).chunk(2, dim=1)
-            _ = (torch.nn.functional.silu(first) * second) @ down
-            took = time.perf_counter() - began
-            fastest = min(fastest, took) if number else fastest  # the first one warms up
-            if number and began + took >= ends:
-                break
-    return operations / max(fastest, 1e-9) / 1e9
+        part = rows[:TASTE]
+        run(part)  # the first one warms up
+        taste = run(part)
+        if taste * ROWS / TASTE > seconds:
+            return operations * TASTE / taste / 1e9
+        run(rows)
+        ends, fastest = time.perf_counter() + seconds, float("inf")
+        while fastest == float("inf") or time.perf_counter() < ends:
+            fastest = min(fastest, run(rows))
+    return operations * ROWS / fastest / 1e9

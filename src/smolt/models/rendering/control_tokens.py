@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,8 @@ from smolt.errors import SelfCheckError, UserError
 
 PROBE = "The cat's 1,024 kittens (3.5 % of ~29k)\n\n  sat — “naïve” \tπ 猫 🐈; def f(x): return x**2\n"
 """Text whose encoding shows how a tokenizer normalises, splits and merges."""
+
+CHUNK = 1000  # texts handed to the tokenizer at once
 
 
 class ControlEncoder:
@@ -48,12 +50,27 @@ class ControlEncoder:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text: unshielded control strings are control tokens, shielded ones are text."""
-        if self._shielded.search(text) is None:
-            ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            written = sum(1 for _ in self.pattern.finditer(text))
-            # A tokenizer may also see a control token in "<EOS>" when it lowercases first: then count and ids disagree.
-            if sum(token in self._control_ids for token in ids) == written:
-                return ids
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same of many texts, in a third of the time."""
+        found: list[list[int]] = []
+        for start in range(0, len(texts), CHUNK):
+            part = texts[start : start + CHUNK]
+            encoded = self._tokenizer(list(part), add_special_tokens=False, verbose=False)["input_ids"]
+            for text, ids in zip(part, encoded, strict=True):
+                found.append(ids if self._agree(text, ids) else self._apart(text))
+        return found
+
+    def _agree(self, text: str, ids: list[int]) -> bool:
+        """Whether the tokenizer saw as control tokens what the template wrote, and nothing else."""
+        if self._shielded.search(text) is not None:
+            return False
+        # A tokenizer may also see a control token in "<EOS>" when it lowercases first: then count and ids disagree.
+        return sum(token in self._control_ids for token in ids) == sum(1 for _ in self.pattern.finditer(text))
+
+    def _apart(self, text: str) -> list[int]:
+        """Token ids by the twin, to which nothing but the template's own is a control token."""
         renamed = self.pattern.sub(lambda found: self._names[found[0]], text)
         return list(self._twin.encode(self.unshield(renamed), add_special_tokens=False).ids)
 

@@ -13,18 +13,17 @@ from transformers import PreTrainedModel
 
 from smolt import randomness
 from smolt.config import GRPORecipe, PPORecipe
-from smolt.data import Question
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups
-from smolt.models.items import demonstration_items, preference_items, question_list
+from smolt.models.items import Asked, asked_questions, demonstration_items, preference_items
 from smolt.models.locating import locate
 from smolt.training.memory.footprint import Estimate, Way, stored
 from smolt.training.memory.shapes import empty_network, shape_of, way_of
 from smolt.training.memory.system import GIB, free_memory, release, resident
 from smolt.training.memory.workload import LOOKED_AT, Choice, Prospect
-from smolt.training.stage_input import longest_context, settled
+from smolt.training.stage_input import settled
 
 MARGIN = 0.2  # of the estimate
 HALVINGS = 6  # of what is advised to be smaller
@@ -150,14 +149,13 @@ def look_at_rows(recipe: Any, ground: Ground, items: Sequence[Groups]) -> Outloo
     return look_ahead(recipe, ground.precision, network, items=items)
 
 
-def look_at_questions(
-    recipe: PPORecipe | GRPORecipe, ground: Ground, questions: Sequence[Question], longest: int
-) -> Outlook | None:
-    """Of a stage that samples, whose longest context has so many tokens."""
-    order = randomness.permutation(len(questions), recipe.seed, 0)
+def look_at_questions(recipe: PPORecipe | GRPORecipe, ground: Ground, asked: Asked) -> Outlook | None:
+    """Of a stage that samples answers to these questions."""
+    order = randomness.permutation(len(asked.questions), recipe.seed, 0)
     order = order[: min(LOOKED_AT, recipe.budget.updates or LOOKED_AT) * recipe.prompts]
-    contexts = [len(ground.renderer.context(questions[place].context)) for place in order]
-    return look_ahead(recipe, ground.precision, empty_network(ground.located), contexts=contexts, longest=longest)
+    contexts = [len(context) for context in ground.renderer.contexts([asked.questions[at].context for at in order])]
+    network = empty_network(ground.located)
+    return look_ahead(recipe, ground.precision, network, contexts=contexts, longest=asked.longest)
 
 
 def foresee(recipe: Any) -> Outlook | None:
@@ -170,8 +168,8 @@ def foresee(recipe: Any) -> Outlook | None:
         return None
     ground = open_ground(settled(recipe.model, None, True))
     if recipe.stage in ("ppo", "grpo"):
-        questions, _, _ = question_list(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
-        return look_at_questions(recipe, ground, questions, longest_context(questions, ground.renderer))
+        asked = asked_questions(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
+        return look_at_questions(recipe, ground, asked)
     read = demonstration_items if recipe.stage == "sft" else preference_items
     return look_at_rows(recipe, ground, read(recipe.data, ground.renderer, ground.window).items)
 
