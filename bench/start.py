@@ -1,9 +1,10 @@
 """From the command to the first update: seconds by part, of this checkout and of others, in turn.
 
-python -m bench.start MODEL QUESTIONS [--checkouts DIR ...] [--stages grpo ppo] [--repeats 5]
+python -m bench.start MODEL QUESTIONS [--checkouts DIR ...] [--stages grpo ppo] [--repeats 5] [--to-update]
 
-Trains 2 x 8 answers of 96 tokens, LoRA r8, one update, with `smolt STAGE` of each checkout's src. What the process is
-at is looked up every 20 ms in its stack, so the parts add up to the wall time. Medians, and the range of the sums.
+Trains 2 x 8 answers of 96 tokens, LoRA r8, one update, with `smolt STAGE` of each checkout's src; --to-update ends it
+where that update begins. What the process is at is looked up every 20 ms in its stack, so the parts add up to the wall
+time. Medians, and the range of the sums.
 """
 
 import argparse
@@ -53,9 +54,9 @@ BEFORE = [
 EVERY = 0.02
 
 
-def watched(arguments: list[str], out: str) -> None:
+def watched(arguments: list[str], out: str, to_update: bool) -> None:
     """In the child: run a smolt command, and note in a file where the main thread is."""
-    began, main, seen = time.perf_counter(), threading.main_thread().ident, collections.Counter[str]()
+    began, main, seen = time.perf_counter(), threading.main_thread().ident, collections.defaultdict[str, float](float)
     order: list[tuple[float, str]] = []
 
     def watch() -> None:
@@ -69,7 +70,18 @@ def watched(arguments: list[str], out: str) -> None:
                     break
                 frame = frame.f_back
             order.append((time.perf_counter() - began, part))
+            if to_update and part == "update 1":
+                write()
+                os._exit(0)
             time.sleep(EVERY)
+
+    def write() -> None:
+        last = max(index for index, (_, part) in enumerate(order) if part == "update 1")
+        before = 0.0
+        for moment, part in order[: last + 1]:
+            seen[part] += moment - before
+            before = moment
+        Path(out).write_text(json.dumps(seen))
 
     threading.Thread(target=watch, daemon=True).start()
     sys.argv = ["smolt", *arguments]
@@ -80,12 +92,7 @@ def watched(arguments: list[str], out: str) -> None:
     except SystemExit as ended:
         if ended.code:
             raise
-    last = max(index for index, (_, part) in enumerate(order) if part == "update 1")
-    before = 0.0
-    for moment, part in order[: last + 1]:
-        seen[part] += moment - before  # type: ignore[assignment]
-        before = moment
-    Path(out).write_text(json.dumps(seen))
+    write()
 
 
 def recipe(stage: str, model: str, questions: Path) -> str:
@@ -97,12 +104,12 @@ def recipe(stage: str, model: str, questions: Path) -> str:
     )
 
 
-def measured(checkout: Path, stage: str, text: str) -> dict[str, float]:
+def measured(checkout: Path, stage: str, text: str, to_update: bool) -> dict[str, float]:
     """One start, by part."""
     with TemporaryDirectory(prefix="smolt-bench-") as folder:
         Path(folder, "recipe.yaml").write_text(text)
         given = [stage, f"{folder}/recipe.yaml", "--out", f"{folder}/run"]
-        code = f"from bench.start import watched; watched({given!r}, {folder + '/parts.json'!r})"
+        code = f"from bench.start import watched; watched({given!r}, {folder + '/parts.json'!r}, {to_update})"
         path = f"{checkout.resolve() / 'src'}:{Path(__file__).resolve().parents[1]}"
         environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
         ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
@@ -119,13 +126,15 @@ def main() -> None:
     parser.add_argument("--checkouts", nargs="+", type=Path, default=[Path(__file__).parents[1]])
     parser.add_argument("--stages", nargs="+", default=["grpo", "ppo"])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--to-update", action="store_true", help="end where update 1 begins")
     choice = parser.parse_args()
     print(f"{processor()}, {os.cpu_count()} cores\n", flush=True)
     for stage in choice.stages:
         found: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in choice.checkouts}
         for _ in range(choice.repeats):
             for checkout in choice.checkouts:
-                found[checkout].append(measured(checkout, stage, recipe(stage, choice.model, choice.questions)))
+                text = recipe(stage, choice.model, choice.questions)
+                found[checkout].append(measured(checkout, stage, text, choice.to_update))
                 print(checkout, stage, {part: round(s, 1) for part, s in found[checkout][-1].items()}, file=sys.stderr)
         print(f"| {stage}: seconds | {' | '.join(str(checkout) for checkout in choice.checkouts)} |")
         print("|---|" + "---|" * len(choice.checkouts))

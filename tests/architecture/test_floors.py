@@ -47,8 +47,8 @@ LOOSE = {"__init__", "__main__", "errors", "randomness"}
 WITHOUT_CODE = {"recipes"}
 """Folders of the package that hold no module: YAML, rubrics, prompts."""
 
-LAZY = {"", "cli"}
-"""Rooms whose function bodies may import: `smolt/__init__` and the command line."""
+LAZY = {"", "__main__", "cli"}
+"""Rooms whose function bodies may import: `smolt/__init__`, `smolt/__main__` and the command line."""
 
 UNBOUND = {"", "__main__"}
 """Outside the house: the package's own `__init__` and `python -m smolt`."""

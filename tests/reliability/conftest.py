@@ -1,14 +1,16 @@
 """The inputs of all scenes and what each leaves when nobody disturbs it."""
 
+import multiprocessing
 import os
 from collections.abc import Callable
 from functools import cache
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.reliability.scenes import open_scene, write_inputs
+from tests.reliability.scenes import open_scene, run_scene, write_inputs
 from tests.reliability.traces import traces
 
 Uninterrupted = Callable[..., dict[str, Any]]
@@ -36,3 +38,15 @@ def uninterrupted(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Uni
         return traces(out)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> ForkServerContext:
+    """Processes that begin with smolt imported; one has run already, which starts the server."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.reliability.scenes", "smolt.cli.train"])
+    process = context.Process(target=run_scene, args=("sft-lora", inputs, tmp_path_factory.mktemp("first") / "run", {}))
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == 0
+    return context

@@ -78,19 +78,26 @@ def open_scene(name: str, inputs: Path, out: Path, **changes: Any) -> Training:
         out: the run directory.
         changes: recipe fields to set, dotted names with __ for the dot.
     """
+    fields = scene_recipe(name, inputs)
+    for key, value in changes.items():
+        *above, last = key.split("__")
+        block = fields
+        for part in above:
+            block = block.setdefault(part, {})
+        block[last] = value
+    stage = fields.pop("stage")
+    return STAGES[stage](make_recipe(stage, **fields), out=out)
+
+
+def scene_recipe(name: str, inputs: Path) -> dict[str, Any]:
+    """A scene as the content of a recipe file."""
     stage, weights = name.split("-")
     fields = {key: _placed(value, inputs) for key, value in OWN[stage].items()}
     if weights == "lora":
         dropout = 0.2 if stage in ("sft", "reward", "dpo") else 0.0
         fields["lora"] = {"rank": 2, "alpha": 8.0, "dropout": dropout}
-    fields |= {
-        "budget.updates": UPDATES,
-        "save.every": 1,
-        **{key.replace("__", "."): value for key, value in changes.items()},
-    }
     model = {"path": str(inputs / "model"), "device": "cpu", "threads": 1}
-    recipe = make_recipe(stage, model=model, seed=3, **fields)
-    return STAGES[stage](recipe, out=out)
+    return fields | {"stage": stage, "model": model, "seed": 3, "budget": {"updates": UPDATES}, "save": {"every": 1}}
 
 
 def run_scene(name: str, inputs: Path, out: Path, changes: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 The processes are forked from a server that has imported everything, so that a trial takes a second.
 """
 
-import multiprocessing
 import random
 import time
 from multiprocessing.context import ForkServerContext
@@ -17,18 +16,6 @@ from tests.reliability.traces import traces
 
 QUICK_KILLS = 1
 SLOW_KILLS = 40
-
-
-@pytest.fixture(scope="session")
-def server(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> ForkServerContext:
-    """Processes that begin with smolt imported; one has run already, which starts the server."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.reliability.scenes"])
-    process = context.Process(target=run_scene, args=("sft-lora", inputs, tmp_path_factory.mktemp("first") / "run", {}))
-    process.start()
-    process.join(timeout=120)
-    assert process.exitcode == 0
-    return context
 
 
 def killed(server: ForkServerContext, name: str, inputs: Path, out: Path, delay: float) -> bool:

@@ -1,10 +1,12 @@
 """The command line. Commands import their stage when called: `smolt --help` loads neither torch nor transformers."""
 
+import contextlib
+import io
 import logging
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -51,7 +53,32 @@ def options(
 def main() -> None:
     """Run the command line; leaves with the exit codes of docs/reference/command-line.md."""
     quiet()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without a character still gets its line
+    sys.stderr = cast(TextIO, Unbreakable(sys.stderr))
     app(prog_name="smolt")
+
+
+class Unbreakable:
+    """Standard error on which a full disk or a closed terminal is no reason to end a training."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Likewise."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def quiet() -> None:

@@ -51,8 +51,11 @@ class Outcome:
     exit_code: int = DONE
 
 
-class Stopped(Exception):
-    """The command was interrupted in good order and can be continued."""
+class Stopped(BaseException):
+    """The command was interrupted in good order and can be continued.
+
+    No Exception: whoever explains what a library raises must not take an interrupt for it.
+    """
 
     def __init__(self, exit_code: int, message: str) -> None:
         super().__init__(message)
@@ -74,8 +77,7 @@ def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES) 
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     with aside, _terminable(ended), steps_named():
         outcome = _guarded(work)
-    _say(outcome, stdout, as_json)
-    raise typer.Exit(outcome.exit_code)
+    raise typer.Exit(_say(outcome, stdout, as_json))
 
 
 def delivered(work: Callable[..., Outcome]) -> Callable[..., NoReturn]:
@@ -117,27 +119,32 @@ def _failed(exit_code: int, message: str) -> Outcome:
     return Outcome({"error": message, "exit_code": exit_code}, message, exit_code)
 
 
-def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> None:
+def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> int:
+    """Say it; the exit code, which is another where nobody can be told."""
     from smolt.runs import jsontext
 
-    failed = "error" in outcome.facts
+    failed, code = "error" in outcome.facts, outcome.exit_code
     try:
         if as_json:
             stdout.write(jsontext.encode(jsontext.plain(outcome.facts), "facts") + "\n")
         elif not failed and outcome.words:
-            stdout.write(outcome.words + "\n")
+            stdout.write(visible(outcome.words) + "\n")
         stdout.flush()
-    except BrokenPipeError:
-        # The reader left; Python would complain once more when it flushes at its end.
+    except OSError as error:
+        # The reader left, or the disk is full; Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            typer.echo(f"error: standard output: {error.strerror}", err=True)
+            code = DISK if code == DONE else code
     if failed:
         label = "" if outcome.exit_code in (INTERRUPTED, TERMINATED) else "error: "
         typer.echo(f"{label}{visible(outcome.words)}", err=True)
+    return code
 
 
 @contextlib.contextmanager
 def _terminable(ended: str) -> Iterator[None]:
-    """SIGTERM ends a command with 143 and these words where no training listens for it."""
+    """SIGTERM ends a command with 143 and these words where no training listens for it, Ctrl-C with 130."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -145,8 +152,11 @@ def _terminable(ended: str) -> Iterator[None]:
     def receive(number: int, frame: FrameType | None) -> None:
         raise Stopped(128 + number, ended)
 
-    before = signal.signal(signal.SIGTERM, receive)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, receive)}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `smolt.__main__` leaves it
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

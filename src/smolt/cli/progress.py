@@ -51,7 +51,10 @@ class Steps(logging.Handler):
         self._named = -LATER
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A step begins."""
+        """A step begins; a warning is said at once."""
+        if record.levelno >= logging.WARNING:
+            self._say(f"warning: {visible(record.getMessage())}")
+            return
         self._text = record.getMessage()
         if self._waiting is None:
             wait = max(SOON, self._named + LATER - time.monotonic())

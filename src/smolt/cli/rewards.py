@@ -50,7 +50,7 @@ def audit(
         make_block(Data, path=pairs, limit=limit, split=split, **reading),
         None if train is None else make_block(Data, path=train, **reading),
     )
-    panel = audit_panel(found, "audit", f"The reward model {model}")
+    panel = audit_panel(found, "audit", f"The reward model in {model}")
     return _with_report({"model": model, **found.facts()}, [panel], model, out)
 
 

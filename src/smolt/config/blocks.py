@@ -169,6 +169,9 @@ class Optim(Block):
     betas: tuple[Float, Float] = Field(default=(0.9, 0.999), description="Adam's two averaging rates, each in [0, 1)")
     eps: Float = Field(default=1e-8, gt=0, description="Adam's epsilon")
     clip: Float = Field(default=1.0, ge=0, description="largest gradient norm; 0 = off")
+    divergence: Float = Field(
+        default=3.0, ge=0, description="nats of loss above update 1 that end a training; 0 = never"
+    )
 
     @field_validator("betas")
     @classmethod
@@ -333,6 +336,9 @@ class KL(Block):
         return self
 
 
+ANSWER_SECONDS = 10.0
+
+
 class RewardPart(Block):
     """One rater and its weight."""
 
@@ -343,6 +349,7 @@ class RewardPart(Block):
     weight: Float = Field(default=1.0, description="factor on this part's score")
     path: PathText | None = Field(default=None, description="model, judge: its directory; python: file.py:function")
     options: dict[str, Any] = Field(default_factory=dict, description="the rater's own settings")
+    seconds: Float = Field(default=ANSWER_SECONDS, gt=0, description="python: an answer that takes longer abstains")
 
     @model_validator(mode="before")
     @classmethod

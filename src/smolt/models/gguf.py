@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from smolt.errors import UserError
-from smolt.models.forward.quiet import hush, read_by_library
+from smolt.models.forward.quiet import hush, read_by_library, read_network
 from smolt.runs import jsontext, storage
 
 LOG = logging.getLogger(__name__)
@@ -185,10 +185,9 @@ def _stops(reader: gguf.GGUFReader, tokenizer: PreTrainedTokenizerFast) -> Gener
 def _write_weights(path: Path, out: Path, dtype: torch.dtype, generation: GenerationConfig) -> int:
     """Dequantised weights in a network that was never quantised; their number."""
     silent = contextlib.redirect_stderr(io.StringIO())  # a bar that no setting turns off
-    with read_by_library(f"{path}: its weights"), silent:
-        read = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
-        )
+    with silent:
+        given = {"gguf_file": path.name, "dtype": torch.float32}
+        read = read_network(AutoModelForCausalLM, str(path.parent), f"{path}: its weights", **given)
     config = copy.deepcopy(read.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config

@@ -3,6 +3,7 @@
 Everything here is read before any weight is: a directory that would run code or leave itself is refused.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from smolt.errors import UserError
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.gguf import imported, is_gguf
-from smolt.runs import jsontext
+from smolt.runs import inventory, jsontext
 from smolt.runs.identity import is_run
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -33,6 +34,27 @@ KNOWN = {
 BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
 """Values of init_lora_weights under which the base stays as it is."""
 
+MOST = {
+    "hidden_size": 2**16,
+    "n_embd": 2**16,
+    "d_model": 2**16,
+    "intermediate_size": 2**20,
+    "num_hidden_layers": 1000,
+    "n_layer": 1000,
+    "num_layers": 1000,
+    "num_attention_heads": 2**12,
+    "num_key_value_heads": 2**12,
+    "n_head": 2**12,
+    "num_heads": 2**12,
+    "head_dim": 2**14,
+    "vocab_size": 2**22,
+    "max_position_embeddings": 2**28,
+    "n_positions": 2**28,
+}
+"""Sizes in a configuration, and what no small language model exceeds."""
+
+LARGEST = 1e12  # of a rotary base
+MOST_RANK = 2**14
 HUB_SECONDS = 10
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack"}
 
@@ -71,16 +93,31 @@ def locate(path: str, to_merge: bool = False) -> Located:
         if is_gguf(directory):
             return Located(str(imported(directory.resolve())))
         raise UserError(f"model.path: {path}: is a file and no GGUF; give the directory that holds config.json")
-    if is_run(directory):
-        if not (directory / "model").is_dir():
-            raise UserError(f"model.path: {path}: this run has no model yet; finish it by running its command again")
-        directory = directory / "model"
+    directory = _of_a_run(directory, path)
+    for entry in directory.iterdir():
+        _check_file(directory, entry)
     if (directory / "adapter_config.json").is_file():
         return _adapter(directory, to_merge)
     if not (directory / "config.json").is_file():
         raise UserError(f"model.path: {path}: holds neither config.json nor adapter_config.json, so it is not a model")
     check_directory(directory)
     return Located(str(directory.resolve()))
+
+
+def _of_a_run(directory: Path, path: str) -> Path:
+    """A run's model in the place of the run; it is as it was written.
+
+    Raises:
+        UserError: the run has none.
+        StorageError: its files are damaged.
+    """
+    if is_run(directory):
+        directory /= inventory.MODEL
+        if not directory.is_dir():
+            raise UserError(f"model.path: {path}: this run has no model yet; finish it by running its command again")
+    if directory.name == inventory.MODEL and is_run(directory.parent):
+        inventory.require(directory.parent, f"{inventory.MODEL}/")
+    return directory
 
 
 def _adapter(directory: Path, to_merge: bool) -> Located:
@@ -119,11 +156,13 @@ def _on_the_hub(name: str) -> Located:
 
 
 def check_directory(directory: Path) -> None:
-    """Refuse a model directory that would run code or read outside itself.
+    """Refuse a model directory that would run code, read outside itself, or ask for what no model has.
 
     Raises:
-        UserError: remote code, pickled weights, or a shard outside the directory.
+        UserError: remote code, pickled weights, a file outside the directory or that is none, impossible numbers.
     """
+    if (directory / "config.json").is_file():
+        _check_numbers(jsontext.read_object(directory / "config.json"), f"{directory / 'config.json'}: ")
     for name in ("config.json", "tokenizer_config.json"):
         if (directory / name).is_file() and "auto_map" in jsontext.read_object(directory / name):
             raise UserError(f"{directory / name}: auto_map: the model wants to run its own code; smolt never does")
@@ -133,9 +172,50 @@ def check_directory(directory: Path) -> None:
             f"{directory}: its weights are only in {weights[0]}, which may carry code; convert to safetensors"
         )
     for index in directory.glob("*.index.json"):
-        for shard in set(jsontext.read_object(index).get("weight_map", {}).values()):
-            if not isinstance(shard, str) or Path(shard).name != shard:
+        shards = jsontext.read_object(index).get("weight_map", {})
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise UserError(f"{index}: weight_map: must name the file of each weight, a text")
+        for shard in set(shards.values()):
+            if Path(shard).name != shard:
                 raise UserError(f"{index}: weight_map: {shard!r} lies outside the directory")
+
+
+def _check_file(directory: Path, entry: Path) -> None:
+    """An entry is a folder, or a plain file that lies in the directory; a hub cache keeps its files beside it."""
+    real = entry.resolve()
+    if not entry.exists():
+        raise UserError(f"{entry}: is a link to {real}, which is not there")
+    if real.is_dir():
+        return
+    if not real.is_file():
+        raise UserError(f"{entry}: is a pipe, a socket or a device, not a file")
+    homes = [directory.resolve()]
+    if directory.resolve().parent.name == "snapshots":
+        homes.append(directory.resolve().parents[1] / "blobs")
+    if not any(real.is_relative_to(home) for home in homes):
+        raise UserError(f"{entry}: leads to {real}, outside the model's directory; copy the file there")
+
+
+def _check_numbers(value: Any, place: str) -> None:
+    """No number of a configuration is impossible; libraries would build the network first.
+
+    Raises:
+        UserError: names the field.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{place}{name}: ")
+            most = MOST.get(name)
+            is_number = isinstance(inner, int | float)
+            if most is not None and is_number and not (type(inner) is int and 1 <= inner <= most):
+                raise UserError(f"{place}{name}: must be a whole number from 1 to {most}, not {inner!r:.40}")
+            if re.search(r"rope_theta|_eps(ilon)?$", name) and is_number and not 0 < inner <= LARGEST:
+                raise UserError(f"{place}{name}: must be a number above 0, not {inner!r:.40}")
+    elif isinstance(value, list):
+        for inner in value:
+            _check_numbers(inner, place)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{place}{value} is not a finite number")
 
 
 def inside_block(name: str) -> bool:
@@ -152,6 +232,7 @@ def _check_adapter(directory: Path, config: dict[str, Any], to_merge: bool) -> N
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise UserError(f"{directory / 'adapter_config.json'}: peft_type: {kind}: smolt reads LoRA adapters only")
+    _check_scale(directory, config)
     if config.get("layer_replication"):
         raise UserError(f"{directory}: layer_replication: repeats layers of its base; smolt reads no such adapter")
     if to_merge:
@@ -164,6 +245,31 @@ def _check_adapter(directory: Path, config: dict[str, Any], to_merge: bool) -> N
             f"{directory}: {found}: smolt computes LoRA on linear layers inside the network's blocks and nothing else "
             f"in place; `smolt merge {directory} --out DIR` makes one model of this adapter and its base"
         )
+
+
+def _check_scale(directory: Path, config: dict[str, Any]) -> None:
+    """Ranks, alphas and dropout are numbers that a LoRA can have.
+
+    Raises:
+        UserError: names the field.
+    """
+    place = directory / "adapter_config.json"
+
+    def patterned(name: str) -> dict[str, Any]:
+        found = config.get(name) or {}
+        if not isinstance(found, dict):
+            raise UserError(f"{place}: {name}: must name a number for each pattern")
+        return found
+
+    for name, rank in [("r", config.get("r", 8)), *patterned("rank_pattern").items()]:
+        if type(rank) is not int or not 1 <= rank <= MOST_RANK:
+            raise UserError(f"{place}: {name}: a rank must be a whole number from 1 to {MOST_RANK}, not {rank!r:.40}")
+    for name, alpha in [("lora_alpha", config.get("lora_alpha", 8)), *patterned("alpha_pattern").items()]:
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= LARGEST:
+            raise UserError(f"{place}: {name}: must be a finite number, not {alpha!r:.40}")
+    dropout = config.get("lora_dropout") or 0.0
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise UserError(f"{place}: lora_dropout: must be a number from 0 to below 1, not {dropout!r:.40}")
 
 
 def _uncomputed(config: dict[str, Any], names: list[str]) -> str | None:

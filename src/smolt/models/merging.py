@@ -5,7 +5,6 @@ tokens too). What comes out is compared with the adapter model before it is put 
 agree is refused.
 """
 
-import errno
 import math
 import re
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -29,7 +28,7 @@ from smolt.errors import SelfCheckError, UserError
 from smolt.models.forward.adapter import fill, read_adapter
 from smolt.models.forward.precision import DTYPES, Precision
 from smolt.models.forward.probing import probe
-from smolt.models.forward.quiet import hush, hushed, read_by_library
+from smolt.models.forward.quiet import hush, hushed, read_by_library, read_network
 from smolt.models.forward.trunk import AGREEMENT, Trunk
 from smolt.models.ground import require_rows
 from smolt.models.locating import Located, locate
@@ -37,7 +36,7 @@ from smolt.models.model_card import model_card
 from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.roles import Policy, Scorer
 from smolt.models.saving import NOTE, is_reward_model, save_policy, save_scorer, weights_hash
-from smolt.runs import StorageError, jsontext, storage
+from smolt.runs import jsontext, storage
 from smolt.runs.identity import run_of
 
 PROOF = "smolt_merge.json"
@@ -224,16 +223,8 @@ def _outputs(network: PreTrainedModel, rows: list[Tensor]) -> list[Tensor]:
 def _load(directory: str, is_reward: bool) -> PreTrainedModel:
     """A network in fp32 for the comparison, with eager attention."""
     kind, extra = (AutoModelForSequenceClassification, {"num_labels": 1}) if is_reward else (AutoModelForCausalLM, {})
-    with read_by_library(f"model.path: {directory}"):
-        network: PreTrainedModel = kind.from_pretrained(
-            directory,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            trust_remote_code=False,
-            use_safetensors=True,
-            **extra,
-        )
-    return network.eval()
+    settings = {"dtype": torch.float32, "attn_implementation": "eager", "use_safetensors": True, **extra}
+    return read_network(kind, directory, f"model.path: {directory}", **settings).eval()
 
 
 def _difference(network: PreTrainedModel, origin: _Origin) -> float:
@@ -258,10 +249,7 @@ def _require_agreement(origin: _Origin) -> float:
 def _write(out: Path, network: PreTrainedModel, origin: _Origin, facts: dict[str, Any]) -> dict[str, Any]:
     """Fill a directory beside `out`, check what was written, put it in its place."""
     with storage.whole_directory(out) as staging:
-        try:
-            _save(network, origin, staging)
-        except SafetensorError as error:
-            raise StorageError(errno.EIO, f"writing failed ({error}); nothing is left behind", str(out)) from error
+        _save(network, origin, staging)
         facts = {**facts, "difference_stored": _read_back(staging, network, origin)}
         facts["weights"] = weights_hash(Located(str(staging)))
         manifest, result = run_of(Path(origin.path).expanduser())

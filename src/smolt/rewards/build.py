@@ -78,7 +78,7 @@ def _reward(part: RewardPart, loaders: Mapping[str, Callable[[RewardPart], Rewar
     if part.name == "python":
         if part.path is None:
             raise UserError('reward python: path: is missing; give "file.py:function"')
-        return python_reward(part.path, part.options)
+        return python_reward(part.path, part.options, part.seconds)
     if part.name not in RULES:
         raise UserError(f"reward: {part.name!r} is unknown{_nearest(part.name, REWARDS)}")
     if part.path is not None:

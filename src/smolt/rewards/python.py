@@ -1,30 +1,45 @@
-"""A reward written by the user: a plain Python function. Its faults make answers abstain, never 0 (trap 22)."""
+"""A reward written by the user: a plain Python function. Its faults make answers abstain, never 0 (trap 22).
+
+One that a recipe names by its file runs in a process of its own (`smolt.rewards.worker`); one that was handed over in
+memory runs where it is.
+"""
 
 import ast
 import importlib.util
 import inspect
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, SupportsFloat
 
 from pydantic import BaseModel
 
+from smolt.config.blocks import ANSWER_SECONDS
 from smolt.config.complaints import suggestion
 from smolt.config.yaml_reader import KeyPath, dotted
-from smolt.data import Answer, Question, Score
+from smolt.data import Answer, Question, Score, Turn
 from smolt.errors import UserError
 from smolt.rewards.rules import Reward
+from smolt.rewards.worker import MODULE, Died, Worker, serve
 
 TOLERANCE = 0.2
 """The share of a batch that may abstain; more of it is a broken reward, not bad luck."""
 
+LARGEST = 1e12
+"""The size of a reward: the squares of larger ones do not fit into fp32."""
+
+PROGRAM = "from smolt.rewards.python import answer_requests; answer_requests()"
+
 BATCH_NAMES = ("questions", "answers")
 
 
-def python_reward(source: str | Callable[..., Any], options: Mapping[str, Any] = MappingProxyType({})) -> Reward:
+def python_reward(
+    source: str | Callable[..., Any], options: Mapping[str, Any] = MappingProxyType({}), seconds: float = ANSWER_SECONDS
+) -> Reward:
     """Wrap a function into a reward.
 
     Per item, `reward(question, answer)` returns a number, a Score, None (abstain), or a dict of named parts: its
@@ -32,26 +47,26 @@ def python_reward(source: str | Callable[..., Any], options: Mapping[str, Any] =
     `questions, answers` is called once per batch and returns a list of these, one per answer.
 
     A function that raises, or returns None, NaN, text or the wrong count, makes the answer (or the batch) abstain with
-    the reason.
+    the reason; so does one of a file that hangs, ends its process or is ended by the system.
 
     Args:
         source: the function, or "file.py:function".
         options: passed on as keyword arguments.
+        seconds: of a file's function: an answer that takes longer abstains.
 
     Raises:
         UserError: now, when the function cannot be found or called; later, from the reward, when more than 20 % of a
             batch abstains, with the first fault's place.
     """
-    function = load_function(source, "reward python") if isinstance(source, str) else source
     name = source if isinstance(source, str) else _name(source)
-    whole_batch = _takes_batch(function, name, options)
+    rate: Callable[[Sequence[Question], Sequence[Answer]], Iterable[Score]]
+    if isinstance(source, str):
+        rate = _apart(source, options, seconds)
+    else:
+        rate = partial(_here, source, _takes_batch(source, name, options), options)
 
     def reward(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
-        if whole_batch:
-            scores = _batch(function, questions, answers, options)
-        else:
-            pairs = zip(questions, answers, strict=True)
-            scores = [_attempt(function, (question, answer), options) for question, answer in pairs]
+        scores = list(rate(questions, answers))
         faults = [score.reason for score in scores if score.value is None]
         if len(faults) > TOLERANCE * len(answers):
             raise UserError(
@@ -61,6 +76,107 @@ def python_reward(source: str | Callable[..., Any], options: Mapping[str, Any] =
         return scores
 
     return reward
+
+
+def _here(
+    function: Callable[..., Any],
+    whole_batch: bool,
+    options: Mapping[str, Any],
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+) -> Iterator[Score]:
+    """The scores of a function, in this process."""
+    if whole_batch:
+        yield from _batch(function, questions, answers, options)
+        return
+    for question, answer in zip(questions, answers, strict=True):
+        yield _attempt(function, (question, answer), options)
+
+
+def _apart(
+    source: str, options: Mapping[str, Any], seconds: float
+) -> Callable[[Sequence[Question], Sequence[Answer]], list[Score]]:
+    """The same of a file's function, in a process of its own. After a death the answers that follow are tried."""
+    worker = Worker(PROGRAM, {"kind": "reward", "what": "reward python", "source": source, "options": dict(options)})
+    whole_batch: bool = worker.facts["whole_batch"]
+
+    def rate(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
+        scores: list[Score] = []
+        deaths = 0
+        while len(scores) < len(answers):
+            rest = slice(len(scores), None)
+            request = {"questions": list(map(asdict, questions[rest])), "answers": list(map(asdict, answers[rest]))}
+            count = len(answers) - len(scores)
+            limits = [seconds * count, *[seconds] * (count - 1)] if whole_batch else [seconds] * count
+            try:
+                scores += (Score(*part) for part in worker.replies(request, limits))
+            except Died as died:
+                deaths += 1
+                lost = count if whole_batch else 1
+                hopeless = deaths > TOLERANCE * len(answers)
+                scores += [Score(None, reason=str(died))] * (count if hopeless else lost)
+        return scores
+
+    return rate
+
+
+def loaded(opening: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[Any], Iterator[Any]]]:
+    """In the process of a function: what there is to know of it, and how it answers a request.
+
+    Raises:
+        UserError: there is no such function, or it cannot be called.
+    """
+    function = load_function(opening["source"], opening["what"])
+    if opening["kind"] == "rule":
+        return {}, lambda request: iter([_ruled(function, request)])
+    options = opening["options"]
+    whole_batch = _takes_batch(function, opening["source"], options)
+
+    def answered(request: Any) -> Iterator[Any]:
+        questions = [
+            Question(**{**row, "context": tuple(Turn(**turn) for turn in row["context"])})
+            for row in request["questions"]
+        ]
+        answers = [Answer(**row) for row in request["answers"]]
+        for score in _here(function, whole_batch, options, questions, answers):
+            yield [score.value, score.components, score.reason]
+
+    return {"whole_batch": whole_batch}, answered
+
+
+def answer_requests() -> None:
+    """The main program of a function's process."""
+    serve(loaded)
+
+
+def python_rule(source: str) -> Callable[[str, str], Any]:
+    """A file's `function(answer, gold)`, in a process of its own.
+
+    Raises:
+        UserError: now, when it cannot be found; later, when it raises, hangs, or ends its process.
+    """
+    worker = Worker(PROGRAM, {"kind": "rule", "what": "rule", "source": source})
+
+    def rule(answer: str, gold: str) -> Any:
+        try:
+            (reply,) = worker.replies([answer, gold], [ANSWER_SECONDS])
+        except Died as died:
+            raise UserError(f"rule: {source}: {died}") from None
+        if "fault" in reply:
+            raise UserError(f"rule: {source}: {reply['fault']}")
+        return reply["value"]
+
+    return rule
+
+
+def _ruled(function: Callable[..., Any], arguments: Sequence[str]) -> dict[str, Any]:
+    try:
+        result = function(*arguments)
+    except (Exception, SystemExit) as fault:  # as in _attempt
+        return {"fault": place_of(fault)}
+    if result is None or isinstance(result, bool):
+        return {"value": result}
+    return {"fault": f"returned {result!r:.60}; True, False or None (not extracted) is needed"}
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -75,7 +191,7 @@ def load_function(source: str, what: str) -> Callable[..., Any]:
     """
     path, name = _split(source, what)
     file = str(path)
-    spec = importlib.util.spec_from_file_location(f"smolt_reward_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{MODULE}{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{what}: path: {file}: cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
@@ -149,18 +265,6 @@ def _split(source: str, what: str) -> tuple[Path, str]:
     return Path(file), name
 
 
-def called(function: Callable[..., Any], arguments: tuple[Any, ...], what: str) -> Any:
-    """What a user's function returns where no abstention is possible; `what` begins the message.
-
-    Raises:
-        UserError: it raised, with the place of the fault.
-    """
-    try:
-        return function(*arguments)
-    except (Exception, SystemExit) as fault:  # somebody else's function: whatever it raises is said with its place
-        raise UserError(f"{what}: {place_of(fault)}") from fault
-
-
 def _takes_batch(function: Callable[..., Any], name: str, options: Mapping[str, Any]) -> bool:
     """Whether the function's first two parameters are named for a batch; it must accept the call at all."""
     try:
@@ -214,8 +318,8 @@ def _number(value: Any) -> float:
 
 
 def _finite(score: Score) -> Score:
-    if score.value is not None and not math.isfinite(score.value):
-        return Score(None, score.components, f"returned {score.value}")
+    if score.value is not None and not abs(score.value) <= LARGEST:
+        return Score(None, score.components, f"returned {score.value}; a reward is a number up to {LARGEST:g}")
     return score
 
 

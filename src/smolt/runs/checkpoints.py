@@ -18,9 +18,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from smolt.runs import jsontext, storage
+from smolt.runs import inventory, jsontext, storage
 
 Content = bytes | Sequence[bytes | memoryview]
 """Of one file: whole, or its parts in order (so that what lies in memory anyway is not copied)."""
@@ -33,13 +34,17 @@ _DIRECTORY_NAME = re.compile(r"step-(\d+)(?:\.(\d+))?(-best)?")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint; blobs are read when asked for."""
+    """A verified checkpoint; blobs are read when asked for.
+
+    `beside` is what its run noted of itself: the row files up to this step, damage that was found.
+    """
 
     directory: Path
     step: int
     best: bool
     state: dict[str, Any]
     digests: dict[str, str]
+    beside: dict[str, Any]
 
     def read(self, name: str) -> bytes:
         """The bytes of one blob, checked once more.
@@ -68,7 +73,13 @@ class _Entry:
 
 
 def save(
-    folder: Path, step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep: int = 2, best: bool = False
+    folder: Path,
+    step: int,
+    blobs: Mapping[str, Content],
+    state: dict[str, Any],
+    keep: int = 2,
+    best: bool = False,
+    beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Write and verify a checkpoint, then remove those it makes superfluous.
 
@@ -83,6 +94,7 @@ def save(
         state: JSON values that come back exactly: no tuples, no NaN, text keys.
         keep: >= 1.
         best: a snapshot of the best model so far, not a checkpoint to continue from.
+        beside: JSON values of the run itself.
 
     Returns:
         The directory of the new checkpoint.
@@ -91,7 +103,7 @@ def save(
         StorageError: the disk is full or failing, or gave back other bytes; all earlier checkpoints are intact.
         ValueError, TypeError, SelfCheckError: the arguments cannot be saved; nothing was written.
     """
-    index = _index(step, blobs, state, keep)
+    index = _index(step, blobs, state, keep, beside)
     storage.make_directory(folder)
     same = [entry for entry in _entries(folder) if (entry.step, entry.best) == (step, best)]
     again = max((entry.again + 1 for entry in same), default=0)
@@ -124,7 +136,8 @@ def newest(folder: Path, best: bool = False) -> tuple[Checkpoint | None, list[st
         index, faults = verify(entry.directory)
         if not faults:
             digests = {name: blob["sha256"] for name, blob in index["blobs"].items()}
-            return Checkpoint(entry.directory, index["step"], entry.best, index["state"], digests), warnings
+            beside = index.get("beside", {})
+            return Checkpoint(entry.directory, index["step"], entry.best, index["state"], digests, beside), warnings
         warnings += faults
     return None, warnings
 
@@ -163,17 +176,12 @@ def verify(directory: Path) -> tuple[dict[str, Any], list[str]]:
 def _fault(directory: Path, name: str, size: int, digest: str) -> str | None:
     if not _BLOB_NAME.fullmatch(name):
         return f"{directory / INDEX}: {name!r} is not the name of a file in a checkpoint"
-    path = directory / name
-    try:
-        found_size, found = path.stat().st_size, storage.sha256_of(path)
-    except OSError as error:
-        return f"{path}: expected {size} bytes, found none that can be read ({error.strerror})"
-    if found_size != size:
-        return f"{path}: expected {size} bytes, found {found_size}"
-    return None if found == digest else f"{path}: expected sha256 {digest}, found {found}"
+    return inventory.fault(directory / name, digest, size)
 
 
-def _index(step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep: int) -> bytes:
+def _index(
+    step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep: int, beside: Mapping[str, Any]
+) -> bytes:
     """The text of checkpoint.json, after all checks of the arguments."""
     if type(step) is not int or step < 0 or keep < 1:
         raise ValueError(f"a checkpoint needs step >= 0 and keep >= 1, found step {step!r}, keep {keep!r}")
@@ -181,7 +189,7 @@ def _index(step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep:
         if not _BLOB_NAME.fullmatch(name) or name in (INDEX, SEAL):
             raise ValueError(f"{name!r} cannot be the name of a file in a checkpoint")
     sums = {name: _sums(_parts(blob)) for name, blob in blobs.items()}
-    index = {"format": 1, "step": step, "blobs": sums, "state": state}
+    index = {"format": 1, "step": step, "blobs": sums, "state": state, "beside": dict(beside)}
     return jsontext.encode_exact(index, f"checkpoint of step {step}", indent=1).encode()
 
 

@@ -2,17 +2,19 @@
 
 import contextlib
 import errno
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from smolt.errors import UserError
-from smolt.runs import checkpoints, identity, jsontext, storage
+from smolt.runs import checkpoints, identity, inventory, jsontext, storage
 from smolt.runs.checkpoints import Checkpoint, Content
 from smolt.runs.identity import FORMAT, MANIFEST
 from smolt.runs.locks import LOCK, DirectoryLock, acquire
 from smolt.runs.rows import RowFile
 
+LOG = logging.getLogger(__name__)
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
@@ -28,7 +30,8 @@ class Run:
     Attributes:
         directory: where it lies, absolute.
         manifest: as on disk: for a continued run what its first start measured (precision, threads), to be used again.
-        warnings: lines for the user: damaged checkpoints, unreadable rows, other versions, all worked around.
+        warnings: lines for the user: damaged checkpoints, unreadable rows, other versions, all worked around. What is
+            found after the opening is logged too.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Run:
         self.warnings = warnings
         self._lock = lock
         self._loaded = loaded
+        self._damage: list[str] = []
         self._metrics = RowFile(directory / METRICS)
         self._samples = RowFile(directory / samples)
 
@@ -64,7 +68,7 @@ class Run:
             UserError: the run there was started with something else and has something to lose (a row, a checkpoint,
                 a result), or what the directory holds is not a run.
             DirectoryInUse: another process is working in it.
-            StorageError: the disk is full or failing.
+            StorageError: the disk is full or failing, or files of a complete run are not as they were written.
         """
         directory = directory.resolve()
         current = identity.normal(manifest)
@@ -76,14 +80,16 @@ class Run:
             if (directory / CHECKPOINTS).is_dir():
                 storage.sweep(directory / CHECKPOINTS)
             if not (directory / MANIFEST).exists():
-                jsontext.write(directory / MANIFEST, current)
+                identity.write_manifest(directory, current)
                 run = cls(directory, lock, current, [], True, samples)
             else:
                 stored = identity.read_manifest(directory)
                 if not _began(directory, samples) and identity.differences_of(stored, current):
-                    jsontext.write(directory / MANIFEST, current)  # it failed before its first update: nothing is lost
+                    identity.write_manifest(directory, current)  # it failed before its first update: nothing is lost
                     stored = current
                 identity.refuse_other(directory, stored, current)
+                if (directory / RESULT).is_file():
+                    inventory.require(directory)
                 changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
                 warnings = [f"{line}: the numbers may differ in their last digits" for line in changed]
                 run = cls(directory, lock, stored, warnings, False, samples)
@@ -97,6 +103,9 @@ class Run:
         Args:
             directory: where the run would be.
             recipe: as in its manifest.
+
+        Raises:
+            StorageError: its files are not as they were written.
         """
         if not (directory / MANIFEST).is_file() or not (directory / RESULT).is_file():
             return None
@@ -105,7 +114,10 @@ class Run:
             stored = identity.read_manifest(directory)
         except ValueError:  # damaged
             return None
-        return None if identity.differences(stored.get("recipe"), recipe, "recipe") else result
+        if identity.differences(stored.get("recipe"), recipe, "recipe"):
+            return None
+        inventory.require(directory)
+        return result
 
     @property
     def status(self) -> Status:
@@ -133,7 +145,7 @@ class Run:
         if set(values) & {*identity.IDENTITY, "format"}:
             raise ValueError("a run takes measurements, and none of them may be part of its identity")
         self.manifest = identity.normal({**self.manifest, **values})
-        jsontext.write(self.directory / MANIFEST, self.manifest)
+        identity.write_manifest(self.directory, self.manifest)
 
     def log(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl at once. Rows of step k come before the checkpoint of step k.
@@ -171,12 +183,15 @@ class Run:
         """Put the rows, then a checkpoint, on the disk; see `smolt.runs.checkpoints.save`. Returns its directory."""
         self._require_loaded()
         self._sync_rows()
-        return checkpoints.save(self.directory / CHECKPOINTS, step, blobs, state, keep, best)
+        beside: dict[str, Any] = {"rows": {file.path.name: file.sums() for file in (self._metrics, self._samples)}}
+        if self._damage:
+            beside["damage"] = self._damage
+        return checkpoints.save(self.directory / CHECKPOINTS, step, blobs, state, keep, best, beside)
 
     def load_checkpoint(self) -> Checkpoint | None:
         """The newest sound checkpoint, None where there is none; rows and best snapshots after it go.
 
-        Damaged ones are passed over and named in `warnings`.
+        Damaged ones are passed over and named in `warnings`, and so are row files that lost or changed rows up to it.
 
         Raises:
             StorageError: there are checkpoints and all are damaged; nothing was dropped.
@@ -188,10 +203,13 @@ class Run:
             raise storage.StorageError(
                 errno.EIO, f"every checkpoint is damaged; --fresh starts over:{lines}", str(folder)
             )
-        self.warnings += damage
+        self._warn(damage)
         step = -1 if checkpoint is None else checkpoint.step
         for rows in (self._metrics, self._samples):
-            self.warnings += rows.keep_until(step)
+            self._warn(rows.keep_until(step))
+            self._compare(rows, {} if checkpoint is None else checkpoint.beside)
+        if checkpoint is not None:
+            self._damage = [*checkpoint.beside.get("damage", []), *self._damage]
         checkpoints.drop_best_after(folder, step)
         self._loaded = True
         return checkpoint
@@ -199,13 +217,18 @@ class Run:
     def best_checkpoint(self) -> Checkpoint | None:
         """The newest sound best snapshot, None where there is none; damaged ones are named in `warnings`."""
         checkpoint, damage = checkpoints.newest(self.directory / CHECKPOINTS, best=True)
-        self.warnings += damage
+        self._warn(damage)
+        self._damage += damage
         return checkpoint
 
     def complete(self, result: dict[str, Any]) -> None:
-        """Write result.json, last of all: from here on the run is complete."""
+        """Write result.json, last of all: from here on the run is complete, and its files are to stay as they are."""
         self._sync_rows()
-        jsontext.write(self.directory / RESULT, result)
+        if self._damage:
+            result = {**result, "damage": self._damage}
+        content = jsontext.encode(result, RESULT, indent=2) + "\n"
+        inventory.write(self.directory, content.encode(), RESULT)
+        storage.atomic_write(self.directory / RESULT, content)
 
     def close(self) -> None:
         """Write the rows that wait and give the directory free; a second call does nothing."""
@@ -223,6 +246,24 @@ class Run:
     def _sync_rows(self) -> None:
         self._metrics.sync()
         self._samples.sync()
+
+    def _compare(self, rows: RowFile, beside: Mapping[str, Any]) -> None:
+        """Name a row file that is not what the checkpoint saw."""
+        expected = beside.get("rows", {}).get(rows.path.name)
+        found = rows.sums()
+        if expected is not None and found != expected:
+            others = " others" if found["bytes"] == expected["bytes"] else ""
+            line = (
+                f"{rows.path}: expected {expected['bytes']} bytes up to its checkpoint, not {found['bytes']}{others}; "
+                "rows are lost or changed, figures made of them incomplete"
+            )
+            self._warn([line])
+            self._damage.append(line)
+
+    def _warn(self, lines: list[str]) -> None:
+        self.warnings += lines
+        for line in lines:
+            LOG.warning(line)
 
     def _require_loaded(self) -> None:
         if not self._loaded:

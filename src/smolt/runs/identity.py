@@ -2,6 +2,7 @@
 
 import json
 import sys
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from smolt.runs import jsontext
 
 MANIFEST = "manifest.json"
 FORMAT = "smolt-run/1"
+SEAL = "seal"
 IDENTITY = ("recipe", "data", "model", "renderer")
 SHOWN_DIFFERENCES = 20
 SHOWN_CHARACTERS = 100
@@ -35,6 +37,15 @@ def package_versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
 
 
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Put a manifest, sealed with the SHA-256 of its values, in the place of the one that is there."""
+    jsontext.write(directory / MANIFEST, {**manifest, SEAL: _seal_of(manifest)})
+
+
+def _seal_of(manifest: dict[str, Any]) -> str:
+    return sha256(jsontext.encode(manifest, MANIFEST).encode()).hexdigest()
+
+
 def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of the run in `directory`.
 
@@ -49,6 +60,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         found = manifest.get("format")
         raise UserError(f"{path}: format: expected {FORMAT!r}, found {found!r}; --fresh sets the directory aside")
+    seal = manifest.pop(SEAL, None)
+    if seal is not None and seal != (found := _seal_of(manifest)):
+        raise UserError(
+            f"{path}: {SEAL}: expected {seal}, found {found}: a value in it has changed since it was written; put it "
+            "back, or set the run aside with --fresh"
+        )
     return manifest
 
 

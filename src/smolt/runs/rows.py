@@ -1,6 +1,7 @@
 """Rows of a run, one JSON object a line: metrics.jsonl and samples.jsonl."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._waiting: list[bytes] = []
+        self._digest = sha256()
+        self._size = -1  # of what the digest is; -1 = not read yet
 
     def add(self, row: dict[str, Any]) -> None:
         """Take one row.
@@ -29,8 +32,21 @@ class RowFile:
     def flush(self) -> None:
         """Hand the waiting rows to the operating system: a kill no longer loses them."""
         if self._waiting:
-            storage.append(self.path, b"".join(self._waiting))
+            content = b"".join(self._waiting)
+            storage.append(self.path, content)
             self._waiting.clear()
+            if self._size >= 0:
+                self._digest.update(content)
+                self._size += len(content)
+
+    def sums(self) -> dict[str, Any]:
+        """Size and SHA-256 of what was flushed."""
+        if self._size < 0:
+            self._digest, self._size = sha256(), 0
+            for line in self._lines() if self.path.exists() else ():
+                self._digest.update(line)
+                self._size += len(line)
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows that were flushed."""
@@ -52,6 +68,7 @@ class RowFile:
             One warning per unreadable line that is not merely the torn last one.
         """
         self._waiting.clear()
+        self._size = -1
         if not self.path.exists():
             return []
         warnings: list[str] = []

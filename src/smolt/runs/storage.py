@@ -8,6 +8,7 @@ directory. On macOS fsync hands the data to the drive, which may still hold it i
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -138,7 +139,7 @@ def whole_directory(out: Path, keep: bool = True) -> Iterator[Path]:
     """
     staging = temporary_name(out)
     try:
-        with storage_errors("writing", out):
+        with storage_errors("writing", out), _foreign_errors(out):
             staging.mkdir(parents=True)
             yield staging
             mode = staging.stat().st_mode & 0o666
@@ -152,6 +153,20 @@ def whole_directory(out: Path, keep: bool = True) -> Iterator[Path]:
             rename(staging, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _foreign_errors(path: Path) -> Iterator[None]:
+    """The errors of libraries written in Rust (safetensors, tokenizers) as the OSError they tell of in words."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        if told is not None:
+            raise OSError(int(told[1]), os.strerror(int(told[1])), str(path)) from error
+        raise
 
 
 def set_aside(directory: Path) -> None:

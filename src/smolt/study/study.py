@@ -36,7 +36,7 @@ from smolt.report.analysis import analyse
 from smolt.report.report import write_report
 from smolt.rewards.build import rules_alone
 from smolt.rewards.python import look_for_functions
-from smolt.runs import Interrupts, Run
+from smolt.runs import Interrupts, Run, inventory
 from smolt.runs.identity import package_versions
 from smolt.runs.rated_answers import RatedAnswer, write_rated
 from smolt.study.places import ANSWERS, CANDIDATES, Places
@@ -171,7 +171,7 @@ class Study:
         for name in self.places.arms():
             folder = self.places.folder(name, seed)
             for file in files:
-                if (folder / file).is_file():
+                if all(inventory.sealed(path) for path in self._made(name, folder, file)):
                     continue
                 LOG.info("measuring %s", name)
                 ground = self._ground(name, seed)
@@ -179,8 +179,16 @@ class Study:
                 folder.mkdir(parents=True, exist_ok=True)
                 items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
                 write_rated(folder / file, items)
+                for path in self._made(name, folder, file):
+                    inventory.seal(path)
                 gc.collect()
                 self._pause(self.places.out)
+
+    def _made(self, name: str, folder: Path, file: str) -> list[Path]:
+        """What measuring an arm makes."""
+        section = self.places.section(name)
+        chooses = section is not None and section.recipe.stage == "best_of_n" and file == ANSWERS
+        return [folder / file, *([folder / CANDIDATES] if chooses else [])]
 
     def _ground(self, name: str, seed: int) -> Ground:
         """The arm's model, computed as its section's recipe says."""

@@ -1,6 +1,6 @@
-"""Checks before the first update. Each raises SelfCheckError and names the likely cause; nothing else stops a run."""
+"""Checks before the first update, and of its course. Each raises SelfCheckError and names the likely cause."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
 
 LOOKED_AT = 64
+MANY, LATEST = 4, 5
+"""So many of the latest updates with a loss that has risen are no accident of their records."""
 SAME_POLICY = 1e-6
 
 
@@ -81,3 +83,70 @@ def same_policy(policy: Policy, reference: Policy, groups: Groups) -> None:
             f"KL(policy, reference) at step 0 is not 0: log-probabilities differ by {difference:.1e} "
             "(another adapter, a different precision, or dropout that is on)"
         )
+
+
+class Divergence:
+    """Stops a training that moves away from everything it knew, which more updates do not mend.
+
+    Args:
+        most: nats. A loss that stood so far above that of update 1 in four of the last five updates has diverged; and
+            so has a policy that one update moves by a third of it, a token: by its KL to the reference where that is
+            measured, else by its entropy. 0 never stops.
+    """
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._first: float | None = None
+        self._risen: list[bool] = []
+        self._range: list[float] = []
+
+    @property
+    def suspected(self) -> bool:
+        """The loss has risen, but not for long enough to tell; weights of now are not worth a checkpoint."""
+        return self._risen[-1:] == [True]
+
+    def look(self, metrics: Mapping[str, Any]) -> None:
+        """After an update.
+
+        Raises:
+            SelfCheckError: it has diverged.
+        """
+        samples = "sampling_seconds" in metrics  # then the loss says nothing of how good the policy is
+        found = None if not self._most else self._moved(metrics) if samples else self._rose(metrics)
+        if found:
+            raise SelfCheckError(
+                f"update {metrics['step']}: the training diverged: {found}. Lower optim.lr (now "
+                f"{metrics['learning_rate']:.2g}); checkpoints from before are kept, and --fresh starts over. "
+                f"optim.divergence ({self._most:g}) says from where it counts; 0 never stops"
+            )
+
+    def _rose(self, metrics: Mapping[str, Any]) -> str | None:
+        loss = next((metrics[name] for name in ("loss", "reward_loss") if name in metrics), None)
+        if loss is None:
+            return None
+        if self._first is None:
+            self._first = loss
+        self._risen = [*self._risen, loss > self._first + self._most][-LATEST:]
+        if sum(self._risen) < MANY:
+            return None
+        return f"its loss is {loss:.3g}, and {self._first:.3g} in update 1"
+
+    def _moved(self, metrics: Mapping[str, Any]) -> str | None:
+        name, value = "entropy", metrics.get("entropy")
+        if "kl" in metrics:
+            name, value = "KL to its reference", metrics["kl"] and metrics["kl"] / metrics["length"]
+        if value is None:
+            return None
+        low, high = self._range or ([0.0, 0.0] if "kl" in metrics else [value, value])
+        self._range = [min(low, value), max(high, value)]
+        if low - self._most / 3 <= value <= high + self._most / 3:
+            return None
+        return f"its {name} a token is {value:.3g} nats, and was {low:.3g} to {high:.3g} before"
+
+    def state(self) -> dict[str, Any]:
+        """JSON of what it remembers."""
+        return {"first": self._first, "risen": self._risen, "range": self._range}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state."""
+        self._first, self._risen, self._range = state["first"], list(state["risen"]), list(state["range"])

@@ -19,6 +19,7 @@ from smolt import randomness
 from smolt.config import Optim
 from smolt.errors import SelfCheckError
 from smolt.models.groups import Groups, cut
+from smolt.training.checks import Divergence
 from smolt.training.loss_scale import LossScale
 from smolt.training.tensorfile import file_parts
 
@@ -115,6 +116,7 @@ class Learner:
         self.steps: dict[str, int] = dict.fromkeys(roles, 0)
         self.bad = 0  # optimizer steps in a row without a finite loss and gradient
         self.scale = LossScale()
+        self.divergence = Divergence(optim.divergence)
         device = next(iter(next(iter(roles.values())).parameters.values())).device
         self.fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
@@ -254,12 +256,14 @@ class Learner:
             "steps": self.steps,
             "bad": self.bad,
             "scale": self.scale.state(),
+            "divergence": self.divergence.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
         self.unwitnessed, self.steps, self.bad = set(state["unwitnessed"]), dict(state["steps"]), state["bad"]
         self.scale.restore(state["scale"])
+        self.divergence.restore(state["divergence"])
 
 
 def distribution(name: str, values: Tensor) -> Metrics:
@@ -337,7 +341,8 @@ def fit(
         start: updates already done.
 
     Raises:
-        SelfCheckError: three steps in a row without a finite loss and gradient, or a parameter that does not learn.
+        SelfCheckError: three steps in a row without a finite loss and gradient, a parameter that does not learn, or a
+            training that diverged.
     """
     for number in range(start, stream.total):
         began = time.perf_counter()
@@ -376,6 +381,7 @@ def fit(
             "optimizer_steps": steps,
             "training_seconds": ended - prepared,
         }
+        learner.divergence.look(metrics)
         stop = stream.observe(metrics)
         if stop:
             metrics["stop"] = stop

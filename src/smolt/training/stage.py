@@ -219,7 +219,8 @@ class Training:
             ended = self._watch(metrics, ended) or ended
             self._ended = ended
             self._record(metrics, update)
-            if ended or fixed or (save.every and self._step % save.every == 0) or self._clock.unsaved(save.minutes):
+            due = (save.every and self._step % save.every == 0) or self._clock.unsaved(save.minutes)
+            if ended or fixed or (due and not plan.learner.divergence.suspected):
                 self.save()
             yield metrics
         self._complete()

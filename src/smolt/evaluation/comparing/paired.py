@@ -204,11 +204,12 @@ def _measure(aligned: Aligned, place: int, rate: bool) -> Measure:
 
 def _items(aligned: Aligned, values: Sequence[Sequence[float]], place: int, rate: bool) -> list[ComparedItem]:
     items = []
+    binary = rate and aligned.single  # looks at every row
     for index, key in enumerate(aligned.items):
         first, second = aligned.rows[0][index][0], aligned.rows[place][index][0]
         a, b = values[0][index], values[place][index]
         question = first.keys.get("question", "") or second.keys.get("question", "")
-        outcome = _outcome(a, b, rate and aligned.single)
+        outcome = _outcome(a, b, binary)
         items.append(ComparedItem(key, question, outcome, a, b, first.answer, second.answer))
     return items
 

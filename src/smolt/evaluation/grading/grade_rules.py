@@ -12,7 +12,7 @@ from typing import Any
 from smolt.data.numbers import EXTRACTOR, FIRST_EXTRACTOR, LONGEST_TEXT, equal_numbers, extract
 from smolt.errors import UserError
 from smolt.evaluation.grading import choices
-from smolt.rewards.python import called, load_function
+from smolt.rewards.python import python_rule
 from smolt.runs.storage import sha256_of
 
 
@@ -129,12 +129,10 @@ def _pattern(pattern: str) -> Rule:
 
 
 def _function(source: str) -> Rule:
-    function = load_function(source, "rule")
+    function = python_rule(source)
 
     def judge(answer: str, gold: str) -> Grade:
-        result = called(function, (answer, gold), f"rule: {source}")
-        if result is not None and not isinstance(result, bool):
-            raise UserError(f"rule: {source}: returned {result!r:.60}; True, False or None (not extracted) is needed")
+        result = function(answer, gold)
         return Grade(result is True, None if result is None else answer.strip(), gold.strip())
 
     digest = sha256_of(Path(source.rpartition(":")[0]))

@@ -67,6 +67,8 @@ def ordered(affine: Affine) -> Affine:
     weight = affine.weight
     if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return affine
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # a processor without AVX-512, say: oneDNN has no such order
+        return affine
     return replace(affine, weight=torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS), ordered=True)
 
 

@@ -3,7 +3,9 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from smolt.errors import UserError
@@ -38,3 +40,33 @@ def read_by_library(place: str) -> Iterator[None]:
     except Exception as error:  # each library has errors of its own, and more with every release
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(f"{place}: cannot be read: {type(error).__name__}: {' '.join(lines[:2])}") from error
+
+
+SHOWN = 3  # names of missing weights in an error
+
+
+def read_network(kind: Any, path: str, place: str, **given: Any) -> PreTrainedModel:
+    """A network all of whose weights come from its files: the library itself would draw what is missing at random.
+
+    Args:
+        kind: an auto class of transformers.
+        path: a model directory or a hub name.
+        place: what names it in errors.
+        given: further arguments of `from_pretrained`.
+
+    Raises:
+        UserError: it cannot be read, or weights are missing. The head of a classifier made of a language model may.
+    """
+    with read_by_library(place):
+        network, found = kind.from_pretrained(path, trust_remote_code=False, output_loading_info=True, **given)
+    name = type(network).__name__
+    is_new = name.endswith("ForSequenceClassification") and name not in (network.config.architectures or [])
+    missing = sorted(weight for weight in found["missing_keys"] if not (is_new and weight.startswith("score.")))
+    if missing:
+        whole = len(network.state_dict())
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        raise UserError(
+            f"{place}: its files lack {len(missing)} of {whole} weights: {', '.join(missing[:SHOWN])}{more}; they were "
+            "not copied whole, or name their weights in another way"
+        )
+    return network

@@ -27,7 +27,7 @@ from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.packed_forward import packed_states
 from smolt.models.forward.precision import Precision
 from smolt.models.forward.probing import alone, in_float32, narrowed, probe, row_limit, stepped, window_settings
-from smolt.models.forward.quiet import hush, hushed, read_by_library
+from smolt.models.forward.quiet import hush, hushed, read_by_library, read_network
 from smolt.models.forward.token_budget import Room
 from smolt.models.groups import Groups, pad
 from smolt.models.locating import HEAD, Located, inside_block
@@ -390,9 +390,8 @@ def load_trunk(
     extra = {"num_labels": labels} if classifier else {}
     with read_by_library(f"model.path: {located.base}"):
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False, **extra)
-        network = kind.from_pretrained(
-            located.base, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
-        )
+    place = f"model.path: {located.base}"
+    network = read_network(kind, located.base, place, config=config, dtype=dtype, use_safetensors=True)
     trunk = Trunk(network.to(precision.device), precision, located.base)
     trunk.choose_forward()
     for parameter in trunk.network.parameters():

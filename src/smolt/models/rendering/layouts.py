@@ -4,9 +4,15 @@ A template is trusted only after it was tried: the rendering of a context must b
 context with its answer, otherwise a model would be trained on something else than it is asked at sampling time.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from types import FrameType
+from typing import Any, Literal, get_args
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
@@ -33,6 +39,11 @@ TEMPLATE_FAULTS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError,
 
 DATE = {"%d": "26", "%-d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday"}
 """A template that writes today's date would render every day differently; it gets this one, whatever the day."""
+
+JINJA = "<template>"  # the file that the code of a compiled template names
+TRIAL_SECONDS = 1.0
+TRIAL_MEMORY = 1 << 30
+"""What a template may take for one short turn while it is tried."""
 
 STRIPS: dict[str, Callable[[str], str]] = {"none": str, "both": str.strip, "left": str.lstrip, "right": str.rstrip}
 
@@ -115,6 +126,43 @@ def template_text(tokenizer: PreTrainedTokenizerBase, template: str, turns: Cont
     return str(text)
 
 
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """A template that is tried may take TRIAL_SECONDS and TRIAL_MEMORY: one that loops or grows is refused.
+
+    Raises:
+        UserError: it takes more.
+    """
+    ends, most = time.monotonic() + TRIAL_SECONDS, _resident() + TRIAL_MEMORY
+
+    def look(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != JINJA:
+            return None  # the library's own lines
+        if time.monotonic() > ends:
+            raise TimeoutError
+        if _resident() > most:
+            raise MemoryError
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        yield
+    except (TimeoutError, MemoryError, RecursionError) as fault:
+        what = "does not end" if isinstance(fault, TimeoutError) else "grows without end"
+        raise UserError(f"the chat template {what}: it was given {TRIAL_SECONDS:g} s for one short turn") from None
+    finally:
+        sys.settrace(before)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds; the most it ever held where the system tells no more."""
+    if os.path.exists("/proc/self/statm"):
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def chat_layout(tokenizer: PreTrainedTokenizerBase, template: str, stops: Mapping[str, int]) -> ChatLayout:
     """Try a chat template and find where its answers stand.
 
@@ -130,7 +178,8 @@ def chat_layout(tokenizer: PreTrainedTokenizerBase, template: str, stops: Mappin
     found: list[ChatLayout] = []
     for turns in TRIALS:
         try:
-            opened = template_text(tokenizer, template, turns, opens=True)
+            with bounded():
+                opened = template_text(tokenizer, template, turns, opens=True)
         except UserError:
             if turns == TRIALS[0]:
                 raise

@@ -58,12 +58,13 @@ class Label:
 def pair_of(preference: Preference, gold: bool = False) -> BlindPair:
     """The pair that a preference is about, its label left out unless the pair is a gold question."""
     turns = [[turn.role, turn.content] for turn in preference.context]
-    first, second = sorted((preference.chosen, preference.rejected), key=lambda answer: _digest([turns, answer]))
+    first, second = sorted((preference.chosen, preference.rejected), key=lambda answer: digest([turns, answer]))
     known: Side | None = None
     if gold:
         known = "first" if preference.likelier_first.chosen == first else "second"
-    return BlindPair(_digest([turns, first, second])[:16], preference.context, first, second, known)
+    return BlindPair(digest([turns, first, second])[:16], preference.context, first, second, known)
 
 
-def _digest(content: list[object]) -> str:
+def digest(content: list[object]) -> str:
+    """SHA-256 of JSON values, in hexadecimal."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

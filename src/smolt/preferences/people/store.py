@@ -1,22 +1,23 @@
 """Labels in one SQLite file that loses nothing.
 
 A label is committed before the call that stores it returns. Nothing is deleted: an undone label stays with the time it
-was undone. Several processes may work in one file at the same time. Every error is one of `smolt.runs.database`.
+was undone. Several processes may work in one file at the same time. Every error is one of `smolt.runs.database`. A pair
+is named by its content and a label carries a checksum, so that a damaged one is refused rather than exported.
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.preferences.people.nouns import BlindPair, Label
+from smolt.preferences.people.nouns import BlindPair, Label, digest
 from smolt.runs.database import Database
 
 APPLICATION = 0x736D6C74  # "smlt" in the file's header: tells a label store from other programs' databases
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE pairs (
     id TEXT PRIMARY KEY, context TEXT NOT NULL, first TEXT NOT NULL, second TEXT NOT NULL,
@@ -25,12 +26,13 @@ CREATE TABLE pairs (
 CREATE TABLE labels (
     number INTEGER PRIMARY KEY AUTOINCREMENT, pair TEXT NOT NULL REFERENCES pairs (id), annotator TEXT NOT NULL,
     choice TEXT NOT NULL CHECK (choice IN ('first', 'second', 'tie', 'both_bad', 'skip')),
-    left TEXT CHECK (left IN ('first', 'second')), seconds REAL, at TEXT NOT NULL, undone TEXT
+    left TEXT CHECK (left IN ('first', 'second')), seconds REAL, at TEXT NOT NULL, undone TEXT, sum TEXT NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX one_label_each ON labels (pair, annotator) WHERE undone IS NULL;
 """
 _INSERT = (
-    "INSERT INTO labels (pair, annotator, choice, left, seconds, at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    "INSERT INTO labels (pair, annotator, choice, left, seconds, at, sum) VALUES (?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT DO NOTHING"
 )
 
 
@@ -52,6 +54,11 @@ class LabelStore:
         if not path.parent.is_dir():
             raise UserError(f"{path}: the directory {path.parent} does not exist")
         self._database = Database(path, "a label store", SCHEMA, APPLICATION, VERSION)
+        try:
+            self._check()
+        except BaseException:
+            self._database.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -78,8 +85,8 @@ class LabelStore:
         new = 0
         with self._database.transaction() as database:
             for one in labels:
-                row = (one.pair, one.annotator, one.choice, one.left, one.seconds, one.at or now())
-                new += database.execute(_INSERT, row).rowcount
+                row = (one.pair, one.annotator, one.choice, one.left, _real(one.seconds), one.at or now())
+                new += database.execute(_INSERT, (*row, _sum(row))).rowcount
         return new
 
     def undo(self, annotator: str, among: Collection[str]) -> str | None:
@@ -122,6 +129,24 @@ class LabelStore:
         rows = self._database.rows("SELECT id, context, first, second, known FROM pairs ORDER BY rowid")
         return {row[0]: _pair(*row) for row in rows}
 
+    def _check(self) -> None:
+        """Every pair is what its name says, and every label what was stored; that none is missing the index tells.
+
+        Raises:
+            UserError: names what is damaged.
+        """
+        found = self._database.rows("PRAGMA integrity_check")
+        if found != [("ok",)]:
+            raise UserError(f"{self.path}: is damaged ({found[0][0]}); put a copy back")
+        for name, pair in self.pairs().items():
+            turns = [[turn.role, turn.content] for turn in pair.context]
+            if name != digest([turns, pair.first, pair.second])[:16]:
+                raise UserError(f"{self.path}: pair {name}: holds other texts than were stored; put a copy back")
+        rows = self._database.rows("SELECT number, pair, annotator, choice, left, seconds, at, sum FROM labels")
+        for number, *row, stored in rows:
+            if _sum(row) != stored:
+                raise UserError(f"{self.path}: label {number}: is not as it was stored; put a copy back")
+
     def pragma(self, name: str) -> int:
         """A setting of this connection, by SQLite's name for it."""
         return self._database.pragma(name)
@@ -132,9 +157,22 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def _real(seconds: float | None) -> float | None:
+    """As SQLite gives it back."""
+    return None if seconds is None else float(seconds)
+
+
+def _sum(row: Sequence[Any]) -> str:
+    return digest(list(row))[:16]
+
+
 def _turns(pair: BlindPair) -> str:
     return json.dumps([[turn.role, turn.content] for turn in pair.context])
 
 
 def _pair(name: str, context: str, first: str, second: str, known: Any) -> BlindPair:
-    return BlindPair(name, tuple(Turn(role, content) for role, content in json.loads(context)), first, second, known)
+    try:
+        turns = tuple(Turn(role, content) for role, content in json.loads(context))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"pair {name}: its context cannot be read ({error}); put a copy of the store back") from None
+    return BlindPair(name, turns, first, second, known)

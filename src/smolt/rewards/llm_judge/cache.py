@@ -4,8 +4,10 @@ A row is durable when `write` returns.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -14,6 +16,7 @@ from pydantic import TypeAdapter
 from smolt.rewards.llm_judge.nouns import Status
 from smolt.runs.database import Database
 
+LOG = logging.getLogger(__name__)
 TABLE = "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, opinion TEXT NOT NULL) WITHOUT ROWID"
 VERDICTS = "verdicts.sqlite"
 """The file of a directory's own verdicts."""
@@ -51,13 +54,21 @@ class VerdictCache:
             some = keys[start : start + AT_ONCE]
             marks = ",".join("?" * len(some))
             rows = self._store.rows(f"SELECT key, opinion FROM verdicts WHERE key IN ({marks})", some)
-            found |= {key: json.loads(text) for key, text in rows}
+            for key, text in rows:
+                sum_of, _, row = text.partition(" ")
+                if sum_of == _sum(key, row):
+                    found[key] = json.loads(row)
+                else:
+                    LOG.warning("%s: a verdict is not as it was stored; it is asked for again", self._store.path)
         return found
 
     def write(self, verdicts: Mapping[str, Row]) -> None:
         """Keep verdicts, all of them or, when the disk fails, none; one that is there stays as it is."""
-        rows = [(key, json.dumps(row)) for key, row in verdicts.items()]
+        texts = {key: json.dumps(row) for key, row in verdicts.items()}
+        rows = [(key, f"{_sum(key, text)} {text}") for key, text in texts.items()]
+        damaged = [(key,) for key in texts.keys() - self.read(list(texts)).keys()]
         with self._store.transaction() as connection:
+            connection.executemany("DELETE FROM verdicts WHERE key = ?", damaged)
             connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows)
 
     def __len__(self) -> int:
@@ -68,6 +79,10 @@ class VerdictCache:
 
     def __exit__(self, *raised: object) -> None:
         self._store.close()
+
+
+def _sum(key: str, text: str) -> str:
+    return sha256(f"{key} {text}".encode()).hexdigest()[:16]
 
 
 def asked_once(

@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+import queue
 import random
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ LONGEST_PAUSE = 60.0
 LONGEST_ASKED = 300.0  # a server may ask for this long a pause, not for more
 LARGEST = 1 << 23  # bytes of a reply
 PIECE = 1 << 16
+LOOK = 0.1  # seconds between two looks whether everybody leaves
 SHOWN = 200
 
 TROUBLES: dict[type[Exception], str] = {
@@ -103,7 +105,34 @@ class Connection:
         return "", None, document
 
     def _exchange(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        """Send once and read all of the reply, within the timeout as a whole."""
+        """Send once and read all of the reply, within the timeout as a whole, or less when everybody leaves.
+
+        A library's timeout begins anew with every byte, so a thread of its own waits for them; one whose server
+        dawdles is left behind, and ends with the process.
+        """
+        found: queue.SimpleQueue[tuple[int, Any, bytes] | Exception] = queue.SimpleQueue()
+
+        def exchange() -> None:
+            try:
+                found.put(self._exchanged(body))
+            except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # raised where it is waited for
+                found.put(error)
+
+        threading.Thread(target=exchange, daemon=True).start()
+        deadline = monotonic() + self._timeout + LOOK
+        while not self.leaving.is_set():
+            try:
+                outcome = found.get(timeout=LOOK)
+            except queue.Empty:
+                if monotonic() > deadline:
+                    raise urllib3.exceptions.TimeoutError("the reply does not end") from None
+                continue
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+        raise urllib3.exceptions.TimeoutError("nobody waits any longer")
+
+    def _exchanged(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
         headers = {"Content-Type": "application/json", "User-Agent": f"smolt/{__version__}"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"

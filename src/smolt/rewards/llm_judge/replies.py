@@ -14,6 +14,9 @@ from smolt.rewards.llm_judge.prompts import GRADES, Prompt
 AROUND = " \t\r\n*_`\"'()[]{}.,:;!#"
 """What may stand around a choice that is a whole reply or token."""
 
+LARGEST = 1e9  # a log-probability's size
+MOST_TOKENS = 2**40  # that an endpoint may say it used
+
 FOLLOWED = r"(?=\s*(?:[.,:;!)\]*\n-]|$)|\s+(?:is (?:the )?be(?:tter|st)|because|since)\b)"
 BEGINS = re.compile(rf"^\W*(?:(?i:answer)\W+)?([AB]){FOLLOWED}")
 SAYS = re.compile(
@@ -62,8 +65,10 @@ def first_message(document: Any) -> tuple[dict[str, Any], str]:
         content = choice["message"]["content"]
     except (KeyError, IndexError, TypeError):
         raise Malformed("the reply holds no message") from None
-    if not isinstance(content, str | None):
+    if not isinstance(content, str | None) or not isinstance(choice, dict):
         raise Malformed("the reply's message is not a text")
+    if content and any("\ud800" <= character <= "\udfff" for character in content):
+        raise Malformed("the reply's message holds half a character")
     return choice, content or ""
 
 
@@ -71,7 +76,7 @@ def usage(document: Any) -> tuple[int, int]:
     """Tokens of prompt and reply as the endpoint counts them, 0 where it does not."""
     counts = document.get("usage") if isinstance(document, dict) else None
     found = [counts.get(name) if isinstance(counts, dict) else 0 for name in ("prompt_tokens", "completion_tokens")]
-    prompt, reply = (number if isinstance(number, int) and number >= 0 else 0 for number in found)
+    prompt, reply = (number if isinstance(number, int) and 0 <= number <= MOST_TOKENS else 0 for number in found)
     return prompt, reply
 
 
@@ -98,12 +103,17 @@ def listed_logprobs(choice: dict[str, Any], text: str, prompt: Prompt) -> tuple[
 
 def _entries(token: Any) -> list[tuple[str, float]]:
     listed = token.get("top_logprobs") if isinstance(token, dict) else None
-    found = [(entry.get("token"), entry.get("logprob")) for entry in listed or [] if isinstance(entry, dict)]
-    return [
-        (text, float(value))
-        for text, value in found
-        if isinstance(text, str) and isinstance(value, int | float) and not math.isnan(value)
-    ]
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    found: list[tuple[Any, Any]] = [(entry.get("token"), entry.get("logprob")) for entry in entries]
+    if not all(isinstance(text, str) and _is_logprob(value) for text, value in found):
+        return []  # then what the reply says in words has to do
+    return [(text, float(value)) for text, value in found]
+
+
+def _is_logprob(value: Any) -> bool:
+    """Whether it can be one: a number that may be minus infinity, and not one of hundreds of digits."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and (value == -math.inf or abs(value) <= LARGEST)
 
 
 def _of_choices(entries: list[tuple[str, float]], choices: Sequence[str]) -> tuple[float, ...] | None:

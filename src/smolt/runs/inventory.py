@@ -1,0 +1,135 @@
+"""What a finished run has written, with its checksums: DIR/files.sha256, which `sha256sum -c` reads too.
+
+It lists every file that others stand on: manifest, result, rows, reports and the model. Before a run is opened,
+continued, compared or chatted with, what is damaged, missing or other than it was is named.
+"""
+
+import errno
+import logging
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+from smolt.runs import storage
+
+LOG = logging.getLogger(__name__)
+INVENTORY = "files.sha256"
+MODEL = "model"
+KEPT = re.compile(r"[^.].*\.(json|jsonl|txt|html|md|svg|png)")
+"""Files beside the model that are listed; locks, databases and checkpoints look after themselves."""
+
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def fault(path: Path, digest: str, size: int | None = None) -> str | None:
+    """How a file differs from what it was (`file: expected ..., found ...`), None where it does not."""
+    try:
+        found_size, found = path.stat().st_size, storage.sha256_of(path)
+    except OSError as error:
+        what = "a file" if size is None else f"{size} bytes"
+        return f"{path}: expected {what}, found none that can be read ({error.strerror})"
+    if size is not None and found_size != size:
+        return f"{path}: expected {size} bytes, found {found_size}"
+    return None if found == digest else f"{path}: expected sha256 {digest}, found {found}"
+
+
+def write(directory: Path, result: bytes, result_name: str) -> None:
+    """List the files of a run that is about to be complete, with its result, which is written after this."""
+    files = {path.relative_to(directory).as_posix(): storage.sha256_of(path) for path in _files(directory)}
+    files[result_name] = sha256(result).hexdigest()
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
+    storage.atomic_write(directory / INVENTORY, lines)
+
+
+def damage(directory: Path, below: str = "") -> list[str]:
+    """One line for each file of a finished run, or for those whose names begin so, that is not as it was written.
+
+    A directory without an inventory has none to compare with: only a complete run has one.
+    """
+    path = directory / INVENTORY
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    faults: list[str | None] = []
+    for number, line in enumerate(lines, 1):
+        entry = _LINE.fullmatch(line)
+        if entry is None:
+            faults.append(f"{path}:{number}: expected a checksum and a name, found {line[:60]!r}")
+        elif entry[2].startswith(below):
+            faults.append(_fault_once(directory / entry[2], entry[1]))
+    return [line for line in faults if line]
+
+
+def require(directory: Path, below: str = "", advice: str = "") -> None:
+    """Refuse a run with damaged files.
+
+    Args:
+        directory: of a run.
+        below: look at files whose names begin so.
+        advice: what to do, instead of the usual.
+
+    Raises:
+        StorageError: names every damaged file.
+    """
+    found = damage(directory, below)
+    if found:
+        lines = "".join(f"\n  {line}" for line in found)
+        advice = advice or (
+            f"put them back; or remove {directory / 'result.json'} and run the run's own command again, which makes "
+            "them from its last checkpoint; or start over with --fresh"
+        )
+        raise storage.StorageError(
+            errno.EIO, f"files of this finished run are not as they were written; {advice}:{lines}", str(directory)
+        )
+
+
+def require_file(path: Path) -> None:
+    """Refuse a damaged file, where it lies in a finished run that lists it.
+
+    Raises:
+        StorageError: names it.
+    """
+    path = path.absolute()
+    require(path.parent, path.name, "put it back, or have it made again")
+
+
+def _fault_once(path: Path, digest: str) -> str | None:
+    """A large file is read once a process, unless it changed meanwhile."""
+    try:
+        status = path.stat()
+    except OSError:
+        return fault(path, digest)
+    return _remembered(path, digest, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(path: Path, digest: str, *status: int) -> str | None:
+    return fault(path, digest)
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    yield from (path for path in directory.iterdir() if path.is_file() and KEPT.fullmatch(path.name))
+    yield from (path for path in (directory / MODEL).rglob("*") if path.is_file())
+
+
+def seal(path: Path) -> None:
+    """Write a whole file's checksum beside it."""
+    storage.atomic_write(_seal_of(path), f"{storage.sha256_of(path)}  {path.name}\n")
+
+
+def sealed(path: Path) -> bool:
+    """Whether a file is there as it was sealed. One that is not is named and to be made again."""
+    if not path.exists():
+        return False
+    beside = _seal_of(path)
+    found = _LINE.fullmatch(beside.read_text(encoding="utf-8", errors="replace").rstrip()) if beside.is_file() else None
+    if found is None:
+        return False  # it was being written when the process ended, or is not ours
+    damaged = fault(path, found[1])
+    if damaged:
+        LOG.warning("%s: it is made again", damaged)
+    return damaged is None
+
+
+def _seal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

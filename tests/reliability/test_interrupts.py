@@ -1,0 +1,139 @@
+"""Ctrl-C and SIGTERM at any moment of a command: 130 or 143, no traceback, nobody else is blamed, nothing is lost."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.conftest import Uninterrupted
+from tests.reliability.scenes import SCENES, open_scene, scene_recipe
+from tests.reliability.traces import traces
+
+QUICK, SLOW = 2, 100
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def command(arguments: list[str], errors: Path) -> None:
+    """`smolt` in a process that has imported everything already."""
+    descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 2)
+    os.dup2(descriptor, 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.argv = ["smolt", *arguments]
+    from smolt.__main__ import main
+
+    main()
+
+
+def interrupted(
+    server: ForkServerContext, arguments: list[str], errors: Path, delay: float, number: signal.Signals
+) -> int | None:
+    """The exit code of a command that is interrupted after so many seconds; None where it had ended."""
+    process = server.Process(target=command, args=(arguments, errors))
+    process.start()
+    process.join(timeout=delay)
+    if process.exitcode is not None:
+        assert process.exitcode == 0, errors.read_text()
+        return None
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(timeout=60)
+    assert process.exitcode is not None, "still there after a minute"
+    told = errors.read_text()
+    assert "Traceback" not in told, told
+    assert "error:" not in told, told
+    # Before a command listens the signal itself ends the process, and a shell makes 130 or 143 of that.
+    return 128 - process.exitcode if process.exitcode < 0 else process.exitcode
+
+
+def trial(
+    server: ForkServerContext, name: str, inputs: Path, folder: Path, uninterrupted: Uninterrupted, times: int
+) -> int:
+    """Interrupt a scene's command at random moments, and continue it; how often it was alive."""
+    recipe = folder / "recipe.json"
+    recipe.write_text(json.dumps(scene_recipe(name, inputs)))
+    stage, began = name.split("-")[0], time.perf_counter()
+    assert (
+        interrupted(server, [stage, str(recipe), "--out", str(folder / "whole")], folder / "e", 120, signal.SIGINT)
+        is None
+    )
+    duration, hit, draw = time.perf_counter() - began, 0, random.Random(f"{name} {times}")
+    for at in range(times):
+        out, number = folder / str(at), draw.choice(list(CODES))
+        arguments = [stage, str(recipe), "--out", str(out)]
+        code = interrupted(server, arguments, folder / "e", draw.uniform(0.0, duration), number)
+        assert code in (None, CODES[number]), (folder / "e").read_text()
+        hit += code is not None
+        if out.exists():
+            open_scene(name, inputs, out).finish()
+            assert traces(out) == uninterrupted(name, save__every=1)
+    return hit
+
+
+@pytest.mark.parametrize("name", ["sft-lora", "grpo-full"])
+def test_interrupted_at_a_random_moment(
+    name: str, server: ForkServerContext, inputs: Path, uninterrupted: Uninterrupted, tmp_path: Path
+) -> None:
+    trial(server, name, inputs, tmp_path, uninterrupted, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENES)
+def test_interrupted_at_many_random_moments(
+    name: str, server: ForkServerContext, inputs: Path, uninterrupted: Uninterrupted, tmp_path: Path
+) -> None:
+    assert trial(server, name, inputs, tmp_path, uninterrupted, SLOW) >= SLOW // 2
+
+
+LOADING = """
+import os, signal, transformers
+def slow(*given, **named):
+    os.kill(os.getpid(), signal.{name})
+    return old(*given, **named)
+old, transformers.{what}.from_pretrained = transformers.{what}.from_pretrained, slow
+from smolt.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("what", ["AutoTokenizer", "AutoModelForCausalLM", "AutoConfig"])
+def test_a_library_that_explains_everything_does_not_explain_an_interrupt(
+    inputs: Path, tmp_path: Path, what: str, number: signal.Signals
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(scene_recipe("sft-full", inputs)))
+    code = LOADING.format(name=number.name, what=what)
+    found = subprocess.run(
+        [sys.executable, "-c", code, "sft", str(recipe), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert found.returncode == CODES[number], found.stderr
+    assert "cannot be read" not in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.3, 0.8, 1.5, 3.0])
+@pytest.mark.parametrize("number", CODES)
+def test_while_libraries_are_imported(inputs: Path, tmp_path: Path, number: signal.Signals, delay: float) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(scene_recipe("sft-full", inputs)))
+    arguments = [sys.executable, "-m", "smolt", "sft", str(recipe), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(delay)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode in (CODES[number], -number), told
+    assert "Traceback" not in told
