@@ -12,7 +12,7 @@ from smolt.data import Answer, Question, Turn
 from smolt.errors import UserError
 from smolt.models.forward.precision import choose_precision
 from smolt.rewards.llm_judge import connection as connections
-from smolt.rewards.llm_judge.judge_reward import judge_reward
+from smolt.rewards.llm_judge.judge_reward import GARBAGE, judge_reward
 from smolt.training.algorithms import STAGES
 from tests.judge_server import Script, serving
 from tests.reliability.scenes import write_inputs
@@ -37,7 +37,8 @@ def asked(script: Script) -> Counter[str]:
 
 
 def part(url: str, **more: Any) -> RewardPart:
-    return RewardPart(name="judge", options={"endpoint": {"url": url, "model": "stub", "parallel": 1, **more}})
+    endpoint = {"url": url, "model": "stub", "parallel": 1, **more}
+    return RewardPart(name="judge", options={"endpoint": endpoint, "gate": False})
 
 
 def answers(*texts: str) -> tuple[list[Question], list[Answer]]:
@@ -115,3 +116,40 @@ def test_a_judge_that_goes_in_the_middle(
         script.fault = grade
         assert train(url, "cut") == whole
     assert len(asked(script)) == requests and len(script.seen) == requests + 3
+
+
+def said_of(right: str, garbage: str) -> Script:
+    """A judge that tells garbage from right answers by its texts."""
+
+    def reply(number: int, body: dict[str, Any]) -> str:
+        return garbage if any(text in json.dumps(body["messages"]) for text in map(escaped, GARBAGE)) else right
+
+    return Script(logprobs=False, fault=reply)
+
+
+def escaped(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+@pytest.mark.parametrize(
+    ("right", "garbage", "message"),
+    [
+        ("2", "5", r"right answers \(2.0 of 10 on average\) above garbage \(5.0\)"),
+        ("5", "5", r"right answers \(5.0 of 10 on average\) above garbage \(5.0\)"),
+        ("Well.", "1", "gave no readable grade to any of 8 right answers"),
+        ("8", "1", None),
+        ("8", "Well.", None),
+    ],
+)
+def test_a_judge_that_does_not_grade_right_answers_above_garbage_is_refused(
+    right: str, garbage: str, message: str | None
+) -> None:
+    """Before anything is learned from it; `gate: false` lets it through."""
+    with serving(said_of(right, garbage)) as url:
+        options = {**part(url).options, "gate": True}
+        if message is None:
+            judge_reward(RewardPart(name="judge", options=options), PRECISION)
+        else:
+            with pytest.raises(UserError, match=message):
+                judge_reward(RewardPart(name="judge", options=options), PRECISION)
+            judge_reward(RewardPart(name="judge", options={**options, "gate": False}), PRECISION)

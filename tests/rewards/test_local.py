@@ -166,7 +166,7 @@ def test_a_rationale_is_written_first_and_stands_before_the_choice(model: Path) 
 
 def test_grade_is_the_expectation_over_whole_strings(model: Path) -> None:
     """Sum of grade * softmax of the ten strings' log-probabilities, stop token included; (E - 5.5) / 4.5."""
-    reward = judge_reward(RewardPart(name="judge", path=str(model)), PRECISION)
+    reward = judge_reward(RewardPart(name="judge", path=str(model), options={"gate": False}), PRECISION)
     asked, answer = question(), Answer("Fine.", 2, True)
     (score,) = reward([asked], [answer])
     renderer = load_renderer(str(model))
@@ -186,7 +186,7 @@ def test_expectation_by_hand() -> None:
 
 
 def test_an_answer_too_long_to_grade_abstains(model: Path) -> None:
-    reward = judge_reward(RewardPart(name="judge", path=str(model)), PRECISION)
+    reward = judge_reward(RewardPart(name="judge", path=str(model), options={"gate": False}), PRECISION)
     (score,) = reward([question()], [Answer("x" * 3000, 3000, True)])
     assert score.value is None and "window of 1024" in score.reason
 

@@ -155,3 +155,26 @@ def test_a_damaged_model_of_a_run_is_not_used(trained: Path, tmp_path: Path, giv
         locate(str(run / given))
     shutil.copytree(run / "model", tmp_path / "copy")
     assert locate(str(tmp_path / "copy")).adapter == tmp_path / "copy"
+
+
+def test_files_that_are_made_again_are_listed_anew(tmp_path: Path) -> None:
+    """And no others: what is damaged beside them stays named."""
+    directory = finished(tmp_path / "run")
+    (directory / "samples.jsonl").write_text("again\n")
+    (directory / "metrics.jsonl").write_text("damaged\n")
+    inventory.renew(directory, ["samples.jsonl", "none.json"])
+    assert [line.split(":")[0] for line in inventory.damage(directory)] == [f"{directory}/metrics.jsonl"]
+    inventory.require_file(directory / "samples.jsonl")
+    with pytest.raises(StorageError, match=r"metrics\.jsonl"):
+        inventory.require_file(directory / "metrics.jsonl")
+
+
+def test_a_damaged_file_with_a_seal_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.jsonl"
+    path.write_text("a\n")
+    inventory.require_file(path)
+    inventory.seal(path)
+    inventory.require_file(path)
+    path.write_text("b\n")
+    with pytest.raises(StorageError, match=r"evaluation.jsonl: expected sha256"):
+        inventory.require_file(path)

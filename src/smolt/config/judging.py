@@ -51,7 +51,7 @@ class Judging(Block):
     )
     gate: Bool = Field(
         default=True,
-        description="no labels of a language model whose verdicts may be a coin's when the answers change places",
+        description="no labels of a judge whose verdicts may be a coin's, no rewards of one that grades garbage high",
     )
     matched: Float | None = Field(
         default=None, ge=0, lt=1, description="judge only pairs whose lengths differ by at most this share"

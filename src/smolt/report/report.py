@@ -11,9 +11,9 @@ from smolt.report.pairing import Compared
 from smolt.report.panels import Panel
 from smolt.report.pictures import plots
 from smolt.report.pictures.drawing import Picture
-from smolt.report.record import StudyRecord, read_record, write_record
+from smolt.report.record import RECORD, StudyRecord, read_record, write_record
 from smolt.report.sections import samples
-from smolt.runs import atomic_write, jsontext
+from smolt.runs import atomic_write, inventory, jsontext
 from smolt.statistics import Measure
 
 
@@ -45,10 +45,13 @@ def rewrite_report(directory: Path) -> StudyRecord:
     """Write a report again from the record.json beside it.
 
     Raises:
-        UserError: there is no record there, or it is damaged.
+        UserError: there is no record there, or it is none.
+        StorageError: it is not as it was written, or the disk is full or failing.
     """
+    inventory.require_file(directory / RECORD)
     record = read_record(directory)
     write_report(directory, record)
+    inventory.renew(directory, (RECORD, "report.json", "report.md", "report.html"))
     return record
 
 

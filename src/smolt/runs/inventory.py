@@ -7,7 +7,7 @@ continued, compared or chatted with, what is damaged, missing or other than it w
 import errno
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -39,8 +39,11 @@ def write(directory: Path, result: bytes, result_name: str) -> None:
     """List the files of a run that is about to be complete, with its result, which is written after this."""
     files = {path.relative_to(directory).as_posix(): storage.sha256_of(path) for path in _files(directory)}
     files[result_name] = sha256(result).hexdigest()
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
-    storage.atomic_write(directory / INVENTORY, lines)
+    _write(directory / INVENTORY, files)
+
+
+def _write(path: Path, files: Mapping[str, str]) -> None:
+    storage.atomic_write(path, "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items())))
 
 
 def damage(directory: Path, below: str = "") -> list[str]:
@@ -84,13 +87,28 @@ def require(directory: Path, below: str = "", advice: str = "") -> None:
 
 
 def require_file(path: Path) -> None:
-    """Refuse a damaged file, where it lies in a finished run that lists it.
+    """Refuse a damaged file, where it lies in a finished run that lists it, or its seal beside it.
 
     Raises:
         StorageError: names it.
     """
     path = path.absolute()
     require(path.parent, path.name, "put it back, or have it made again")
+    sealed_as = _read_seal(path)
+    damaged = sealed_as and fault(path, sealed_as)
+    if damaged:
+        raise storage.StorageError(errno.EIO, f"{damaged}: put it back, or have it made again", str(path))
+
+
+def renew(directory: Path, names: Collection[str]) -> None:
+    """List files of a finished run as they are now: they have been made again."""
+    path = directory / INVENTORY
+    if not path.is_file():
+        return
+    entries = (_LINE.fullmatch(line) for line in path.read_text(encoding="utf-8").splitlines())
+    files = {entry[2]: entry[1] for entry in entries if entry is not None}
+    files |= {name: storage.sha256_of(directory / name) for name in names if name in files}
+    _write(path, files)
 
 
 def _fault_once(path: Path, digest: str) -> str | None:
@@ -119,16 +137,19 @@ def seal(path: Path) -> None:
 
 def sealed(path: Path) -> bool:
     """Whether a file is there as it was sealed. One that is not is named and to be made again."""
-    if not path.exists():
+    digest = _read_seal(path)
+    if not path.exists() or digest is None:  # it was being written when the process ended, or is not ours
         return False
-    beside = _seal_of(path)
-    found = _LINE.fullmatch(beside.read_text(encoding="utf-8", errors="replace").rstrip()) if beside.is_file() else None
-    if found is None:
-        return False  # it was being written when the process ended, or is not ours
-    damaged = fault(path, found[1])
+    damaged = fault(path, digest)
     if damaged:
         LOG.warning("%s: it is made again", damaged)
     return damaged is None
+
+
+def _read_seal(path: Path) -> str | None:
+    beside = _seal_of(path)
+    found = _LINE.fullmatch(beside.read_text(encoding="utf-8", errors="replace").rstrip()) if beside.is_file() else None
+    return None if found is None else found[1]
 
 
 def _seal_of(path: Path) -> Path:

@@ -12,6 +12,7 @@ from smolt.errors import UserError
 from smolt.evaluation.grading import Rule, rule_named
 from smolt.evaluation.grading.answer_table import AnswerTable, look, read_rows, text_of
 from smolt.evaluation.grading.graded import grade_row
+from smolt.runs import inventory
 from smolt.runs.rated_answers import is_rated_answer
 
 IDS = ("id", "question_id", "doc_id", "uid", "idx", "index")
@@ -98,7 +99,9 @@ def read_results(path: Path, reading: Reading, name: str) -> ArmResults:
     Raises:
         UserError: the file cannot be read, says nothing of right, wrong or a score, or a row is at fault; the message
             names the row and the fix.
+        StorageError: it is a finished run's, and not as it was written.
     """
+    inventory.require_file(path)
     table = read_rows(path)
     lines, remarks = _filtered(table, reading.filter)
     lines = _chosen(lines, remarks)
