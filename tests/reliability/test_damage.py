@@ -11,7 +11,6 @@ import pytest
 
 from smolt.errors import UserError
 from smolt.runs import Run, StorageError
-from smolt.runs.inventory import INVENTORY
 from smolt.runs.locks import LOCK
 from tests.reliability.conftest import Uninterrupted
 from tests.reliability.scenes import open_scene
@@ -109,7 +108,7 @@ def test_every_file_of_a_finished_run(complete: Path, tmp_path: Path) -> None:
                 assert Path(name).name in f"{refusal}", (name, harm)
                 continue
             is_silent = found is not None and not name.startswith("checkpoints/")
-            assert not is_silent or (name == INVENTORY and content is None), (name, harm)
+            assert not is_silent, (name, harm)
 
 
 def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 
 from smolt.errors import SelfCheckError, UserError
 from smolt.runs import Interrupts, checkpoints
+from smolt.runs.identity import read_manifest, write_manifest
 from smolt.runs.locks import LOCK
 from smolt.training.stage import Interrupted, Training, drive
 from tests.reliability.conftest import Uninterrupted
@@ -270,11 +271,7 @@ def test_other_inputs_are_refused(name: str, file: str, field: str, inputs: Path
 def test_a_continued_run_keeps_its_threads(inputs: Path, tmp_path: Path) -> None:
     """As many as its start had, whatever this machine or its recipe's null would give now."""
     leave_after("sft-full", inputs, tmp_path / "run", 1)
-    path = tmp_path / "run" / "manifest.json"
-    path.write_text(
-        path.read_text().replace('"threads": 1\n', '"threads": 2\n').replace('"threads": 1,\n  "', '"threads": 2,\n  "')
-    )
-    assert json.loads(path.read_text())["threads"] == 2
+    write_manifest(tmp_path / "run", {**read_manifest(tmp_path / "run"), "threads": 2})
     training = open_scene("sft-full", inputs, tmp_path / "run")
     try:
         assert torch.get_num_threads() == 2

@@ -242,7 +242,9 @@ def test_fresh_through_a_link_keeps_the_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["thesis.tex", "manifest.json", ".git"])
 def test_a_directory_that_is_not_a_run_is_left_alone(tmp_path: Path, fresh: bool, name: str) -> None:
     (tmp_path / name).write_text('{"name": "a web application"}')
-    with pytest.raises(UserError, match=f"holds '{name}' and is no smolt run; nothing was written"):
+    with pytest.raises(
+        UserError, match=f"holds '{name}' and no manifest.json of smolt's, so it is no run; nothing was written"
+    ):
         Run.open(tmp_path, manifest=MANIFEST, fresh=fresh)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == '{"name": "a web application"}'

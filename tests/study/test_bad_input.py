@@ -182,7 +182,7 @@ def test_a_directory_that_is_no_run(folder: Path) -> None:
     Path("out").mkdir()
     Path("out/thesis.txt").write_text("years of work")
     for arguments in (("sft", "sft.yaml"), ("sft", "sft.yaml", "--fresh"), ("study", "smoke", *SMALL)):
-        assert "holds 'thesis.txt' and is no smolt run" in refused(*arguments)
+        assert "holds 'thesis.txt' and no manifest.json of smolt's, so it is no run" in refused(*arguments)
     assert {path.name: path.read_text() for path in Path("out").iterdir() if path.name != "run.lock"} == {
         "thesis.txt": "years of work"
     }

@@ -7,8 +7,8 @@ from typing import Any
 
 from smolt.errors import UserError
 from smolt.runs import Run
-from smolt.runs.directory import RESULT
 from smolt.runs.identity import normal, read_manifest, refuse_other
+from smolt.runs.inventory import RESULT
 from smolt.runs.jsontext import decode_object
 
 ROWS = "evaluation.jsonl"

@@ -167,7 +167,7 @@ def verify(directory: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"{error.filename}: expected a file, found none that can be read ({error.strerror})"]
     expected = _seal(content)
     if seal != expected:
-        return {}, [f"{path}: expected {seal[:64]!r} as its sha256, found {expected[:64]!r}"]
+        return {}, [f"{path}: expected {seal[:64]!r} as its sha256 (by {SEAL}), found {expected[:64]!r}"]
     index = jsontext.decode_object(content, str(path))
     faults = (_fault(directory, name, blob["bytes"], blob["sha256"]) for name, blob in index["blobs"].items())
     return index, [fault for fault in faults if fault]

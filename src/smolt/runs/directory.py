@@ -11,11 +11,11 @@ from smolt.errors import UserError
 from smolt.runs import checkpoints, identity, inventory, jsontext, storage
 from smolt.runs.checkpoints import Checkpoint, Content
 from smolt.runs.identity import FORMAT, MANIFEST
+from smolt.runs.inventory import RESULT
 from smolt.runs.locks import LOCK, DirectoryLock, acquire
 from smolt.runs.rows import RowFile
 
 LOG = logging.getLogger(__name__)
-RESULT = "result.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -227,7 +227,7 @@ class Run:
         if self._damage:
             result = {**result, "damage": self._damage}
         content = jsontext.encode(result, RESULT, indent=2) + "\n"
-        inventory.write(self.directory, content.encode(), RESULT)
+        inventory.write(self.directory, content.encode())
         storage.atomic_write(self.directory / RESULT, content)
 
     def close(self) -> None:
@@ -295,7 +295,8 @@ def _refuse_foreign(directory: Path) -> None:
     foreign = {name for name in names if name != LOCK and not name.startswith(f".{MANIFEST}.")}
     if foreign and not (MANIFEST in names and (LOCK in names or _is_ours(directory))):
         raise UserError(
-            f"{directory}: holds {min(foreign)!r} and is no smolt run; nothing was written: choose another --out"
+            f"{directory}: holds {min(foreign)!r} and no {MANIFEST} of smolt's, so it is no run; nothing was "
+            "written: choose another --out"
         )
 
 

@@ -16,6 +16,7 @@ from smolt.runs import storage
 
 LOG = logging.getLogger(__name__)
 INVENTORY = "files.sha256"
+RESULT = "result.json"
 MODEL = "model"
 KEPT = re.compile(r"[^.].*\.(json|jsonl|txt|html|md|svg|png)")
 """Files beside the model that are listed; locks, databases and checkpoints look after themselves."""
@@ -35,10 +36,10 @@ def fault(path: Path, digest: str, size: int | None = None) -> str | None:
     return None if found == digest else f"{path}: expected sha256 {digest}, found {found}"
 
 
-def write(directory: Path, result: bytes, result_name: str) -> None:
+def write(directory: Path, result: bytes) -> None:
     """List the files of a run that is about to be complete, with its result, which is written after this."""
     files = {path.relative_to(directory).as_posix(): storage.sha256_of(path) for path in _files(directory)}
-    files[result_name] = sha256(result).hexdigest()
+    files[RESULT] = sha256(result).hexdigest()
     _write(directory / INVENTORY, files)
 
 
@@ -49,11 +50,13 @@ def _write(path: Path, files: Mapping[str, str]) -> None:
 def damage(directory: Path, below: str = "") -> list[str]:
     """One line for each file of a finished run, or for those whose names begin so, that is not as it was written.
 
-    A directory without an inventory has none to compare with: only a complete run has one.
+    A run that is not finished has no inventory to compare with.
     """
     path = directory / INVENTORY
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     faults: list[str | None] = []
+    if (directory / RESULT).is_file() and not any(line.endswith(f"  {RESULT}") for line in lines):
+        faults.append(f"{path}: expected the checksums of a finished run, found none of {RESULT}")
     for number, line in enumerate(lines, 1):
         entry = _LINE.fullmatch(line)
         if entry is None:
@@ -78,11 +81,11 @@ def require(directory: Path, below: str = "", advice: str = "") -> None:
     if found:
         lines = "".join(f"\n  {line}" for line in found)
         advice = advice or (
-            f"put them back; or remove {directory / 'result.json'} and run the run's own command again, which makes "
+            f"put them back; or remove {directory / RESULT} and run the run's own command again, which makes "
             "them from its last checkpoint; or start over with --fresh"
         )
         raise storage.StorageError(
-            errno.EIO, f"files of this finished run are not as they were written; {advice}:{lines}", str(directory)
+            errno.EIO, f"files of this finished run are not as {INVENTORY} has them; {advice}:{lines}", str(directory)
         )
 
 
