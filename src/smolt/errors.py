@@ -5,6 +5,8 @@ SelfCheckError (70)  smolt found its own numbers inconsistent: nothing it would 
 DirectoryInUse (75)  another process is working in the run directory
 """
 
+import errno
+
 
 class UserError(ValueError):
     """The user's mistake: the message says `file:line: field: reason` where there is a file, and how to mend it."""
@@ -22,3 +24,14 @@ class DirectoryInUse(RuntimeError):
     """The run directory is locked by a living process."""
 
     exit_code = 75
+
+
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory: libraries have errors of their own for it."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    words = str(error).lower()
+    return type(error).__name__ == "OutOfMemoryError" or any(word in words for word in MEMORY_WORDS)

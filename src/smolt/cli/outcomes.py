@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from smolt.errors import DirectoryInUse, SelfCheckError, UserError
+from smolt.errors import DirectoryInUse, SelfCheckError, UserError, out_of_memory
 from smolt.report.inert import visible
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
@@ -31,7 +31,6 @@ DISK = 74
 INTERRUPTED = 130
 TERMINATED = 143
 DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-MEMORY_WORDS = ("out of memory", "can't allocate memory", "failed to allocate")
 CONTINUES = "terminated; the same command continues from the last checkpoint"
 MEMORY_HINT = "out of memory; lower budget.memory, the batch, or the lengths, then run the same command again"
 
@@ -104,12 +103,14 @@ def _guarded(work: Callable[[], Outcome]) -> Outcome:
     except KeyboardInterrupt:
         return _failed(INTERRUPTED, "interrupted; the same command continues from the last checkpoint")
     except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in MEMORY_WORDS):
+        if out_of_memory(error):
             return _failed(OUT_OF_MEMORY, f"{MEMORY_HINT} ({str(error).splitlines()[0]})")
         raise
     except OSError as error:
         from smolt.runs import StorageError
 
+        if out_of_memory(error):
+            return _failed(OUT_OF_MEMORY, MEMORY_HINT)
         code = DISK if isinstance(error, StorageError) or error.errno in DISK_ERRORS else WRONG_INPUT
         place = f"{error.filename}: " if error.filename else ""
         return _failed(code, f"{place}{error.strerror or error}")

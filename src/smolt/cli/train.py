@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,12 +68,24 @@ def finish_shown(training: Any) -> dict[str, Any]:
     """
     from smolt.cli.progress import Display
     from smolt.runs import Interrupts
+    from smolt.runs.watchdog import Watchdog
     from smolt.training.stage import drive
 
-    with Display() as display, Interrupts() as interrupts, _stoppable():
+    with Display() as display, Interrupts() as interrupts, Watchdog(training.out) as watchdog, _stoppable():
         display.begin(training)
-        metrics: dict[str, Any] = drive(training, interrupts, display.show).metrics
+
+        metrics: dict[str, Any] = drive(training, interrupts, _watched(display.show, watchdog)).metrics
     return metrics
+
+
+def _watched(show: Callable[[Any, Any], None], watchdog: Any) -> Callable[[Any, Any], None]:
+    """Show an update, and that there was one."""
+
+    def shown(training: Any, metrics: Any) -> None:
+        watchdog.alive()
+        show(training, metrics)
+
+    return shown
 
 
 def finished(directory: Path, recipe: Any, fresh: bool) -> dict[str, Any] | None:
@@ -138,10 +150,11 @@ def study(source: RecipeName, overrides: Overrides = None, out: Out = None, fres
     summary = finished(directory, recipe, fresh)
     if summary is not None:
         return study_outcome({**summary, "status": "already complete"}, directory)
+    from smolt.runs.watchdog import Watchdog
     from smolt.study.study import run_study
 
-    with Display() as display, _stoppable():
-        summary = run_study(recipe, out=directory, fresh=fresh, progress=display.show)
+    with Display() as display, Watchdog(directory) as watchdog, _stoppable():
+        summary = run_study(recipe, out=directory, fresh=fresh, progress=_watched(display.show, watchdog))
     return study_outcome(summary, directory)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from smolt.errors import UserError
+from smolt.errors import UserError, out_of_memory
 
 
 def hush() -> None:
@@ -32,12 +32,15 @@ def read_by_library(place: str) -> Iterator[None]:
 
     Raises:
         UserError: instead of whatever the library raises (a KeyError, a SafetensorError, a validation error, ...).
+        MemoryError: that is what it tells of.
     """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:  # each library has errors of its own, and more with every release
+        if out_of_memory(error):
+            raise MemoryError(str(error)) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(f"{place}: cannot be read: {type(error).__name__}: {' '.join(lines[:2])}") from error
 
