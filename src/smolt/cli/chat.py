@@ -6,6 +6,7 @@ its own. Answers go to stdout, everything else to stderr, so that a piped conver
 
 import contextlib
 import io
+import re
 import shutil
 import signal
 import sys
@@ -224,8 +225,8 @@ class Terminal:
                     self._answer()
                 else:
                     self.notice("(there is no answer yet)")
-            case _ if text.startswith("/") and text[1:].isalpha():
-                self.notice(f"({text} is no command; /help lists them)")
+            case _ if re.match(r"/[a-z]+(\s|$)", text):
+                self.notice(f"({text.split()[0]} is no command; /help lists them)")
             case _:
                 self._ask(text)
 

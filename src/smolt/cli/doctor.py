@@ -106,13 +106,15 @@ def _checks(subject: str, overrides: list[str]) -> Iterator[dict[str, Any]]:
     except UserError as error:
         yield {"what": "reward functions", "ok": False, "found": str(error)}
     stages = [section.recipe for section in recipe.sections] if isinstance(recipe, StudyRecipe) else [recipe]
-    seen = set()
+    seen, sound = set(), True
     for stage in stages:
         for block, path, check in _blocks(stage):
             if path not in seen and "{" not in path:
                 seen.add(path)
-                yield check(block)
-        yield from _check_memory(stage)
+                found = check(block)
+                sound = sound and found["ok"]
+                yield found
+        yield from _check_memory(stage, sound)
 
 
 def _blocks(recipe: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -145,8 +147,8 @@ def _check_model(model: Any) -> dict[str, Any]:
     }
 
 
-def _check_memory(recipe: Any) -> Iterator[dict[str, Any]]:
-    """What a stage's training will take, where its model and its data are there already."""
+def _check_memory(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
+    """What a stage's training will take, where its model and its data are there already, and alone are sound."""
     from smolt.training.memory.outlook import foresee
 
     blocks = [getattr(recipe, name, None) for name in ("model", "data")]
@@ -154,7 +156,9 @@ def _check_memory(recipe: Any) -> Iterator[dict[str, Any]]:
         return
     try:
         outlook = foresee(recipe)
-    except UserError:  # the model's or the data's own check says it
+    except UserError as error:
+        if sound:  # else the model's or the data's own check has said it
+            yield {"what": f"data of {recipe.name} in its window", "ok": False, "found": str(error)}
         return
     if outlook is not None:
         estimated = "; ".join(part for part in (outlook.sentence.removeprefix("memory: "), outlook.recomputed) if part)

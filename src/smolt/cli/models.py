@@ -150,4 +150,10 @@ def merge(
     from smolt.models.merging import merge as merge_adapter
 
     facts = merge_adapter(adapter, out, dtype=dtype, fresh=fresh)
-    return Outcome(facts, f"{facts['status']}: the merged model is in {out}")
+    words = f"{facts['status']}: the merged model is in {out}"
+    if "difference_stored" in facts:
+        words += (
+            f"\nits logits differ from the adapter model's by up to {facts['difference_stored']:.1e} as it is stored, "
+            f"by {facts['difference']:.1e} in fp32 (--dtype fp32 stores that)\nnext: smolt chat {out}"
+        )
+    return Outcome(facts, words)

@@ -11,7 +11,15 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
 from smolt.report.inert import visible
@@ -140,6 +148,7 @@ class Display:
         self._progress = Progress(
             TextColumn("{task.description:<10}", markup=False),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
             BarColumn(bar_width=10),
             TextColumn(
@@ -151,6 +160,7 @@ class Display:
             redirect_stdout=False,
         )
         self._tasks: dict[Path, TaskID] = {}
+        self._seen: set[Path] = set()
         self._spoke = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -168,6 +178,7 @@ class Display:
             for text in training.remarks:
                 self.remark(f"{training.name}: {text}")
             task = self._progress.add_task(visible(training.name), total=training.total, completed=done, figures="")
+            self._progress.advance(task, 0)  # from when on: so the first update tells how long the others will take
             self._tasks[training.out] = task
 
     def show(self, training: Running, metrics: Mapping[str, Any]) -> None:
@@ -175,6 +186,9 @@ class Display:
         step = int(metrics["step"])
         moved_on()
         self.begin(training, step - 1)
+        if training.out not in self._seen and step > 1:
+            self.remark(f"{training.name}: continued after update {step - 1}")
+        self._seen.add(training.out)
         shown = "  ".join(part for part in (figures(metrics), times(training.shares)) if part)
         self._progress.update(self._tasks[training.out], completed=step, total=training.total, figures=shown)
         if not self.console.is_terminal and time.monotonic() - self._spoke >= PIPED:

@@ -105,7 +105,7 @@ def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
         "stop_rate": found.stop_rate,
         "parts": [asdict(part) for part in found.parts],
         "findings": [asdict(finding) for finding in findings],
-        "advice": [*([] if found.varies else [refusal(found)]), *advice(found, group_of(recipe))],
+        "advice": advice(found, group_of(recipe)) if found.varies else [refusal(found)],
     }
     return facts, panel
 

@@ -107,6 +107,7 @@ def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, A
     lines = [f"{stage}: {status}; the model is in {directory / 'model'}", *moved(directory)]
     if metrics.get("refused"):
         lines.append(f"its gate refuses it: {metrics['refused']}")
+        lines.append("next: more or better pairs, or longer training; options: {refused: true} uses it all the same")
     elif (directory / "model").is_dir():
         lines.append(
             f"next: smolt {'audit' if stage == 'reward' else 'chat'} {directory}{' PAIRS' * (stage == 'reward')}"

@@ -112,6 +112,8 @@ def _of_a_run(directory: Path, path: str) -> Path:
         StorageError: its files are damaged.
     """
     if is_run(directory):
+        if (directory / inventory.RESULT).is_file():
+            inventory.require(directory, f"{inventory.MODEL}/")
         directory /= inventory.MODEL
         if not directory.is_dir():
             raise UserError(f"model.path: {path}: this run has no model yet; finish it by running its command again")
@@ -139,6 +141,10 @@ def _on_the_hub(name: str) -> Located:
     Raises:
         UserError: neither; a misspelt directory ends here too.
     """
+    parent = Path(name).parent
+    runs = sorted(entry.name for entry in parent.iterdir() if is_run(entry)) if "/" in name and parent.is_dir() else []
+    if runs:
+        raise UserError(f"model.path: {name}: no such run; {parent} holds {', '.join(runs[:10])}")
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import RepositoryNotFoundError
 

@@ -1,5 +1,7 @@
 """The first Ctrl-C or SIGTERM asks the run to save and stop; the second one leaves at once."""
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -7,6 +9,9 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+SAID = b"\nstopping when this update is done; once more to stop at once\n"
+SHOW_CURSOR = b"\x1b[?25h"  # a progress line hides it, and a second signal leaves no time to show it again
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -41,5 +46,7 @@ class Interrupts:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """130 for SIGINT, 143 for SIGTERM: 128 + the signal's number, as shells report it."""
         self.exit_code = 128 + number
+        with contextlib.suppress(OSError):  # not print: the signal may have come in the midst of one
+            os.write(2, SHOW_CURSOR + SAID if os.isatty(2) else SAID)
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 A training takes the answers of its first updates; `smolt reward-check` draws some with counters of their own.
 """
 
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +20,7 @@ from smolt.runs.rated_answers import RatedAnswer
 from smolt.training.online import Rolling, RolloutRecipe
 from smolt.training.stage import FORECAST
 
+LOG = logging.getLogger(__name__)
 QUESTIONS = 8
 SAMPLES = 16  # answers a question, so that a group of 16 can be forecast
 LEAST = 64  # answers in all, where there are fewer questions
@@ -30,6 +32,7 @@ def look(rolling: Rolling) -> tuple[XRay, list[Finding]]:
     """Rate a sample of the policy's answers, drawn and rated as the training will, and the linter's made-up ones."""
     seed, questions = rolling.recipe.seed, chosen(rolling)[:QUESTIONS]
     samples = max(SAMPLES, -(-LEAST // len(questions)))
+    LOG.info("sampling %d answers", samples * len(questions))
     groups = sample(rolling.policy, rolling.contexts(questions), samples, rolling.drawing, (seed, STAGE))
     asked = [questions[owner] for owner in groups.owners]
     answers = as_answers(groups, rolling.ground.renderer)
@@ -61,7 +64,7 @@ def forecast(rolling: Rolling, rated: list[RatedAnswer]) -> dict[str, Any]:
     answers = [Answer(row.answer, row.tokens, row.stopped) for row in rated]
     found = xray(questions, answers, [Score(row.reward, row.components) for row in rated])
     if not found.varies and found.answers >= FORECAST:
-        raise SelfCheckError(refusal(found))
+        raise SelfCheckError(f"{refusal(found)}; to train nevertheless: checks.forecast=false")
     findings = linted(rolling)
     errors = [f"reward linter: {finding.message}" for finding in findings if finding.severity == "error"]
     figures = {
@@ -70,7 +73,7 @@ def forecast(rolling: Rolling, rated: list[RatedAnswer]) -> dict[str, Any]:
         "reward": asdict(found.parts[0].mean),
         "no_signal": {str(size): asdict(measure) for size, measure in found.no_signal.items()},
         "stop_rate": found.stop_rate,
-        "advice": [*([] if found.varies else [refusal(found)]), *errors, *advice(found, group_of(rolling.recipe))],
+        "advice": [*errors, *advice(found, group_of(rolling.recipe))] if found.varies else [refusal(found)],
     }
     return {"forecast": figures, "panels": [asdict(panel_of(rolling.recipe, found, findings))]}
 
@@ -80,8 +83,8 @@ def refusal(found: XRay) -> str:
     said = f"all got {found.rewards[0]:g}" if found.rewards else "none got a reward"
     return (
         f"the reward does not vary: {found.answers} answers to {found.questions} questions were rated and {said}, "
-        "so there is nothing to learn from. Use easier questions, train by SFT first, or raise "
-        "sampling.max_tokens; to train nevertheless: checks.forecast=false"
+        "so there is nothing to learn from. Where the reward is a function of yours, see that it looks at the answer; "
+        "else use easier questions, train by SFT first, or raise sampling.max_tokens"
     )
 
 

@@ -241,7 +241,8 @@ def circumstances(path: Path) -> dict[str, Any]:
 
     In half precision an answer depends on how many are decoded beside it, so there the batch is one of them.
     """
-    manifest = run_of(path.parent)[0] if path.name == ROWS else {}
+    place = path / ROWS if path.is_dir() else path
+    manifest = run_of(place.parent)[0] if place.name == ROWS else {}
     recipe = manifest.get("recipe")
     if manifest.get("stage") != "eval" or not isinstance(recipe, dict):
         return {}

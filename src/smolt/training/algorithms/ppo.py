@@ -134,6 +134,10 @@ class PPOPreparation:
             **apart,
             "explained_variance": explained_variance(values[mask], returns[mask]),
         }
+        if number == 0 and self.recipe.critic.warmup:
+            metrics["events"] = [
+                f"the policy stays as it is for {self.recipe.critic.warmup} updates: the critic warms up"
+            ]
         roles = frozenset({"critic"}) if number < self.recipe.critic.warmup else None
         return Update([groups.select(rows) for rows in steps], metrics, roles=roles)
 

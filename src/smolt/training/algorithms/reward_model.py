@@ -4,6 +4,7 @@ It is audited on held-out pairs (see smolt.rewards.audit), and one that is not s
 model (a constant, the longer answer, the shorter answer) is marked as refused: PPO will not start on it unless told to.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from smolt.training.offline import open_lessons, plan_for
 from smolt.training.stage import Dev, Training
 from smolt.training.stage_input import in_memory, recipe_for
 
+LOG = logging.getLogger(__name__)
 HELD_OUT = 10  # without dev data, one pair in so many is held out
 
 
@@ -120,6 +122,7 @@ class Examination:
 
     def save(self, directory: Path) -> None:
         """Write the model, with the mean score of answers it learned from and what its gate said."""
+        LOG.info("scoring answers of the training, for the mean that is left out of every reward")
         shift = float(without_gradient(join(self.learned[:512]), self.micro_tokens, self.scorer.verdicts).mean())
         save_scorer(self.scorer, self.ground.renderer, directory, {"shift": shift, "refused": self.refused})
 
