@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.config import PairsRecipe, make_recipe
+from smolt.rewards.llm_judge import judge_reward
 from smolt.training.algorithms import STAGES
 from tests.docs.test_commands import lines
 from tests.docs.test_feedback_pages import widen
@@ -49,13 +50,14 @@ def page_files() -> list[str]:
     return [row.split("|")[1] for row in table]
 
 
-def test_its_section_of_a_study_and_its_rewards(workshop: Path) -> None:
+def test_its_section_of_a_study_and_its_rewards(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The section is a recipe; GRPO takes both rewards, and the endpoint's grades lie in the run's directory."""
     widen(workshop / "my-model")
     texts = [block.text for block in blocks(PAGE, "yaml")]
     section: dict[str, Any] = yaml.safe_load(texts[0])["ai_labels"]
     stage = section.pop("stage")
     assert isinstance(make_recipe(stage, model="my-model", **section), PairsRecipe)
+    monkeypatch.setattr(judge_reward, "refuse_coin", lambda reward, name: None)  # both judges here are coins
     script = Script(logprobs=False, fault=lambda number, body: str(1 + number % 9))
     with serving(script) as url:
         for number, text in enumerate(texts[1:]):

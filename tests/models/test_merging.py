@@ -21,6 +21,7 @@ from smolt.models.rendering import load_renderer
 from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
 from smolt.models.saving import is_reward_model, load_policy, load_scorer, open_scorer, save_policy, save_scorer
+from smolt.runs import inventory
 from tests.tiny import ARCHITECTURES, Architecture, tiny_model
 
 QUESTIONS = ["Hi.", "What is the other number?", "the then he in a error"]
@@ -206,7 +207,9 @@ def test_full_weights_of_a_run_are_written_anew_with_a_card(tmp_path: Path) -> N
         json.dumps({"format": "smolt-run/1", "stage": "sft", "recipe": recipe, "recipe_hash": "abc"})
     )
     accuracy = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
-    (run / "result.json").write_text(json.dumps({"updates": 7, "accuracy": accuracy, "final": {"loss": 1.25}}))
+    result = json.dumps({"updates": 7, "accuracy": accuracy, "final": {"loss": 1.25}})
+    inventory.write(run, result.encode())
+    (run / "result.json").write_text(result)
     facts = merge(str(run), tmp_path / "merged")
     assert (facts["matrices"], facts["difference_stored"]) == (0, facts["difference"])
     before, after = (load_file(folder / "model.safetensors") for folder in (run / "model", tmp_path / "merged"))

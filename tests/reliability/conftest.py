@@ -44,7 +44,7 @@ def uninterrupted(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Uni
 def server(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> ForkServerContext:
     """Processes that begin with smolt imported; one has run already, which starts the server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.reliability.scenes", "smolt.cli.train"])
+    context.set_forkserver_preload(["tests.reliability.scenes", "tests.reliability.test_interrupts"])
     process = context.Process(target=run_scene, args=("sft-lora", inputs, tmp_path_factory.mktemp("first") / "run", {}))
     process.start()
     process.join(timeout=120)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from smolt.__main__ import main
 from tests.reliability.conftest import Uninterrupted
 from tests.reliability.scenes import SCENES, open_scene, scene_recipe
 from tests.reliability.traces import traces
@@ -29,8 +30,6 @@ def command(arguments: list[str], errors: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     sys.argv = ["smolt", *arguments]
-    from smolt.__main__ import main
-
     main()
 
 
@@ -97,6 +96,7 @@ def test_interrupted_at_many_random_moments(
 LOADING = """
 import os, signal, transformers
 def slow(*given, **named):
+    transformers.{what}.from_pretrained = old
     os.kill(os.getpid(), signal.{name})
     return old(*given, **named)
 old, transformers.{what}.from_pretrained = transformers.{what}.from_pretrained, slow

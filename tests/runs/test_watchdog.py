@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from smolt.runs import watchdog
+from smolt.runs.identity import MANIFEST
 from smolt.runs.watchdog import STALLED, Watchdog
+
+
+@pytest.fixture(autouse=True)
+def a_run(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).touch()
 
 
 def hang_for(seconds: float) -> None:
@@ -24,7 +30,7 @@ def test_a_run_that_goes_on_leaves_nothing(tmp_path: Path, caplog: pytest.LogCap
     with Watchdog(tmp_path, least=5.0) as dog:
         for _ in range(3):
             dog.alive()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
     assert caplog.text == ""
 
 
@@ -36,3 +42,10 @@ def test_slow_updates_are_not_stalled_ones(tmp_path: Path, monkeypatch: pytest.M
         dog.alive()
         hang_for(1.5)
     assert not (tmp_path / STALLED).exists()
+
+
+def test_nothing_is_written_where_there_is_no_run(tmp_path: Path) -> None:
+    """A directory that is somebody else's is refused later, by its own files."""
+    (tmp_path / MANIFEST).unlink()
+    with Watchdog(tmp_path, least=5.0):
+        assert list(tmp_path.iterdir()) == []

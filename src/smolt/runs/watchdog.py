@@ -8,6 +8,8 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Self
 
+from smolt.runs.identity import MANIFEST
+
 LOG = logging.getLogger(__name__)
 STALLED = "stalled.log"
 LEAST = 600.0  # seconds without an update before anything is said
@@ -50,6 +52,8 @@ class Watchdog:
     def _wait(self) -> None:
         self._rest()
         limit = max(self._least, USUAL * self._longest)
+        if not (self._path.parent / MANIFEST).is_file():
+            return  # no run yet
         with contextlib.suppress(OSError):  # a full disk is said by what must be written
             self._file = self._path.open("w")
             # From a thread of C: Python itself may be what hangs.

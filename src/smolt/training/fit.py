@@ -381,8 +381,9 @@ def fit(
             "optimizer_steps": steps,
             "training_seconds": ended - prepared,
         }
-        learner.divergence.look(metrics)
         stop = stream.observe(metrics)
+        if not stop:  # a limit of the user's own comes first
+            learner.divergence.look(metrics)
         if stop:
             metrics["stop"] = stop
         if events:

@@ -148,6 +148,8 @@ class RemoteJudge:
             leaving.set()
             raise
         except Lost as error:
+            if leaving.is_set():  # another request ended it all, and this one was not waited for
+                return Reply(status="unreached", reason="not waited for: the judge is gone")
             self._count_silence(str(error))
             return Reply(status="unreached", reason=str(error))
         except Refused as error:
