@@ -106,3 +106,31 @@ def test_what_is_no_reply(document: Any) -> None:
 def test_an_empty_reply_is_a_failure() -> None:
     reply = read_reply({"choices": [{"message": {"content": None}}]}, PAIR)
     assert reply.status == "failed" and reply.choice is None
+
+
+ODD_LOGPROBS = [5, "AAAA", None, [5], [{"token": "A", "logprob": True}], [{"token": 3, "logprob": -1.0}]]
+
+
+@pytest.mark.parametrize("listed", [*ODD_LOGPROBS, [{"token": "A", "logprob": 10**400}, {"token": "B", "logprob": -1}]])
+def test_log_probabilities_that_are_none_leave_the_words(listed: Any) -> None:
+    """A number of 400 digits is none; the other choice, beside it, must not win by that."""
+    document = {
+        "choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"token": "A", "top_logprobs": listed}]}}]
+    }
+    reply = read_reply(document, PAIR)
+    assert (reply.logprobs, reply.choice) == (None, 0)
+
+
+@pytest.mark.parametrize("choice", [{"message": {"content": "\ud800"}}, {"message": {"content": 5}}, "A", None])
+def test_a_message_that_is_no_text_is_malformed(choice: Any) -> None:
+    """Half a character can neither be kept nor shown."""
+    with pytest.raises(Malformed):
+        read_reply({"choices": [choice]}, PAIR)
+
+
+def test_token_counts_that_are_none() -> None:
+    document = {
+        "choices": [{"message": {"content": "A"}}],
+        "usage": {"prompt_tokens": 10**400, "completion_tokens": "x"},
+    }
+    assert read_reply(document, PAIR).tokens == (0, 0)

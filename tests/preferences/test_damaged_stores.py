@@ -1,0 +1,59 @@
+"""A damaged label store is refused, or exports the same: never other labels, never a traceback."""
+
+import random
+from pathlib import Path
+
+from smolt.errors import DirectoryInUse, UserError
+from smolt.preferences.people.nouns import Label
+from smolt.preferences.people.store import LabelStore
+from smolt.rewards.llm_judge.cache import VerdictCache
+from smolt.runs import StorageError
+from tests.preferences.test_people import pairs
+
+FLIPS = 80
+
+
+def flipped(content: bytes, draw: random.Random) -> bytes:
+    place = draw.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+
+
+def test_one_bit_anywhere_in_a_label_store(tmp_path: Path) -> None:
+    path, draw = tmp_path / "labels.db", random.Random(3)
+    with LabelStore(path) as store:
+        some = pairs(12)
+        store.add_pairs(some)
+        store.record_all(Label(pair.id, "ann", "first", "second", 1.5, "2026-01-01") for pair in some)
+        whole = store.labels(), store.pairs()
+    content = path.read_bytes()
+    refused = 0
+    for _ in range(FLIPS):
+        for beside in tmp_path.iterdir():
+            beside.unlink()
+        path.write_bytes(flipped(content, draw))
+        try:
+            with LabelStore(path) as store:
+                assert (store.labels(), store.pairs()) == whole
+        except (UserError, StorageError, DirectoryInUse) as refusal:
+            assert str(path) in f"{refusal} {getattr(refusal, 'filename', '')}"
+            refused += 1
+    assert refused  # most bits of a small file are free space
+
+
+def test_one_bit_anywhere_in_a_file_of_verdicts(tmp_path: Path) -> None:
+    """A verdict that is not as it was stored is none."""
+    path, draw = tmp_path / "verdicts.sqlite", random.Random(4)
+    said = {f"key {number}": {"margin": number / 7, "text": "the first"} for number in range(20)}
+    with VerdictCache(path) as cache:
+        cache.write(said)
+    content = path.read_bytes()
+    for _ in range(FLIPS):
+        for beside in tmp_path.iterdir():
+            beside.unlink()
+        path.write_bytes(flipped(content, draw))
+        try:
+            with VerdictCache(path) as cache:
+                found = cache.read(list(said))
+        except (UserError, StorageError, DirectoryInUse):
+            continue
+        assert all(said[key] == row for key, row in found.items())
