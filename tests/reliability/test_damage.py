@@ -17,7 +17,6 @@ from tests.reliability.scenes import open_scene
 from tests.reliability.traces import traces
 
 NAME, CHANGES = "grpo-lora", {"watch__every": 1, "save__every": 1}
-FLIPS = 20
 
 
 @pytest.fixture(scope="module")
