@@ -67,6 +67,16 @@ def harms(content: bytes, draw: random.Random) -> Iterator[tuple[str, bytes | No
     yield "flipped", content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
 
 
+def with_harm(whole: Path, out: Path, name: str, content: bytes | None) -> Path:
+    """A copy of a run in which a file holds something else, or is gone."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(whole, out)
+    (out / name).unlink()
+    if content is not None:
+        (out / name).write_bytes(content)
+    return out
+
+
 def test_every_file_of_an_interrupted_run(
     inputs: Path, stopped: Path, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
@@ -75,12 +85,7 @@ def test_every_file_of_an_interrupted_run(
     found = {}
     for name in files(stopped):
         for harm, content in harms((stopped / name).read_bytes(), draw):
-            out = tmp_path / "run"
-            shutil.rmtree(out, ignore_errors=True)
-            shutil.copytree(stopped, out)
-            (out / name).unlink()
-            if content is not None:
-                (out / name).write_bytes(content)
+            out = with_harm(stopped, tmp_path / "run", name, content)
             found[name, harm] = continued(inputs, out, expected, name)
     newest = "checkpoints/step-00000002"
     assert found[f"{newest}/weights.safetensors", "flipped"] == "named"
@@ -95,12 +100,7 @@ def test_every_file_of_a_finished_run(complete: Path, tmp_path: Path) -> None:
     recipe, draw = json.loads((complete / "manifest.json").read_text())["recipe"], random.Random(2)
     for name in files(complete):
         for harm, content in harms((complete / name).read_bytes(), draw):
-            out = tmp_path / "run"
-            shutil.rmtree(out, ignore_errors=True)
-            shutil.copytree(complete, out)
-            (out / name).unlink()
-            if content is not None:
-                (out / name).write_bytes(content)
+            out = with_harm(complete, tmp_path / "run", name, content)
             try:
                 found = Run.finished(out, recipe)
             except (UserError, StorageError) as refusal:

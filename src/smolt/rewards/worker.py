@@ -1,8 +1,7 @@
 """A user's function in a process of its own: it may hang, exit, crash, print, fork or fill the memory, and no run ends.
 
-The process reads requests from its standard input and answers each on what was
-its standard output, as JSON after its length; what the function itself prints goes to standard error. It ends with its
-parent.
+The process reads requests from its standard input and answers each on what was its standard output, as JSON after its
+length; what the function itself prints goes to standard error. It ends with its parent.
 """
 
 import contextlib
