@@ -41,6 +41,25 @@ THINKING = (
 """Qwen3's form: an empty thought before the last answer, in the prompt only when thinking is off."""
 
 
+THOUGHTS = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% set parts = message['content'].split('</think>') %}"
+    "{% set thought = parts[0].split('<think>')[-1].strip('\\n') if parts | length > 1 else '' %}"
+    "{% if loop.last %}{{ '<think>\\n' + thought + '\\n</think>\\n\\n' }}{% endif %}{{ parts[-1].lstrip('\\n') }}"
+    "{% else %}{{ message['content'] }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+    "{% endif %}"
+)
+"""Qwen3's form whole: the last answer's thought is read and written again, those of earlier answers are left out."""
+
+ALWAYS_THINKING = (
+    THOUGHTS.split("{% if enable_thinking")[0].replace("assistant\\n' }}", "assistant\\n<think>\\n' }}") + "{% endif %}"
+)
+"""The form of models that always think: the prompt itself opens the thought."""
+
+
 def wrapped(tokenizer: Tokenizer, template: str | None = None, **named: str) -> PreTrainedTokenizerFast:
     made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named)
     made.chat_template = template
@@ -72,6 +91,15 @@ def qwen() -> PreTrainedTokenizerFast:
     tokenizer = _bytes(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
     tokenizer.add_tokens([AddedToken("<think>", normalized=False, special=False)])
     return wrapped(tokenizer, QWEN, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+def thoughts(template: str = THOUGHTS) -> PreTrainedTokenizerFast:
+    return wrapped(
+        _bytes(("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
+        template,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
 
 
 @cache

@@ -239,6 +239,22 @@ def test_two_labels_are_the_log_odds_of_the_good_one(tmp_path: Path) -> None:
         learned_reward(RewardPart(name="model", path=str(base), options={"label": "GODO"}), EXACT)
 
 
+def test_an_answer_that_no_template_writes_is_not_scored(tmp_path: Path) -> None:
+    """A policy may write a mark the template takes for its own: the reward model abstains there and scores the rest."""
+    base = classifier(tmp_path / "base", ["BAD", "GOOD"])
+    tokenizer = load_renderer(base).tokenizer
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['content'].split('</think>')[-1] + eos_token }}{% endfor %}"
+    )
+    tokenizer.save_pretrained(base)
+    reward = learned_reward(RewardPart(name="model", path=str(base), options={"label": "GOOD"}), EXACT)
+    texts = ["the hen </think>", "the hen"]
+    cut, whole = reward([Question((Turn("user", "he"),))] * 2, [Answer(text, 3, True) for text in texts])
+    assert cut.value is None
+    assert cut.reason is not None and cut.reason.startswith("the reward model's template: the chat template rewrites")
+    assert whole.value is not None
+
+
 def test_an_encoder_is_no_reward_model(tmp_path: Path) -> None:
     """BERT's classifier has no `score` layer: named, not a traceback."""
     config = BertConfig(

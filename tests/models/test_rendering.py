@@ -153,7 +153,7 @@ def test_style_plain_refuses_roles() -> None:
 
 
 def test_unknown_style_is_refused() -> None:
-    with pytest.raises(UserError, match="'chatty' is unknown; choose one of chat, dialogue, plain, question"):
+    with pytest.raises(UserError, match="'chatty' is unknown; choose one of chat, thinking, dialogue, plain, question"):
         Renderer(made.qwen(), style="chatty")
 
 
@@ -193,6 +193,48 @@ def test_an_answer_that_the_template_rewrites_is_refused(answer: str) -> None:
     assert renderer.decode(renderer.answer("Yes, <b>.")) == "Yes, <b>."
     with pytest.raises(UserError, match="the chat template rewrites the answer"):
         renderer.answer(answer)
+
+
+WITH_A_THOUGHT = "<think>\nFour, or\nfive?\n</think>\n\nFour."
+
+
+@pytest.mark.parametrize("template", [made.THOUGHTS, made.ALWAYS_THINKING])
+def test_thinking_is_trained_as_the_template_writes_it(template: str) -> None:
+    """The dialogue with its last thought; earlier answers lose theirs, as the template says; decoding loses nothing."""
+    renderer = Renderer(made.thoughts(template), style="thinking")
+    dialogue = (*QUESTION, Turn("assistant", WITH_A_THOUGHT), *QUESTION)
+    messages = [{"role": turn.role, "content": turn.content} for turn in (*dialogue, Turn("assistant", WITH_A_THOUGHT))]
+    text = renderer.tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=True)
+    assert text.count("<think>") == 1
+    answer = renderer.answer(WITH_A_THOUGHT)
+    ids = renderer.context(dialogue) + answer
+    assert ids == renderer.tokenizer(text, add_special_tokens=False)["input_ids"][: len(ids)]
+    assert ids[-1] == renderer.stop_id
+    assert renderer.decode(answer) == WITH_A_THOUGHT
+
+
+def test_thinking_is_a_style_of_its_own(tmp_path: Path) -> None:
+    """Saved and found again; other ids and fingerprint than with thinking off, whose prompt holds an empty thought."""
+    on, off = Renderer(made.thoughts(), style="thinking"), Renderer(made.thoughts())
+    assert on.fingerprint != off.fingerprint
+    assert off.tokenizer.decode(off.context(QUESTION)).endswith("<think>\n\n</think>\n\n")
+    assert on.tokenizer.decode(on.context(QUESTION)).endswith("<|im_start|>assistant\n")
+    on.save(tmp_path)
+    again = load_renderer(tmp_path)
+    assert (again.style, again.fingerprint) == ("thinking", on.fingerprint)
+
+
+@pytest.mark.parametrize("answer", ["Four.", "<think>\nFour", "<think>Four?</think>Four."])
+def test_thinking_refuses_an_answer_that_would_be_written_otherwise(answer: str) -> None:
+    with pytest.raises(UserError, match=r"rewrites the answer .* begin each answer with its thought"):
+        Renderer(made.thoughts(), style="thinking").answer(answer)
+
+
+def test_thinking_needs_a_template_that_knows_of_it() -> None:
+    with pytest.raises(UserError, match='the chat template knows no thoughts; use style "chat"'):
+        Renderer(made.smollm(), style="thinking")
+    with pytest.raises(UserError, match='style "thinking" needs a chat template, and the tokenizer has none'):
+        Renderer(made.wrapped(made.smollm().backend_tokenizer, eos_token="<|im_end|>"), style="thinking")
 
 
 def test_tokenizer_that_joins_across_the_boundary_is_refused() -> None:

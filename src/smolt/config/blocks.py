@@ -133,7 +133,7 @@ class Model(Block):
     window: Int | None = Field(
         default=None, ge=2, description="most tokens of context and answer; null = the model's own"
     )
-    style: Literal["chat", "dialogue", "plain", "question"] | None = Field(
+    style: Literal["chat", "thinking", "dialogue", "plain", "question"] | None = Field(
         default=None, description="how turns become text; null = as saved, else by the chat template, else question"
     )
 

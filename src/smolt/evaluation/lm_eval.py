@@ -63,7 +63,7 @@ def evaluate_with_harness(
     harness = _load_harness()
     who = make_block(Model, path=model, device=device, dtype=dtype)
     ground = open_ground(who)
-    chat = ground.renderer.style == "chat"
+    chat = ground.renderer.template is not None
     recipe: dict[str, Any] = {
         "stage": "eval",
         "task": "lm-eval",
@@ -115,7 +115,7 @@ def _computed(
             limit=limit,
             log_samples=True,
             bootstrap_iters=0,
-            apply_chat_template=renderer.style == "chat",
+            apply_chat_template=renderer.template is not None,
             task_manager=harness["TaskManager"](),
         )
     except (KeyError, ValueError, FileNotFoundError) as error:

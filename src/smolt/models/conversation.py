@@ -50,7 +50,7 @@ class Conversation:
     @property
     def remembers(self) -> bool:
         """Whether the dialogue is the context; otherwise each question stands alone."""
-        return self.renderer.style in ("chat", "dialogue")
+        return self.renderer.template is not None or self.renderer.style == "dialogue"
 
     def ask(self, question: str) -> int:
         """Add a question.

@@ -51,12 +51,20 @@ def learned_reward(part: RewardPart, precision: Precision) -> Reward:
     tokens, shift = scorer.trunk.micro_tokens(MEMORY), float(note.get("shift", 0.0))
 
     def reward(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
-        rows = [
-            (renderer.context(question.context), renderer.answer(answer.text))
-            for question, answer in zip(questions, answers, strict=True)
-        ]
-        fitting = [number for number, (context, ids) in enumerate(rows) if len(context) + len(ids) <= window]
-        scores = [Score(None, reason=f"longer than the reward model's window of {window} tokens")] * len(rows)
+        rows: list[tuple[list[int], list[int]]] = []
+        scores: list[Score] = []
+        fitting: list[int] = []
+        for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            context, ids = renderer.context(question.context), []
+            reason = f"longer than the reward model's window of {window} tokens"
+            try:
+                ids = renderer.answer(answer.text)
+            except UserError as fault:  # a policy writes what no template would: a thought without an end, say
+                reason = f"the reward model's template: {fault}"
+            rows.append((context, ids))
+            scores.append(Score(None, reason=reason))
+            if ids and len(context) + len(ids) <= window:
+                fitting.append(number)
         if fitting:
             groups = from_answers([rows[number][0] for number in fitting], [[rows[number][1]] for number in fitting])
             values = without_gradient(groups, tokens, scorer.verdicts).tolist()

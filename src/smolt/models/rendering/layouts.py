@@ -21,11 +21,14 @@ from smolt.data import Context, Turn
 from smolt.data.nouns import as_messages
 from smolt.errors import UserError
 
-Style = Literal["chat", "dialogue", "plain", "question"]
+Style = Literal["chat", "thinking", "dialogue", "plain", "question"]
 STYLES: tuple[str, ...] = get_args(Style)
 
 MARK = "Zq7"
 """The answer a template is tried with: letters and a digit that no template writes itself."""
+
+THOUGHT = "<think>\nHm.\n</think>\n\n"
+"""What stands before an answer when thinking is on, in the form of Qwen3's template and its kin."""
 
 TRIALS: tuple[Context, ...] = (
     (Turn("user", "Hi."),),
@@ -50,13 +53,14 @@ STRIPS: dict[str, Callable[[str], str]] = {"none": str, "both": str.strip, "left
 
 @dataclass(frozen=True)
 class ChatLayout:
-    """Where an answer stands.
+    r"""Where an answer stands.
 
     Attributes:
         before: white space between the context and the answer's text, written by the policy (" " after "[/INST]").
         after: text between the answer and its stop token, written by the policy ("" nearly always).
         strip: which white space of an answer the template removes, a key of STRIPS.
         stop: the stop token the template writes after an answer; None when it writes none.
+        given: the answer's own beginning that the context already holds ("<think>\n" in templates that always think).
         anchor: the end of a context, before which an answer is encoded (see Renderer.answer).
     """
 
@@ -65,6 +69,7 @@ class ChatLayout:
     strip: str
     stop: str | None
     anchor: str
+    given: str = ""
 
 
 PLAIN_LAYOUTS: dict[str, ChatLayout] = {
@@ -104,10 +109,12 @@ _FIXED_DATE = (
 """Template code that stands in for transformers' clock (which takes no function from outside)."""
 
 
-def template_text(tokenizer: PreTrainedTokenizerBase, template: str, turns: Context, opens: bool) -> str:
+def template_text(
+    tokenizer: PreTrainedTokenizerBase, template: str, turns: Context, opens: bool, thinking: bool = False
+) -> str:
     """What the chat template writes for these turns; with the start of an assistant turn when `opens`.
 
-    Thinking is switched off (`enable_thinking=False`) and the date is fixed, for the templates that look at them.
+    Templates that look at them get `enable_thinking` (off, but in style "thinking") and a fixed date.
 
     Raises:
         UserError: the template refuses these turns (its reason is given).
@@ -118,7 +125,7 @@ def template_text(tokenizer: PreTrainedTokenizerBase, template: str, turns: Cont
             chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
             tokenize=False,
             add_generation_prompt=opens,
-            enable_thinking=False,
+            enable_thinking=thinking,
         )
     except TEMPLATE_FAULTS as fault:
         roles = ", ".join(turn.role for turn in turns)
@@ -163,28 +170,33 @@ def _resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def chat_layout(tokenizer: PreTrainedTokenizerBase, template: str, stops: Mapping[str, int]) -> ChatLayout:
+def chat_layout(
+    tokenizer: PreTrainedTokenizerBase, template: str, stops: Mapping[str, int], thinking: bool = False
+) -> ChatLayout:
     """Try a chat template and find where its answers stand.
 
     Args:
         tokenizer: whose special tokens the template names.
         template: the Jinja source.
         stops: the added tokens, text to id; the first of them after an answer is its stop token.
+        thinking: answers begin with a thought, as THOUGHT does.
 
     Raises:
         UserError: the template refuses a single user turn, or is not prefix-preserving, or treats answers differently
-            from context to context; the message shows where.
+            from context to context (the message shows where); it knows no thoughts though `thinking`.
     """
+    if thinking and "think" not in template:
+        raise UserError('the chat template knows no thoughts; use style "chat"')
     found: list[ChatLayout] = []
     for turns in TRIALS:
         try:
             with bounded():
-                opened = template_text(tokenizer, template, turns, opens=True)
+                opened = template_text(tokenizer, template, turns, opens=True, thinking=thinking)
         except UserError:
             if turns == TRIALS[0]:
                 raise
             continue
-        found.append(_one_layout(tokenizer, template, turns, opened, stops))
+        found.append(_one_layout(tokenizer, template, turns, opened, stops, thinking))
     for other in found[1:]:
         if replace(other, anchor=found[0].anchor) != found[0]:
             raise UserError(f"the chat template ends answers differently from context to context: {found[0]}, {other}")
@@ -192,10 +204,20 @@ def chat_layout(tokenizer: PreTrainedTokenizerBase, template: str, stops: Mappin
 
 
 def _one_layout(
-    tokenizer: PreTrainedTokenizerBase, template: str, turns: Context, opened: str, stops: Mapping[str, int]
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    turns: Context,
+    opened: str,
+    stops: Mapping[str, int],
+    thinking: bool,
 ) -> ChatLayout:
+    thought = THOUGHT if thinking else ""
+    begins = THOUGHT.split("Hm.")[0]
+    given = begins if thinking and opened.endswith(begins) else ""
+
     def rest(answer: str) -> str:
-        closed = template_text(tokenizer, template, (*turns, Turn("assistant", answer)), opens=False)
+        asked = (*turns, Turn("assistant", thought + answer))
+        closed = template_text(tokenizer, template, asked, opens=False, thinking=thinking)
         if not closed.startswith(opened):
             at = next((i for i, (a, b) in enumerate(zip(opened, closed, strict=False)) if a != b), len(closed))
             raise UserError(
@@ -205,7 +227,7 @@ def _one_layout(
             )
         return closed[len(opened) :]
 
-    before, mark, tail = rest(MARK).partition(MARK)
+    before, mark, tail = rest(MARK).partition(thought.removeprefix(given) + MARK)
     if not mark or before.strip():
         raise UserError(
             f"the chat template writes {before[:60]!r} before an answer that its generation prompt leaves out; "
@@ -217,7 +239,8 @@ def _one_layout(
     padded = f" \n {MARK} \n "
     written = rest(padded)
     for strip, function in STRIPS.items():
-        if written.startswith(before + function(padded) + after + (stop or "")):
+        kept = function(thought + padded).removeprefix(given)
+        if written.startswith(before + kept + after + (stop or "")):
             anchor = opened[max((opened.rfind(text) for text in stops if text in opened), default=0) :]
-            return ChatLayout(before, after, strip, stop, anchor)
+            return ChatLayout(before, after, strip, stop, anchor, given)
     raise UserError(f"the chat template changes an answer's text: {padded!r} became {written[:60]!r}")

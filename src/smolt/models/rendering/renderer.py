@@ -13,7 +13,16 @@ from smolt.data import Context, Turn
 from smolt.errors import UserError
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.rendering.control_tokens import PROBE, ControlEncoder, control_tokens
-from smolt.models.rendering.layouts import PLAIN_LAYOUTS, STRIPS, STYLES, TRIALS, chat_layout, plain_text, template_text
+from smolt.models.rendering.layouts import (
+    PLAIN_LAYOUTS,
+    STRIPS,
+    STYLES,
+    THOUGHT,
+    TRIALS,
+    chat_layout,
+    plain_text,
+    template_text,
+)
 from smolt.runs import jsontext
 
 RECORD = "rendering.json"
@@ -36,8 +45,8 @@ class Renderer:
     Attributes:
         tokenizer: the tokenizer; a template given here replaces its own.
         template: the chat template; None in the other styles.
-        style: "chat" | "dialogue" | "plain" | "question" (see layouts.plain_text); "chat" when there is a template,
-            else "question", unless told otherwise.
+        style: "chat" | "thinking" | "dialogue" | "plain" | "question" (see layouts.plain_text); "chat" when there is a
+            template, else "question", unless told otherwise. "thinking" is "chat" with a thought before each answer.
         stop_id: the stop token that answers are trained to end with: what the template writes after an answer, else
             the tokenizer's eos.
         stop_ids: every token that ends an answer: stop_id, eos, and those the model's generation_config names.
@@ -59,14 +68,15 @@ class Renderer:
             raise UserError(f"style {style!r} is unknown; choose one of {', '.join(STYLES)}")
         self.tokenizer = tokenizer
         self.style = style
-        self.template = _own_template(tokenizer) if style == "chat" else None
+        self._thinks = style == "thinking"
+        self.template = _own_template(tokenizer, style) if style in ("chat", "thinking") else None
         self._controls = control_tokens(tokenizer)
         if self.template is None:
             self._layout = PLAIN_LAYOUTS[style]
         else:
             known = tokenizer.added_tokens_decoder.items()
             added = {str(token): index for index, token in known if str(token).strip()} | self._controls
-            self._layout = chat_layout(tokenizer, self.template, added)
+            self._layout = chat_layout(tokenizer, self.template, added, self._thinks)
             if self._layout.stop is not None:  # a template may end turns with an added token that is not marked special
                 self._controls[self._layout.stop] = added[self._layout.stop]
         self._encoder = ControlEncoder(tokenizer, self._controls)
@@ -106,7 +116,7 @@ class Renderer:
         if not shielded:
             return ""
         if self.template is not None:
-            return template_text(self.tokenizer, self.template, shielded, opens=True)
+            return template_text(self.tokenizer, self.template, shielded, opens=True, thinking=self._thinks)
         return plain_text(shielded, self.style)
 
     def answer(self, text: str, stop: bool = True) -> list[int]:
@@ -116,9 +126,10 @@ class Renderer:
             UserError: the tokenizer cannot start an answer with this text, or the chat template writes another.
         """
         layout = self._layout
-        if self.template is not None and any(sign in text for sign in "<["):
-            self._check_written(self.template, STRIPS[layout.strip](text))
-        body = layout.before + self._encoder.shield(STRIPS[layout.strip](text))
+        text = STRIPS[layout.strip](text)
+        if self.template is not None and (self._thinks or any(sign in text for sign in "<[")):
+            self._check_written(self.template, text)
+        body = layout.before + self._encoder.shield(text.removeprefix(layout.given))
         if stop:
             body += layout.after + self._stop
         whole = self._encoder.encode(layout.anchor + body)
@@ -129,13 +140,16 @@ class Renderer:
 
     def _check_written(self, template: str, text: str) -> None:
         """A template may take markup in an answer (a thought in <think>) for its own and write something else."""
-        opened = template_text(self.tokenizer, template, TRIALS[0], opens=True)
-        closed = template_text(self.tokenizer, template, (*TRIALS[0], Turn("assistant", text)), opens=False)
-        if not closed.startswith(opened + self._layout.before + text + self._layout.after):
-            raise UserError(
-                f"the chat template rewrites the answer {text[:40]!r}, and writes {closed[-80:]!r}; remove "
-                "thoughts and other markup from the answers, or give a template that keeps them"
+        layout, dialogue = self._layout, (*TRIALS[0], Turn("assistant", text))
+        opened = template_text(self.tokenizer, template, TRIALS[0], opens=True, thinking=self._thinks)
+        closed = template_text(self.tokenizer, template, dialogue, opens=False, thinking=self._thinks)
+        if not closed.startswith(opened.removesuffix(layout.given) + layout.before + text + layout.after):
+            cure = (
+                "begin each answer with its thought, <think>\\n...\\n</think>\\n\\n"
+                if self._thinks
+                else 'remove thoughts and other markup from the answers, or use style "thinking" or another template'
             )
+            raise UserError(f"the chat template rewrites the answer {text[:40]!r}, and writes {closed[-80:]!r}; {cure}")
 
     def _apart(self, body: str, whole: list[int]) -> list[int]:
         """The ids of an answer whose first characters the tokenizer would join with what stands before it."""
@@ -159,7 +173,7 @@ class Renderer:
             if token not in self._dropped:
                 kept.append(int(token))
         text = self._plain_decode([*self._anchor_ids, *kept]).removeprefix(self._anchor_text)
-        text = text.removeprefix(self._layout.before)
+        text = self._layout.given + text.removeprefix(self._layout.before)
         return text.removesuffix(self._layout.after) if stopped else text
 
     @cached_property
@@ -197,9 +211,11 @@ class Renderer:
 
     def _check_template(self, template: str) -> None:
         """Context ids + answer ids must be the ids of the whole dialogue, up to the stop token."""
-        for answer in ("Fine, 42.", "Yes.\n\n1) a\n2) b"):
+        for text in ("Fine, 42.", "Yes.\n\n1) a\n2) b"):
+            answer = THOUGHT + text if self._thinks else text
             dialogue = (*TRIALS[0], Turn("assistant", answer))
-            whole = self._encoder.encode(template_text(self.tokenizer, template, dialogue, opens=False))
+            written = template_text(self.tokenizer, template, dialogue, opens=False, thinking=self._thinks)
+            whole = self._encoder.encode(written)
             ids = self.context(TRIALS[0])
             try:
                 ids += self.answer(answer, stop=self._layout.stop is not None)
@@ -212,9 +228,9 @@ class Renderer:
                 )
 
 
-def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
+def _own_template(tokenizer: PreTrainedTokenizerBase, style: str) -> str:
     if not tokenizer.chat_template:
-        raise UserError(f'{tokenizer.name_or_path}: style "chat" needs a chat template, and the tokenizer has none')
+        raise UserError(f'{tokenizer.name_or_path}: style "{style}" needs a chat template, and the tokenizer has none')
     return str(tokenizer.get_chat_template())
 
 
