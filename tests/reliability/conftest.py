@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from multiprocessing.context import ForkServerContext
@@ -14,6 +15,8 @@ from tests.reliability.scenes import open_scene, run_scene, write_inputs
 from tests.reliability.traces import traces
 
 Uninterrupted = Callable[..., dict[str, Any]]
+NAME, CHANGES = "grpo-lora", {"watch__every": 1, "save__every": 1}
+"""The run that is harmed."""
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +53,22 @@ def server(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> ForkServer
     process.join(timeout=120)
     assert process.exitcode == 0
     return context
+
+
+@pytest.fixture(scope="session")
+def stopped(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three updates that was left after two, with a best snapshot."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    training = open_scene(NAME, inputs, out, **CHANGES)
+    next(training)
+    next(training)
+    training.close()
+    return out
+
+
+@pytest.fixture(scope="session")
+def complete(inputs: Path, stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("complete") / "run"
+    shutil.copytree(stopped, out)
+    open_scene(NAME, inputs, out, **CHANGES).finish()
+    return out

@@ -12,6 +12,7 @@ from tests.tiny import tiny_model
 UPDATES = 3
 STAGE_NAMES = ("sft", "reward", "dpo", "ppo", "grpo")
 SCENES = tuple(f"{stage}-{weights}" for stage in STAGE_NAMES for weights in ("lora", "full"))
+WITH_PRETRAINING = (*SCENES, "pretrain-full")
 
 WORDS = ("the hen", "a tin", "no one in there", "her", "an inn by the sea", "he then ate", "eh", "the other heron")
 REWARD = '''def reward(question, answer):
@@ -20,6 +21,13 @@ REWARD = '''def reward(question, answer):
 '''
 SAMPLING = {"max_tokens": 6, "batch": 4}
 OWN: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "data": "text.txt",
+        "tokenizer": {"vocab": 270},
+        "shape": {"hidden": 16, "layers": 1, "heads": 2, "mlp": 32, "window": 16},
+        "batch": 2,
+        "optim": {"lr": 0.01},
+    },
     "sft": {
         "data": "demonstrations.jsonl",
         "dev": "dev.jsonl",
@@ -66,6 +74,7 @@ def write_inputs(folder: Path) -> Path:
     for name, rows in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "reward.py").write_text(REWARD)
+    (folder / "text.txt").write_text(" ".join(WORDS * 8))
     return folder
 
 
@@ -73,7 +82,7 @@ def open_scene(name: str, inputs: Path, out: Path, **changes: Any) -> Training:
     """A scene's training, built anew from its files.
 
     Args:
-        name: one of SCENES.
+        name: one of WITH_PRETRAINING.
         inputs: what `write_inputs` wrote.
         out: the run directory.
         changes: recipe fields to set, dotted names with __ for the dot.
@@ -96,7 +105,7 @@ def scene_recipe(name: str, inputs: Path) -> dict[str, Any]:
     if weights == "lora":
         dropout = 0.2 if stage in ("sft", "reward", "dpo") else 0.0
         fields["lora"] = {"rank": 2, "alpha": 8.0, "dropout": dropout}
-    model = {"path": str(inputs / "model"), "device": "cpu", "threads": 1}
+    model = {"device": "cpu", "threads": 1} | ({} if stage == "pretrain" else {"path": str(inputs / "model")})
     return fields | {"stage": stage, "model": model, "seed": 3, "budget": {"updates": UPDATES}, "save": {"every": 1}}
 
 
@@ -109,5 +118,5 @@ def _placed(value: Any, inputs: Path) -> Any:
     """File names become paths in the inputs' directory."""
     if isinstance(value, dict):
         return {key: _placed(inner, inputs) for key, inner in value.items()}
-    is_file = isinstance(value, str) and (value.endswith(".jsonl") or ".py:" in value)
+    is_file = isinstance(value, str) and (value.endswith((".jsonl", ".txt")) or ".py:" in value)
     return str(inputs / value) if is_file else value

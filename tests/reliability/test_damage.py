@@ -12,30 +12,9 @@ import pytest
 from smolt.errors import UserError
 from smolt.runs import Run, StorageError
 from smolt.runs.locks import LOCK
-from tests.reliability.conftest import Uninterrupted
+from tests.reliability.conftest import CHANGES, NAME, Uninterrupted
 from tests.reliability.scenes import open_scene
 from tests.reliability.traces import traces
-
-NAME, CHANGES = "grpo-lora", {"watch__every": 1, "save__every": 1}
-
-
-@pytest.fixture(scope="module")
-def stopped(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three updates that was left after two, with a best snapshot."""
-    out = tmp_path_factory.mktemp("stopped") / "run"
-    training = open_scene(NAME, inputs, out, **CHANGES)
-    next(training)
-    next(training)
-    training.close()
-    return out
-
-
-@pytest.fixture(scope="module")
-def complete(inputs: Path, stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("complete") / "run"
-    shutil.copytree(stopped, out)
-    open_scene(NAME, inputs, out, **CHANGES).finish()
-    return out
 
 
 def files(out: Path) -> list[str]:

@@ -1,21 +1,50 @@
-"""A long training takes no more memory than a short one."""
+"""A long training takes no more memory, files, threads or time for an update than a short one."""
 
+import os
+import statistics
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from smolt.training.memory.system import resident
 from tests.reliability.scenes import open_scene, write_inputs
+from tests.soak import amount, tell
 
-UPDATES, SETTLED = 200, 40
-ALLOWED = 4 * 2**20  # bytes from update 40 to update 200: what the C library may still spread over
+UPDATES, SETTLED = amount(200, 1000), 50
+ALLOWED = 4 * 2**20  # bytes from update 50 to the last: what the C library may still spread over
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", ["dpo-lora", "dpo-full", "grpo-lora", "grpo-full"])
+@pytest.mark.parametrize("scene", ["sft-lora", "dpo-lora", "dpo-full", "ppo-lora", "grpo-lora", "grpo-full"])
 def test_updates_leave_nothing_behind(scene: str, tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path)
     training = open_scene(scene, inputs, tmp_path / "run", budget__updates=UPDATES, save__every=0, watch__every=0)
-    held = {metrics["step"]: resident() for metrics in training}
+    held, open_files, threads, seconds = [], [], [], []
+    before = time.process_time()
+    for _ in training:
+        now = time.process_time()
+        seconds.append(now - before)
+        before = now
+        held.append(resident())
+        open_files.append(len(os.listdir("/proc/self/fd")))
+        threads.append(threading.active_count())
     assert len(held) == UPDATES
-    assert held[UPDATES - 1] - held[SETTLED] <= ALLOWED
+    assert held[-1] - held[SETTLED] <= ALLOWED
+    assert open_files[-1] <= max(open_files[: SETTLED + 1])
+    assert threads[-1] <= max(threads[: SETTLED + 1])
+    tell(
+        "what a long training takes stays as it was",
+        scene,
+        updates=UPDATES,
+        more_MiB=round((held[-1] - held[SETTLED]) / 2**20, 2),
+        more_descriptors=open_files[-1] - open_files[SETTLED],
+        more_threads=threads[-1] - threads[SETTLED],
+        time_of_the_last_fifty_updates=round(pace(seconds[-50:]) / pace(seconds[SETTLED : SETTLED + 50]), 3),
+    )
+
+
+def pace(seconds: list[float]) -> float:
+    """Processor time of an update, the median."""
+    return statistics.median(seconds)

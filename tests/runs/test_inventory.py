@@ -178,3 +178,50 @@ def test_a_damaged_file_with_a_seal_is_not_read(tmp_path: Path) -> None:
     path.write_text("b\n")
     with pytest.raises(StorageError, match=r"evaluation.jsonl: expected sha256"):
         inventory.require_file(path)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A finished run around two others, one of them a level deeper, with plots and an arm's sealed answers."""
+    out = tmp_path / "study"
+    with Run.open(out, manifest=MANIFEST) as run:
+        for section in ("sft", "seed-1/dpo"):
+            answers = finished(out / section) / "evaluation.jsonl"
+            answers.write_text("{}\n")
+            inventory.seal(answers)
+        (out / "plots").mkdir()
+        (out / "plots" / "reward.svg").write_text("<svg/>")
+        run.complete({"verdicts": []})
+    return out
+
+
+INSIDE = (
+    "sft/model/weights",
+    "seed-1/dpo/model/weights",
+    "sft/evaluation.jsonl",
+    "sft/result.json",
+    "plots/reward.svg",
+)
+
+
+@pytest.mark.parametrize("name", [*INSIDE, "sft/files.sha256", "seed-1/dpo/evaluation.jsonl.sha256"])
+@pytest.mark.parametrize("harm", ["removed", "one bit"])
+def test_a_study_names_every_harm_inside_it(study: Path, name: str, harm: str) -> None:
+    assert inventory.damage(study) == []
+    content = (study / name).read_bytes()
+    (study / name).unlink()
+    if harm == "one bit":
+        (study / name).write_bytes(bytes([content[0] ^ 16]) + content[1:])
+    with pytest.raises(StorageError, match=rf"{name}: expected .*found"):
+        Run.finished(study, {"seed": 1})
+
+
+def test_what_is_made_again_inside_a_study_is_renewed_in_its_list_too(study: Path) -> None:
+    for section in ("sft", "seed-1/dpo"):
+        (study / section / "metrics.jsonl").write_text('{"step": 2}\n')
+        assert inventory.damage(study) != []
+        inventory.renew(study / section, ["metrics.jsonl"])
+        assert inventory.damage(study) == []
+    (study / "plots" / "reward.svg").unlink()  # a report made again may have other pictures
+    inventory.renew(study, ["plots/reward.svg"])
+    assert inventory.damage(study) == []

@@ -113,7 +113,7 @@ def joined_system(system: str, turns: Context, field: str) -> Context:
 def _history(value: object) -> Context:
     """Earlier turns: [question, answer] pairs, or messages."""
     pairs = value if is_list(value) else [] if value in (None, "") else [value]
-    if any(isinstance(pair, Mapping) or (is_list(pair) and pair and pair[0] in ROLES) for pair in pairs):
+    if any(isinstance(pair, Mapping) or (is_list(pair) and pair and pair[0] in [*ROLES]) for pair in pairs):
         return messages(value, "history")
     turns = []
     for index, pair in enumerate(pairs):

@@ -34,7 +34,7 @@ def write_report(directory: Path, record: StudyRecord, analysis: Analysis | None
     chosen = samples.choose(record, analysis)
     write_record(directory, record)
     jsontext.write(directory / "report.json", contract(record, analysis, panels))
-    _write_pictures(directory / "plots", pictures.all)
+    _write_pictures(directory / inventory.PLOTS, pictures.all)
     text = markdown.render(record, analysis, panels, pictures, chosen)
     atomic_write(directory / "report.md", text)
     text = page.render(record, analysis, panels, pictures, chosen)
@@ -50,8 +50,11 @@ def rewrite_report(directory: Path) -> StudyRecord:
     """
     inventory.require_file(directory / RECORD)
     record = read_record(directory)
+    plots_of = (directory / inventory.PLOTS).glob
+    plotted = {f"{inventory.PLOTS}/{path.name}" for path in plots_of("*")}
     write_report(directory, record)
-    inventory.renew(directory, (RECORD, "report.json", "report.md", "report.html"))
+    plotted |= {f"{inventory.PLOTS}/{path.name}" for path in plots_of("*")}
+    inventory.renew(directory, (RECORD, "report.json", "report.md", "report.html", *plotted))
     return record
 
 

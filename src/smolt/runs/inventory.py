@@ -1,7 +1,8 @@
 """What a finished run has written, with its checksums: DIR/files.sha256, which `sha256sum -c` reads too.
 
-It lists every file that others stand on: manifest, result, rows, reports and the model. Before a run is opened,
-continued, compared or chatted with, what is damaged, missing or other than it was is named.
+It lists every file that others stand on: manifest, result, rows, reports, plots and the model, and the lists and seals
+of the runs inside it (a study's sections, its arms' answers). Before a run is opened, continued, compared or chatted
+with, what is damaged, missing or other than it was is named.
 """
 
 import errno
@@ -17,7 +18,8 @@ from smolt.runs import storage
 LOG = logging.getLogger(__name__)
 INVENTORY = "files.sha256"
 RESULT = "result.json"
-MODEL = "model"
+MODEL, PLOTS, CHECKPOINTS = "model", "plots", "checkpoints"
+SUMS = ".sha256"
 KEPT = re.compile(r"[^.].*\.(json|jsonl|txt|html|md|svg|png)")
 """Files beside the model that are listed; locks, databases and checkpoints look after themselves."""
 
@@ -63,7 +65,18 @@ def damage(directory: Path, below: str = "") -> list[str]:
             faults.append(f"{path}:{number}: expected a checksum and a name, found {line[:60]!r}")
         elif entry[2].startswith(below):
             faults.append(_fault_once(directory / entry[2], entry[1]))
+            faults += _damage_inside(directory / entry[2])
     return [line for line in faults if line]
+
+
+def _damage_inside(path: Path) -> list[str]:
+    """What a run inside another says of its own files, by its list, or by the seal of one file."""
+    if path.name == INVENTORY:
+        return damage(path.parent)
+    sealed_file = path.with_suffix("")
+    digest = _read_seal(sealed_file) if path.suffix == SUMS else None
+    damaged = digest and _fault_once(sealed_file, digest)
+    return [damaged] if damaged else []
 
 
 def require(directory: Path, below: str = "", advice: str = "") -> None:
@@ -104,14 +117,20 @@ def require_file(path: Path) -> None:
 
 
 def renew(directory: Path, names: Collection[str]) -> None:
-    """List files of a finished run as they are now: they have been made again."""
-    path = directory / INVENTORY
+    """List files of a finished run as they are now, made again or no more; a run around it lists the list anew."""
+    path = directory.absolute() / INVENTORY
     if not path.is_file():
         return
     entries = (_LINE.fullmatch(line) for line in path.read_text(encoding="utf-8").splitlines())
     files = {entry[2]: entry[1] for entry in entries if entry is not None}
-    files |= {name: storage.sha256_of(directory / name) for name in names if name in files}
-    _write(path, files)
+    listed = [name for name in names if name in files]
+    if not listed:
+        return
+    kept = [name for name in listed if (path.parent / name).is_file()]
+    rest = {name: digest for name, digest in files.items() if name not in listed}
+    _write(path, rest | {name: storage.sha256_of(path.parent / name) for name in kept})
+    for above in path.parents[1:3]:  # a study lies one level up, or two with several seeds
+        renew(above, [path.relative_to(above).as_posix()])
 
 
 def _fault_once(path: Path, digest: str) -> str | None:
@@ -130,7 +149,10 @@ def _remembered(path: Path, digest: str, *status: int) -> str | None:
 
 def _files(directory: Path) -> Iterator[Path]:
     yield from (path for path in directory.iterdir() if path.is_file() and KEPT.fullmatch(path.name))
-    yield from (path for path in (directory / MODEL).rglob("*") if path.is_file())
+    for folder in (MODEL, PLOTS):
+        yield from (path for path in (directory / folder).rglob("*") if path.is_file())
+    inside = (path for path in directory.rglob(f"*{SUMS}") if path.parent != directory)
+    yield from (path for path in inside if CHECKPOINTS not in path.parts)
 
 
 def seal(path: Path) -> None:
@@ -156,4 +178,4 @@ def _read_seal(path: Path) -> str | None:
 
 
 def _seal_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
+    return path.with_name(f"{path.name}{SUMS}")

@@ -27,7 +27,7 @@ from smolt.models.forward.precision import NAMES
 from smolt.models.saving import other_inputs
 from smolt.runs import REFUSED, Interrupts, Run, storage
 from smolt.runs.identity import package_versions
-from smolt.runs.rated_answers import RatedAnswer, from_row
+from smolt.runs.rated_answers import RatedAnswer, from_row, is_rated_answer
 from smolt.training.clock import Clock, now
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
 from smolt.training.loss_scale import LossScale
@@ -263,7 +263,7 @@ class Training:
         """Once there are enough answers, or no more will come: what they say of the reward, kept in the manifest."""
         if self._plan.forecast is None or "forecast" in self._run.manifest:
             return
-        answers = [from_row(row) for row in self._run.samples()]
+        answers = [from_row(row) for row in self._run.samples() if is_rated_answer(row)]  # damaged ones were named
         if len(answers) < FORECAST and not self._ended:
             return
         try:
