@@ -1,5 +1,6 @@
 """A training that was interrupted, however and whenever, ends in the same bytes as one that was not."""
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from smolt.errors import SelfCheckError, UserError
-from smolt.runs import Interrupts, checkpoints
+from smolt.runs import Interrupts, Run, StorageError, checkpoints
 from smolt.runs.identity import read_manifest, write_manifest
 from smolt.runs.locks import LOCK
 from smolt.training.stage import Interrupted, Training, drive
@@ -65,6 +66,26 @@ def test_left_after_every_update(name: str, inputs: Path, uninterrupted: Uninter
     """One update at a time, each by a training of its own; the fourth finds all done and completes."""
     for _ in range(UPDATES):
         leave_after(name, inputs, tmp_path / "run", 1)
+    open_scene(name, inputs, tmp_path / "run").finish()
+    assert traces(tmp_path / "run") == uninterrupted(name, save__every=1)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_left_while_the_last_checkpoint_is_written(
+    name: str, inputs: Path, uninterrupted: Uninterrupted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest holds the forecast of that update by then, and its row must tell the forecast's advice again."""
+    save = Run.save_checkpoint
+
+    def full(run: Run, step: int, *given: Any, **named: Any) -> None:
+        if step == UPDATES:
+            raise StorageError(errno.ENOSPC, "full", "weights.safetensors")
+        save(run, step, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_checkpoint", full)
+        with pytest.raises(StorageError):
+            open_scene(name, inputs, tmp_path / "run").finish()
     open_scene(name, inputs, tmp_path / "run").finish()
     assert traces(tmp_path / "run") == uninterrupted(name, save__every=1)
 

@@ -261,19 +261,19 @@ class Training:
 
     def _forecast(self, metrics: Metrics) -> None:
         """Once there are enough answers, or no more will come: what they say of the reward, kept in the manifest."""
-        if self._plan.forecast is None or "forecast" in self._run.manifest:
-            return
-        answers = [from_row(row) for row in self._run.samples() if is_rated_answer(row)]  # damaged ones were named
-        if len(answers) < FORECAST and not self._ended:
-            return
-        try:
-            found = self._plan.forecast(answers)
-        except SelfCheckError as error:
-            self._run.measured({REFUSED: str(error)})  # nothing was learned: the next start sets it aside
-            raise
-        self._run.measured(found)
-        if advice := found["forecast"]["advice"]:
-            metrics["events"] = [*advice, *metrics.get("events", [])]
+        if self._plan.forecast is not None and "forecast" not in self._run.manifest:
+            answers = [from_row(row) for row in self._run.samples() if is_rated_answer(row)]  # damaged ones were named
+            if len(answers) < FORECAST and not self._ended:
+                return
+            try:
+                found = self._plan.forecast(answers)
+            except SelfCheckError as error:
+                self._run.measured({REFUSED: str(error)})  # nothing was learned: the next start sets it aside
+                raise
+            self._run.measured({**found, "forecast": {**found["forecast"], "step": self._step}})
+        made = self._run.manifest.get("forecast", {})
+        if made.get("step") == self._step and made["advice"]:  # an update that is done again tells it again
+            metrics["events"] = [*made["advice"], *metrics.get("events", [])]
 
     def _watch(self, metrics: Metrics, last: bool) -> bool:
         """Measure on dev data when it is time; remember the best; whether to stop for lack of improvement."""
