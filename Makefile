@@ -1,4 +1,4 @@
-# smolt: make setup | quickstart | check | bench | soak | format
+# smolt: make setup | quickstart | check | bench | soak | soak-full | format
 # Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv.
 SHELL := /bin/bash
 VENV ?= .venv
@@ -13,7 +13,7 @@ USER_STAMP := $(VENV)/.installed-user-$(SUM)
 DEV_STAMP := $(VENV)/.installed-dev-$(SUM)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup quickstart picture check bench soak format
+.PHONY: setup quickstart picture check bench soak soak-full format
 .DEFAULT_GOAL := check
 
 setup: $(DEV_STAMP)
@@ -36,6 +36,11 @@ bench: $(DEV_STAMP)
 
 soak: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+soak-full: $(DEV_STAMP)  # the counts of a release; the table goes to runs/soak-full.md
+	mkdir -p runs && rm -f runs/soak-full.jsonl
+	SMOLT_SOAK_FULL=1 SMOLT_SOAK=$(abspath runs/soak-full.jsonl) $(BIN)/python -m pytest -m slow tests/reliability; \
+	code=$$?; $(BIN)/python -m tests.soak runs/soak-full.jsonl > runs/soak-full.md; cat runs/soak-full.md; exit $$code
 
 format: $(DEV_STAMP)
 	$(BIN)/ruff format .

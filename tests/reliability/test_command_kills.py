@@ -6,10 +6,11 @@ import shutil
 import time
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.reliability.test_interrupts import command
+from tests.reliability.test_interrupts import CODES, command, interrupted
 from tests.reliability.traces import directory
 from tests.soak import amount, tell
 
@@ -32,6 +33,7 @@ ARGUMENTS = {
     "judge": ["judge", "{inputs}/preferences.jsonl", "--model", "{judge}", "--no-gate", "--probes", "4"],
 }
 KILLS = {"study": amount(4, 40), "eval": amount(10, 20), "judge": amount(10, 20)}
+SIGNALS = {"study": amount(2, 20), "eval": amount(10, 50), "judge": amount(10, 50)}
 
 
 def arguments_of(name: str, inputs: Path, out: Path) -> list[str]:
@@ -80,12 +82,17 @@ def trial(server: ForkServerContext, name: str, inputs: Path, folder: Path, kill
         for _ in range(draw.choice((1, 1, 2, 3))):
             hit += killed(server, arguments, told, draw.uniform(0.02, seconds))
         left_alone(server, arguments, told)
-        found = directory(out)
-        assert found.keys() == expected.keys()
-        for file, content in expected.items():
-            assert found[file] == content, file
-        shutil.rmtree(out)
+        compare_and_remove(out, expected)
     return hit
+
+
+def compare_and_remove(out: Path, expected: dict[str, Any]) -> None:
+    """A command's directory holds what one left alone left there; it makes room for the next."""
+    found = directory(out)
+    assert found.keys() == expected.keys()
+    for file, content in expected.items():
+        assert found[file] == content, file
+    shutil.rmtree(out)
 
 
 def test_killed_at_a_random_moment(server: ForkServerContext, inputs: Path, tmp_path: Path) -> None:
@@ -98,3 +105,22 @@ def test_killed_at_many_random_moments(name: str, server: ForkServerContext, inp
     hit = trial(server, name, inputs, tmp_path, KILLS[name])
     shown = "study smoke" if name == "study" else name
     tell("killed at a random moment, the command ends in the same bytes", shown, kills=hit, differences=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_interrupted_at_many_random_moments(name: str, server: ForkServerContext, inputs: Path, tmp_path: Path) -> None:
+    out, told, draw, hit = tmp_path / "run", tmp_path / "told", random.Random(f"{name} interrupted"), 0
+    arguments = arguments_of(name, inputs, out)
+    seconds = left_alone(server, arguments, told)
+    expected = directory(out)
+    shutil.rmtree(out)
+    while hit < SIGNALS[name]:
+        number = draw.choice(list(CODES))
+        code = interrupted(server, arguments, told, draw.uniform(0.0, seconds), number)
+        assert code in (None, CODES[number]), told.read_text()
+        hit += code is not None
+        left_alone(server, arguments, told)
+        compare_and_remove(out, expected)
+    shown = "study smoke" if name == "study" else name
+    tell("Ctrl-C or SIGTERM at a random moment: 130 or 143, and the same bytes", shown, signals=hit, differences=0)

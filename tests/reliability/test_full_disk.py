@@ -114,11 +114,13 @@ def resize(disk: Path, size: int) -> None:
 
 
 CHANGING = ("write", "fsync", "mkdir", "rename", "ftruncate")
+REMOVING = ("unlink", "rmdir")
 
 
 def filled_at_every_write(arguments: list[str], folder: Path, every: int) -> None:
-    """A command that lets a child go at each of its writes, for which the disk is full from there on.
+    """A command that lets a child go at each of its writes, for which the disk takes no change from there on.
 
+    It may not even remove files: its parent goes on in the same directory.
     What the children come to stands in `folder`: one line each in `children` (exit status, what they told), as JSON.
     """
     full, count = False, 0
@@ -128,8 +130,8 @@ def filled_at_every_write(arguments: list[str], folder: Path, every: int) -> Non
 
         def call(*given: Any, **named: Any) -> Any:
             nonlocal full, count
-            count += 1
-            if not full and count % every == 0:
+            count += name in CHANGING
+            if not full and name in CHANGING and count % every == 0:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 child = os.fork()
@@ -150,7 +152,7 @@ def filled_at_every_write(arguments: list[str], folder: Path, every: int) -> Non
 
         return call
 
-    storage.os = SimpleNamespace(**{**vars(os), **{name: breaking(name) for name in CHANGING}})  # type: ignore[assignment]
+    storage.os = SimpleNamespace(**{**vars(os), **{name: breaking(name) for name in CHANGING + REMOVING}})  # type: ignore[assignment]
     command(arguments, folder / "own")
 
 
