@@ -114,7 +114,7 @@ def _checks(subject: str, overrides: list[str]) -> Iterator[dict[str, Any]]:
                 found = check(block)
                 sound = sound and found["ok"]
                 yield found
-        yield from _check_memory(stage, sound)
+        yield from _check_training(stage, sound)
 
 
 def _blocks(recipe: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -147,19 +147,24 @@ def _check_model(model: Any) -> dict[str, Any]:
     }
 
 
-def _check_memory(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
-    """What a stage's training will take, where its model and its data are there already, and alone are sound."""
+def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
+    """What a stage's training leaves out and takes, where its model and its data are there already, and are sound."""
     from smolt.training.memory.outlook import foresee
 
     blocks = [getattr(recipe, name, None) for name in ("model", "data")]
     if any(block is None or "{" in getattr(block, "path", "{") for block in blocks):
         return
     try:
-        outlook = foresee(recipe)
+        foreseen = foresee(recipe)
     except UserError as error:
         if sound:  # else the model's or the data's own check has said it
             yield {"what": f"data of {recipe.name} in its window", "ok": False, "found": str(error)}
         return
+    if foreseen is None:
+        return
+    if foreseen.left_out:
+        yield {"what": f"data of {recipe.name} in its window", "ok": True, "found": "; ".join(foreseen.left_out)}
+    outlook = foreseen.outlook
     if outlook is not None:
         estimated = "; ".join(part for part in (outlook.sentence.removeprefix("memory: "), outlook.recomputed) if part)
         found = ". ".join(sentence for sentence in (estimated, outlook.advice) if sentence)

@@ -17,7 +17,7 @@ from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups
-from smolt.models.items import Asked, asked_questions, demonstration_items, preference_items
+from smolt.models.items import Asked, asked_questions, demonstration_items, left_out, preference_items
 from smolt.models.locating import locate
 from smolt.training.memory.footprint import Estimate, Way, stored
 from smolt.training.memory.shapes import empty_network, shape_of, way_of
@@ -158,8 +158,21 @@ def look_at_questions(recipe: PPORecipe | GRPORecipe, ground: Ground, asked: Ask
     return look_ahead(recipe, ground.precision, network, contexts=contexts, longest=asked.longest)
 
 
-def foresee(recipe: Any) -> Outlook | None:
-    """The outlook of a stage's recipe, its model and data looked at as the stage does; None where there is none.
+@dataclass(frozen=True)
+class Foresight:
+    """What is known of a training before it begins.
+
+    Attributes:
+        left_out: of its records, and why, a line for each reason.
+        outlook: the memory it will need, None where that is not estimated.
+    """
+
+    left_out: list[str]
+    outlook: Outlook | None
+
+
+def foresee(recipe: Any) -> Foresight | None:
+    """What a stage's training will be, its model and data looked at as the stage does; None where it trains nothing.
 
     Raises:
         UserError: model or data cannot be read.
@@ -169,9 +182,10 @@ def foresee(recipe: Any) -> Outlook | None:
     ground = open_ground(settled(recipe.model, None, True))
     if recipe.stage in ("ppo", "grpo"):
         asked = asked_questions(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
-        return look_at_questions(recipe, ground, asked)
+        return Foresight(left_out(asked.facts()), look_at_questions(recipe, ground, asked))
     read = demonstration_items if recipe.stage == "sft" else preference_items
-    return look_at_rows(recipe, ground, read(recipe.data, ground.renderer, ground.window).items)
+    prepared = read(recipe.data, ground.renderer, ground.window)
+    return Foresight(left_out(prepared.facts()), look_at_rows(recipe, ground, prepared.items))
 
 
 def heeded(recipe: Any, outlook: Outlook | None) -> Outlook | None:
