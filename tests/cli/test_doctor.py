@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from smolt.cli import app
-from smolt.config import load_recipe
+from smolt.config import SFTRecipe, load_recipe
 from smolt.errors import UserError
 from smolt.training.algorithms.sft import sft
 from tests.tiny import tiny_model
@@ -108,4 +108,6 @@ def test_what_is_left_out_is_counted_as_training_counts_it(monkeypatch: pytest.M
     said = [check for check in found["checks"] if check["what"] == "data of r in its window"]
     counted = "left out, for they exceed the window: 1 of 4 records"
     assert (code, said) == (0, [{"what": "data of r in its window", "ok": True, "found": counted}])
-    assert counted in sft(load_recipe("r.yaml"), out=tmp_path / "run").remarks
+    recipe = load_recipe("r.yaml")
+    assert isinstance(recipe, SFTRecipe)
+    assert counted in sft(recipe, out=tmp_path / "run").remarks

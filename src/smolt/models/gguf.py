@@ -22,6 +22,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
+from smolt.data.inputs import is_gguf
 from smolt.errors import UserError
 from smolt.models.forward.quiet import hush, read_by_library, read_network
 from smolt.runs import jsontext, storage
@@ -49,12 +50,6 @@ PRE = {
 
 STOPS = ("eos", "eot", "eom")
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16}  # everything else keeps more of its digits in fp16
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a file says in its header that it is GGUF, whatever its name."""
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def imported(path: Path) -> Path:
