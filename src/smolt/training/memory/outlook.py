@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from smolt import randomness
 from smolt.config import GRPORecipe, PPORecipe
 from smolt.errors import UserError
+from smolt.models.forward.adapter import require_targets
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups
@@ -126,7 +127,11 @@ def look_ahead(
         items: an offline stage's records.
         contexts: tokens of each question's context, in the order in which they are asked.
         longest: tokens of the longest context.
+
+    Raises:
+        UserError: a target of the recipe's adapters names no linear layer.
     """
+    require_targets(network, getattr(recipe, "lora", None))
     shape = shape_of(network) if precision.device.type == "cpu" else None
     if shape is None:
         return None
