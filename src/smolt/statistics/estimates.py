@@ -21,9 +21,10 @@ def measure(
     *,
     rate: bool = False,
     bounded: bool = True,
-    bootstrap: bool = False,
 ) -> Measure | None:
     """What a metric comes to over answers: a share where each value is 0 or 1, else a mean. None without values.
+
+    Every command and report that prints one arm's number prints this one, so that the same answers have one interval.
 
     Args:
         values: one an answer, finite.
@@ -31,12 +32,11 @@ def measure(
         rate: the metric is a share, shown in percent; its values lie in 0..1.
         bounded: the values come from a range, known or not: see `mean`. A loss, a KL and a reward model's score do not,
             and 0 and 1 mean nothing special among them.
-        bootstrap: of a mean, in place of the normal interval.
     """
     if bounded and set(values) <= {0.0, 1.0}:
         found = proportion([value == 1.0 for value in values], prompts)
         return None if found is None else replace(found, rate=rate)
-    return share(values, prompts) if rate else mean(values, prompts, bootstrap, bounded)
+    return share(values, prompts) if rate else mean(values, prompts, bounded=bounded)
 
 
 def proportion(flags: Sequence[bool], prompts: Sequence[str] | None = None) -> Measure | None:

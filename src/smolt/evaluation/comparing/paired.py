@@ -150,7 +150,7 @@ def compare_files(
         key=aligned.key,
         answered_once=aligned.single,
         left_out=aligned.left_out,
-        arms={name: _measure(aligned, place, rate) for place, name in enumerate(names)},
+        arms={file.name: _measure(aligned, place, rate, file.bounded) for place, file in enumerate(files)},
         pairs=pairs,
         files={file.name: {"path": file.file, "sha256": file.sha256} for file in files},
         retest=None if repeated is None else statistics.retest(repeated, tests[0]),
@@ -192,11 +192,11 @@ def _copies(files: Sequence[ArmResults]) -> list[str]:
     ]
 
 
-def _measure(aligned: Aligned, place: int, rate: bool) -> Measure:
+def _measure(aligned: Aligned, place: int, rate: bool, bounded: bool) -> Measure:
     answered = list(zip(aligned.items, aligned.rows[place], strict=True))
     values = [row.value for _, answers in answered for row in answers]
     items = [item for item, answers in answered for _ in answers]
-    measure = statistics.measure(values, items, rate=rate, bootstrap=True)
+    measure = statistics.measure(values, items, rate=rate, bounded=bounded)
     if measure is None:
         raise UserError("there is no item to measure")
     return measure
