@@ -66,6 +66,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["audit", SIBLING, "dd.jsonl"], [DATA]),
     (["merge", "smolm2-135m-instruct", "--out", "out"], [HERE]),
     (["suite", SIBLING, "./gone", "--out", "out"], ["model.path: ./gone: no such directory"]),
+    (["data", "pilot", "p.yaml", "data=dd.jsonl"], [DATA]),
     (["reward-check", "g.yaml", "data=dd.jsonl"], [DATA]),
 ]
 
@@ -77,6 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "d.jsonl").write_text('{"prompt": "hi", "completion": "ho"}\n')
     (folder / "brief.py").write_text("def brief(question, answer):\n    return 1.0\n")
     (folder / "r.yaml").write_text(f"stage: sft\nmodel: {SIBLING}\ndata: d.jsonl\n")
+    (folder / "p.yaml").write_text(f"stage: reward\nmodel: {SIBLING}\ndata: d.jsonl\n")
     (folder / "g.yaml").write_text(f"stage: grpo\nmodel: {SIBLING}\ndata: d.jsonl\nreward: gsm8k\n")
     study = f"model: {SIBLING}\ndata: d.jsonl\nsft: {{}}\n"
     (folder / "s.yaml").write_text(study + "grpo: {reward: {name: python, path: 'brief.py:breif'}}\n")

@@ -65,17 +65,19 @@ def pilot(
     """Whether more pairs would make the reward model better."""
     from dataclasses import asdict
 
-    from smolt.cli.train import default_directory, finish_shown
+    from smolt.cli.train import default_directory, finish_shown, look_first
     from smolt.config import RewardRecipe, load_recipe
     from smolt.errors import UserError
     from smolt.report.terminal import panel_words
-    from smolt.study.learning_curve import pilot_panel, run_pilot, write_pilot
 
     checked = load_recipe(recipe, "reward", overrides or [])
     if not isinstance(checked, RewardRecipe):
         raise UserError(f"{recipe}: is a {checked.stage} recipe; the pilot trains reward models")
     chosen = default_directory(recipe, checked)
     directory = out if out is not None else chosen.with_name(f"{chosen.name}-pilot")
+    look_first(None, checked)
+    from smolt.study.learning_curve import pilot_panel, run_pilot, write_pilot
+
     points = run_pilot(checked, directory, finish_shown, fresh)
     panel = pilot_panel(points)
     write_pilot(points, panel, directory)

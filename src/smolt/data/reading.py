@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Source:
     skip_bad: bool = False
 
 
+LOG = logging.getLogger(__name__)
 DataSource: TypeAlias = Union["Data", Source]
 
 _LOOKED_AT = 100
@@ -117,6 +119,7 @@ def load(data: DataSource, kind: Kind) -> Loaded[Demonstration] | Loaded[Prefere
 def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], list[T]]) -> Loaded[T]:
     if data.limit is not None and data.limit < 1:
         raise UserError(f"{data.path}: limit: is {data.limit}; at least 1 record is needed")
+    LOG.info("reading %s", data.path)
     table = files.read(str(data.path), data.split)
     _check_columns(table, data.fields)
     lines = [_prepared(line, data.fields) for line in table.lines]

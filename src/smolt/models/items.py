@@ -144,8 +144,8 @@ def asked_questions(
 def records_of(data: Any, kind: Any) -> tuple[list[Any], str, str]:
     """Records of a data block, or those in memory; the hash of the data; and what names them in messages."""
     if isinstance(data, Data):
-        LOG.info("reading %s", data.path)
         loaded = load(data, kind)
+        LOG.info("turning %d records of %s into tokens", len(loaded.records), data.path)
         return list(loaded.records), loaded.sha256, loaded.path
     records = list(data)
     if not records:

@@ -1,6 +1,7 @@
 """The paired tests of two or more arms, and everything that is said of them."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from smolt.report.pairing import Compared
 from smolt.runs.identity import run_of
 from smolt.statistics import Comparison, Measure, NonInferiority, Retest
 
+LOG = logging.getLogger(__name__)
 ROWS = "evaluation.jsonl"
 LONGEST = 60
 
@@ -131,7 +133,9 @@ def compare_files(
     if again is not None:
         named.append((again, f"{named[0][1]} again"))
     how = reading or Reading()
+    LOG.info("reading %d files", len(named))
     files = [read_results(path, how, name) for path, name in named]
+    LOG.info("comparing the arms")
     metric, rate = _one_metric(files)
     aligned = align(files, intersect)
     values = [[sum(row.value for row in answers) / len(answers) for answers in arm] for arm in aligned.rows]

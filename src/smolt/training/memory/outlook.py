@@ -4,6 +4,7 @@ Where that cannot fit, the training is refused, with changes of the recipe that 
 same way. The estimate is meant to be within 20 % of the peak, so only what would not fit even then is refused.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from smolt.training.memory.system import GIB, free_memory, release, resident
 from smolt.training.memory.workload import LOOKED_AT, Choice, Prospect
 from smolt.training.stage_input import settled
 
+LOG = logging.getLogger(__name__)
 MARGIN = 0.2  # of the estimate
 HALVINGS = 6  # of what is advised to be smaller
 SHORTEST = 16  # tokens, the shortest answer that is advised
@@ -132,6 +134,7 @@ def look_ahead(
         UserError: a target of the recipe's adapters names no linear layer.
     """
     require_targets(network, getattr(recipe, "lora", None))
+    LOG.info("estimating the memory")
     shape = shape_of(network) if precision.device.type == "cpu" else None
     if shape is None:
         return None
