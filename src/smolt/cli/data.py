@@ -54,6 +54,21 @@ def audit(
     return Outcome(audit_facts(found, panel), panel_words(panel) + texts + where)
 
 
+@app.command("formats", help="List the formats of records that are read: their columns, and what each gives.")
+@delivered
+def formats() -> Outcome:
+    """Every format, the most telling columns first, as they are tried; columns in brackets may be absent."""
+    from smolt.data import FORMATS
+
+    found = [
+        {"name": form.name, "required": form.required, "optional": form.optional, "gives": form.kinds}
+        for form in FORMATS
+    ]
+    width = max(len(form.name) for form in FORMATS)
+    lines = [f"{form.name:<{width}}  {form.columns()}: {', '.join(form.kinds)}" for form in FORMATS]
+    return Outcome({"formats": found}, "\n".join(lines))
+
+
 @app.command("pilot", help="Train a reward recipe on 5, 10, 25, 50 and 100 % of its pairs: the learning curve.")
 @delivered
 def pilot(
