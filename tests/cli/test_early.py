@@ -63,6 +63,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["chat", "smolm2-135m-instruct"], [HERE]),
     (["judge", "dd.jsonl", "--rule", "longer", "--out", "out"], [DATA]),
     (["judge", "d.jsonl", "--model", "./gone", "--out", "out"], ["path: ./gone: no such directory"]),
+    (["judge", "d.jsonl", "--model", SIBLING, "--rubric", "helpfull", "--out", "out"], ['did you mean "helpful"?']),
     (["audit", SIBLING, "dd.jsonl"], [DATA]),
     (["merge", "smolm2-135m-instruct", "--out", "out"], [HERE]),
     (["suite", SIBLING, "./gone", "--out", "out"], ["model.path: ./gone: no such directory"]),

@@ -60,6 +60,7 @@ def judge(
     """Let a model, an endpoint or a rule say which answer is better; labels and the judge's card go to OUT."""
     from smolt.cli.progress import counting
     from smolt.config import Data, Judging, make_block
+    from smolt.rewards.llm_judge.rubrics import load_rubric
 
     remote = {"key": key, "rate": rate, "parallel": parallel, "timeout": timeout, "attempts": attempts}
     asked = {"rubric": rubric, "rationale": rationale, "tau": tau, "matched": matched, "probes": probes}
@@ -71,6 +72,8 @@ def judge(
         inconsistent="drop" if drop_inconsistent else "keep",
     )
     data = make_block(Data, path=pairs, format=record_format, split=split, limit=limit, skip_bad=skip_bad)
+    if settings.rule is None:
+        load_rubric(settings.rubric)
     look_first(out, settings, data)
     from smolt.preferences.judges.labelling import judge_file
 
