@@ -222,6 +222,18 @@ def test_runs_are_tested_one_by_one_and_together() -> None:
     )
 
 
+def test_runs_that_all_gave_one_difference_leave_nothing_out() -> None:
+    """sft and dpo trained at seeds 0 and 1, each with the same answers again: no interval, and none that holds 0."""
+    arms = [judged("sft", "110000"), judged("dpo", "111100"), judged("ppo", "110000")]
+    twice = [replace(arm, items=[replace(one, seed=seed) for seed in (0, 1) for one in arm.items]) for arm in arms]
+    other = replace(twice[2], items=[replace(one, correct=one.seed == 1) for one in twice[2].items])
+    same = analyse(study(*twice[:2]))
+    assert seeds.sentence(same.runs[0]).endswith("+33.3 points (the same in every run, so no interval, n = 2 runs).")
+    assert not any("the interval of the difference" in line for line in same.summary)
+    both = analyse(study(twice[0], twice[1], other))
+    assert "Over 2 training runs the interval of the difference from sft holds 0 for ppo." in both.summary
+
+
 def test_one_run_has_no_panel_of_runs() -> None:
     record = rich((0,))
     assert "seeds" not in found(record)
