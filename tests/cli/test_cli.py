@@ -68,6 +68,14 @@ def drive(training: FakeTraining, interrupts: Any, show: Callable[[Any, Any], No
     return training.finish()
 
 
+def write_inputs(folder: Path) -> None:
+    """A recipe, and what it names: that is looked for before a stage is asked."""
+    (folder / "my.yaml").write_text(RECIPE)
+    (folder / "d.jsonl").write_text('{"prompt": "hi"}\n')
+    (folder / "m").mkdir()
+    (folder / "m" / "config.json").write_text("{}")
+
+
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """Fake stages in place of the real ones; the calls they get are under "calls"."""
@@ -78,7 +86,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         return FakeTraining(out, **found.get("training", {}))
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.yaml").write_text(RECIPE)
+    write_inputs(tmp_path)
     monkeypatch.setitem(
         sys.modules, "smolt.training.algorithms", module("smolt.training.algorithms", STAGES={"grpo": grpo})
     )
@@ -249,13 +257,13 @@ def test_sample_merge_and_chat_hand_over_checked_blocks(
         monkeypatch.setitem(sys.modules, made.__name__, made)
     done = smolt("sample", "m", "d.jsonl", "--out", "o", "--samples", "2", "--limit", "3")
     assert done.stdout == "complete: 6 answers in o/samples.jsonl\n"
-    assert smolt("merge", "runs/sft", "--out", "merged").stdout == "complete: the merged model is in merged\n"
+    assert smolt("merge", "m", "--out", "merged").stdout == "complete: the merged model is in merged\n"
     assert smolt("chat", "m", "--temperature", "0").exit_code == 0
     sampled, merged, talked = calls
     assert (sampled[0].path, sampled[1].limit, sampled[2].temperature) == ("m", 3, 1.0)
     del sampled[3]["progress"]
     assert sampled[3] == {"samples": 2, "seed": 0, "out": Path("o"), "fresh": False}
-    assert merged == ("runs/sft", Path("merged"), {"dtype": "auto", "fresh": False})
+    assert merged == ("m", Path("merged"), {"dtype": "auto", "fresh": False})
     assert (talked[1].temperature, talked[2]) == (0.0, None)
 
 
@@ -338,7 +346,7 @@ main()
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_before_the_training_listens(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """While the model is still loading, SIGTERM exits 143 and Ctrl-C 130, without a traceback."""
-    (tmp_path / "my.yaml").write_text(RECIPE)
+    write_inputs(tmp_path)
     command = [sys.executable, "-c", WAITING, "grpo", "my.yaml"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from smolt.cli import app
+from smolt.config import SFTRecipe, load_recipe
 from smolt.errors import UserError
+from smolt.training.algorithms.sft import sft
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
@@ -91,3 +94,20 @@ def test_problems_are_readable(place: Path) -> None:
     done = CliRunner().invoke(app, ["doctor", "gone"])
     assert (done.exit_code, done.stderr) == (2, "")
     assert "PROBLEM: model gone: model.path: gone: no such directory" in done.stdout
+
+
+def test_what_is_left_out_is_counted_as_training_counts_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of 4 demonstrations one exceeds the window of 128 tokens: doctor and training say it in the same words."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path / "model")
+    rows = [{"prompt": "hi", "completion": "ho" * length} for length in (1, 2, 3, 300)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = "stage: sft\nname: r\nmodel: {path: model, device: cpu, dtype: fp32, threads: 1}\n"
+    (tmp_path / "r.yaml").write_text(text + "data: {path: d.jsonl, too_long: drop}\nbudget: {updates: 1}\n")
+    code, found = doctor("r.yaml")
+    said = [check for check in found["checks"] if check["what"] == "data of r in its window"]
+    counted = "left out, for they exceed the window: 1 of 4 records"
+    assert (code, said) == (0, [{"what": "data of r in its window", "ok": True, "found": counted}])
+    recipe = load_recipe("r.yaml")
+    assert isinstance(recipe, SFTRecipe)
+    assert counted in sft(recipe, out=tmp_path / "run").remarks

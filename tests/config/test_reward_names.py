@@ -62,7 +62,7 @@ def test_a_misspelt_name(command: list[str], place: Path) -> None:
     ("path", "message"),
     [
         ("brief.py:breif", """brief.py: there is no function 'breif'; did you mean "brief"?"""),
-        ("breif.py:brief", "path: breif.py: no such file"),
+        ("breif.py:brief", "path: breif.py: no such file; nearest in .: brief.py"),
         ("brief.py", """path: 'brief.py' is not of the form "file.py:function\""""),
     ],
 )

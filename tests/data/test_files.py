@@ -245,15 +245,41 @@ def test_unknown_formats_and_columns(tmp_path: Path) -> None:
     path.write_text('{"foo": 1, "bar": 2}\n')
     message = error(Source(str(path)))
     assert "no known format has the columns bar, foo" in message
-    assert "alpaca (instruction, output, [input], [system], [history], [id], [kind])" in message
+    assert "; the formats: messages, sharegpt, prompt_completion, self_instruct, alpaca" not in message
+    assert "alpaca, svamp, gsm8k, text (`smolt data formats` lists the columns of all)" in message
+    assert len(message) < len(str(path)) + 400
     assert "did you mean alpaca?" in error(Source(str(path), format="alpacca"))
     path.write_text(LINES)
     message = error(Source(str(path)), "preferences")
     assert "its rows are prompt_completion" in message
-    assert "orca (question, chosen, rejected" in message
+    assert (
+        "nearest: hh_prompt, which needs chosen and rejected too; preference, which needs chosen and reject" in message
+    )
     path.write_text('{"prompt": "\\n\\nHuman: Hi.\\n\\nAssistant:", "chosen": "a", "rejected": "b"}\n')
     assert load(Source(str(path), format="hh"), "preferences").format == "hh_prompt"
     assert load(Source(str(path), format="preference"), "preferences").records[0].context[0].content.startswith("\n\nH")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"instruction": "a", "response": "b"},
+            "nearest: self_instruct, which needs instances too; alpaca, which needs ",
+        ),
+        ({"promt": "a", "completion": "b"}, "nearest: prompt_completion, which needs prompt (is it promt?) too"),
+        (
+            {"Body": "a", "Question": "b"},
+            "nearest: svamp, which needs Answer too; gsm8k, which needs question (is it Question?) too",
+        ),
+    ],
+)
+def test_the_nearest_formats_and_what_they_need(row: dict[str, str], said: str, tmp_path: Path) -> None:
+    """At most three, by the share of their columns that is there; not the columns of every format there is."""
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    message = error(Source(str(tmp_path / "a.jsonl")))
+    assert said in message
+    assert "mt_bench" not in message
 
 
 def test_a_file_has_no_other_split(tmp_path: Path) -> None:

@@ -41,3 +41,18 @@ def test_the_commands_of_the_audit_page_run(workshop: Path) -> None:
         run(command)
     assert {path.name for path in (workshop / "audit").iterdir()} >= {"audit.json", "audit.md"}
     assert (workshop / "pilot" / "pilot.md").is_file()
+
+
+def test_the_formats_of_the_page_are_those_of_the_command() -> None:
+    """docs/reference/data.md and `smolt data formats` list the same formats in the same order."""
+    page = (ROOT / "docs" / "reference" / "data.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
+    found = json.loads(CliRunner().invoke(app, ["data", "formats", "--json"]).stdout)["formats"]
+    assert [form["name"] for form in found] == rows[: len(found)]
+    assert found[9] == {
+        "name": "prompt_completion",
+        "required": ["prompt", "completion"],
+        "optional": ["system", "history", "label", "id", "kind"],
+        "gives": ["demonstrations", "questions", "text"],
+    }
+    assert "alpaca               instruction, output, [input]" in CliRunner().invoke(app, ["data", "formats"]).stdout

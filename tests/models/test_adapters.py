@@ -195,6 +195,31 @@ def test_a_recipe_cannot_ask_for_what_would_be_refused(target: str, tmp_path: Pa
         open_policy(locate(str(base)), EXACT, LoRA(rank=4, alpha=8.0, targets=("q_proj", target)), 0)
 
 
+LAYERS = "the linear layers in its blocks: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("vproj", 'vproj: names no layer of this model; did you mean "v_proj"? ' + LAYERS),
+        ("attention.wx", "attention.wx: names no layer of this model; " + LAYERS),
+        ("input_layernorm", "input_layernorm: is no linear layer but a LlamaRMSNorm; " + LAYERS),
+    ],
+)
+def test_a_target_that_names_no_linear_layer(target: str, said: str, tmp_path: Path) -> None:
+    """It is refused beside one that does, where the library would adapt the other alone, and on a second adapter."""
+    located = locate(str(tiny_model(tmp_path / "base")))
+    wrong = LoRA(rank=4, alpha=8.0, targets=("q_proj", target))
+    for targets in (wrong, wrong.model_copy(update={"targets": (target,)})):
+        with pytest.raises(UserError) as error:
+            open_policy(located, EXACT, targets, 0)
+        assert str(error.value) == f"lora.targets: {said}"
+    policy = open_policy(located, EXACT, LoRA(rank=4, alpha=8.0, targets=("q_proj",)), 0)
+    with pytest.raises(UserError, match=f"lora.targets: {target}: .*{LAYERS}$"):
+        policy.trunk.add_adapter("second", wrong)
+    policy.trunk.add_adapter("second", LoRA(rank=4, alpha=8.0, targets=("q_proj", "self_attn.v_proj")))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("alora_invocation_tokens", [5]), ("target_parameters", ["weight"]), ("a_field_of_tomorrow", {"x": 1})],

@@ -52,6 +52,20 @@ def test_available_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert available() == expected
 
 
+def test_a_recipe_s_threads_over_the_environment_s(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The recipe's number holds, and one line of a process says so; none where the two agree or one is silent."""
+    given = Machine(device="cpu", dtype="fp32", threads=3)
+    for asked, said in (("3", 0), ("", 0), ("5", 1), ("5", 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert settled(given, None, True, (64, 128)) is given
+        assert len(caplog.messages) == said
+    assert caplog.messages == [
+        "the recipe says 3 threads and OMP_NUM_THREADS 5: the recipe's are used; model.threads=5 changes that"
+    ]
+
+
 def test_measuring_leaves_threads_and_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pair has a rate above 0; torch's threads and generator are as before."""
     monkeypatch.setattr(precision, "SECONDS", 0.0)

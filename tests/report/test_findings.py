@@ -178,14 +178,12 @@ def test_a_part_of_a_silent_part_is_not_named_again() -> None:
 
 
 def test_length_is_compared_in_pairs() -> None:
-    """dpo's answers are 3 tokens longer, each of them, so the interval is a point; the reward follows length."""
+    """dpo's answers are 3 tokens longer, each of them, so there is no interval; the reward follows length."""
     first = Arm("sft", "sft", items=[item(n, n % 2 == 0, float(n)) for n in range(30)])
     second = Arm("dpo", "dpo", items=[item(n, n % 2 == 0, float(n), tokens=13 + n) for n in range(30)])
     panel = length.panel(study(first, second), analyse(study(first, second)))
     assert panel is not None
-    assert panel.sentences[0] == (
-        "dpo's answers are longer than sft's by 3.00 tokens (95 % interval +3.00 to +3.00, n = 30)."
-    )
+    assert panel.sentences[0] == ("dpo's answers are longer than sft's by 3.00 tokens (no interval, n = 30).")
     assert panel.sentences[1].startswith("Among sft's answers longer ones have more reward: r = 1.00")
     assert [chart.kind for chart in panel.charts] == ["points", "bars"]
 
@@ -222,6 +220,18 @@ def test_runs_are_tested_one_by_one_and_together() -> None:
     assert any(
         line.startswith("Over 3 training runs the interval of the difference from sft") for line in analysis.summary
     )
+
+
+def test_runs_that_all_gave_one_difference_leave_nothing_out() -> None:
+    """sft and dpo trained at seeds 0 and 1, each with the same answers again: no interval, and none that holds 0."""
+    arms = [judged("sft", "110000"), judged("dpo", "111100"), judged("ppo", "110000")]
+    twice = [replace(arm, items=[replace(one, seed=seed) for seed in (0, 1) for one in arm.items]) for arm in arms]
+    other = replace(twice[2], items=[replace(one, correct=one.seed == 1) for one in twice[2].items])
+    same = analyse(study(*twice[:2]))
+    assert seeds.sentence(same.runs[0]).endswith("+33.3 points (the same in every run, so no interval, n = 2 runs).")
+    assert not any("the interval of the difference" in line for line in same.summary)
+    both = analyse(study(twice[0], twice[1], other))
+    assert "Over 2 training runs the interval of the difference from sft holds 0 for ppo." in both.summary
 
 
 def test_one_run_has_no_panel_of_runs() -> None:

@@ -128,7 +128,17 @@ def test_over_seeds_equals_students_interval(differences: list[float]) -> None:
     spread = float(scipy_stats.sem(differences))
     half = float(scipy_stats.t.ppf(0.975, len(differences) - 1)) * spread
     assert measure.value == pytest.approx(np.mean(differences), abs=EXACT)
-    assert measure.high == pytest.approx(np.mean(differences) + half, abs=1e-9)
+    if measure.high is None:  # the runs do not differ but for rounding
+        assert (measure.low, measure.source, half <= 1e-12) == (None, "all runs equal", True)
+    else:
+        assert measure.high == pytest.approx(np.mean(differences) + half, abs=1e-9)
+
+
+def test_runs_that_are_all_equal_have_no_interval() -> None:
+    """Three runs of 0.1, whose mean is another float: what a fourth would give is not known to the last digit."""
+    same = statistics.over_seeds([0.1, 0.1, 0.1])
+    assert same is not None and (same.low, same.high, same.source) == (None, None, "all runs equal")
+    assert same.value == pytest.approx(0.1)
 
 
 def test_over_one_seed_or_none() -> None:

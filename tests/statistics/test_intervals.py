@@ -47,7 +47,11 @@ def test_a_reward_between_minus_1_and_1_keeps_its_interval_there(values: list[fl
 def test_what_has_no_range_keeps_the_normal_interval(values: list[float]) -> None:
     measure = statistics.measure(values, bounded=False)
     assert measure == statistics.mean(values)
-    assert measure is not None and measure.source == "normal"
+    assert measure is not None
+    if len(set(values)) == 1:
+        assert (measure.low, measure.high, measure.source) == (None, None, "all equal")
+        return
+    assert measure.source == "normal"
     assert measure.low is not None and measure.high is not None
     assert measure.high - measure.value == pytest.approx(measure.value - measure.low, rel=1e-6, abs=1e-6)
 
@@ -110,3 +114,26 @@ def test_a_family_is_adjusted_together_and_says_so() -> None:
     assert [test.p_holm for test in family] == statistics.holm([test.p_value for test in tests])
     assert "after Holm over 2 comparisons" in family[0].sentence
     assert family[2].p_holm is None and statistics.family([]) == []
+
+
+@pytest.mark.parametrize("value", [3.0, 0.1, 0.5])
+def test_no_interval_is_a_point(value: float) -> None:
+    """Of n equal numbers that are not 0 and 1 nothing says how much others would differ; of 0 and 1 Wilson's does."""
+    values, prompts = [value] * 60, [str(number // 2) for number in range(60)]
+    for found in (statistics.measure(values), statistics.measure(values, prompts), statistics.mean(values)):
+        assert found is not None and (found.value, found.low, found.high, found.n) == (value, None, None, 60)
+        assert found.source == "all equal"
+    for spread in (statistics.share(values), statistics.ratio(values, [1.0] * 60)):
+        assert spread is not None and (spread.low, spread.high) == (None, None)
+    whole = statistics.measure([1.0] * 60, prompts)
+    assert whole is not None and whole.low is not None and whole.low < 1.0
+
+
+def test_no_difference_is_a_point() -> None:
+    """Scores that all rose by 1, and scores of which none changed, have a difference without an interval."""
+    first = [float(number) for number in range(60)]
+    for rise, p_value in ((1.0, 0.0002), (0.0, None)):
+        found = statistics.compare("a", "b", "reward", first, [value + rise for value in first])
+        assert (found.difference, found.low, found.high, found.minimum_detectable) == (rise, None, None, None)
+        assert found.p_value == (None if p_value is None else pytest.approx(p_value, rel=0.01))
+    assert "so a loss of 0.100 cannot be excluded" in statistics.non_inferior(found, 0.1).sentence

@@ -54,6 +54,21 @@ def audit(
     return Outcome(audit_facts(found, panel), panel_words(panel) + texts + where)
 
 
+@app.command("formats", help="List the formats of records that are read: their columns, and what each gives.")
+@delivered
+def formats() -> Outcome:
+    """Every format, the most telling columns first, as they are tried; columns in brackets may be absent."""
+    from smolt.data import FORMATS
+
+    found = [
+        {"name": form.name, "required": form.required, "optional": form.optional, "gives": form.kinds}
+        for form in FORMATS
+    ]
+    width = max(len(form.name) for form in FORMATS)
+    lines = [f"{form.name:<{width}}  {form.columns()}: {', '.join(form.kinds)}" for form in FORMATS]
+    return Outcome({"formats": found}, "\n".join(lines))
+
+
 @app.command("pilot", help="Train a reward recipe on 5, 10, 25, 50 and 100 % of its pairs: the learning curve.")
 @delivered
 def pilot(
@@ -65,17 +80,19 @@ def pilot(
     """Whether more pairs would make the reward model better."""
     from dataclasses import asdict
 
-    from smolt.cli.train import default_directory, finish_shown
+    from smolt.cli.train import default_directory, finish_shown, look_first
     from smolt.config import RewardRecipe, load_recipe
     from smolt.errors import UserError
     from smolt.report.terminal import panel_words
-    from smolt.study.learning_curve import pilot_panel, run_pilot, write_pilot
 
     checked = load_recipe(recipe, "reward", overrides or [])
     if not isinstance(checked, RewardRecipe):
         raise UserError(f"{recipe}: is a {checked.stage} recipe; the pilot trains reward models")
     chosen = default_directory(recipe, checked)
     directory = out if out is not None else chosen.with_name(f"{chosen.name}-pilot")
+    look_first(None, checked)
+    from smolt.study.learning_curve import pilot_panel, run_pilot, write_pilot
+
     points = run_pilot(checked, directory, finish_shown, fresh)
     panel = pilot_panel(points)
     write_pilot(points, panel, directory)

@@ -34,8 +34,11 @@ def examined(subject: Subject = None, overrides: Overrides = None) -> Outcome:
     Raises:
         UserError: the recipe itself is wrong.
     """
+    from smolt.config import load_recipe
+
+    recipe = load_recipe(subject, None, overrides or []) if subject is not None and _is_recipe(subject) else None
     facts: dict[str, Any] = {"machine": machine()}
-    checks = list(_checks(subject, overrides or [])) if subject is not None else []
+    checks = list(_checks(subject, recipe)) if subject is not None else []
     if checks:
         facts["checks"] = checks
     facts["ok"] = all(check["ok"] for check in checks)
@@ -90,16 +93,20 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _checks(subject: str, overrides: list[str]) -> Iterator[dict[str, Any]]:
-    """Each model and data block of the subject, looked at once."""
-    from smolt.config import Model, StudyRecipe, load_recipe, make_block, shipped_recipes
+def _is_recipe(subject: str) -> bool:
+    from smolt.config import shipped_recipes
+
+    return subject in shipped_recipes() or Path(subject).suffix in (".yaml", ".yml")
+
+
+def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
+    """Each model and data block of the subject, a recipe or a model, looked at once."""
+    from smolt.config import Model, StudyRecipe, make_block
     from smolt.rewards.python import look_for_functions
 
-    is_recipe = subject in shipped_recipes() or Path(subject).suffix in (".yaml", ".yml")
-    if not is_recipe:
+    if recipe is None:
         yield _check_model(make_block(Model, path=subject))
         return
-    recipe = load_recipe(subject, None, overrides)
     yield {"what": "recipe", "ok": True, "found": f"a valid {recipe.stage} recipe"}
     try:
         look_for_functions(recipe)
@@ -114,7 +121,7 @@ def _checks(subject: str, overrides: list[str]) -> Iterator[dict[str, Any]]:
                 found = check(block)
                 sound = sound and found["ok"]
                 yield found
-        yield from _check_memory(stage, sound)
+        yield from _check_training(stage, sound)
 
 
 def _blocks(recipe: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -147,19 +154,24 @@ def _check_model(model: Any) -> dict[str, Any]:
     }
 
 
-def _check_memory(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
-    """What a stage's training will take, where its model and its data are there already, and alone are sound."""
+def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
+    """What a stage's training leaves out and takes, where its model and its data are there already, and are sound."""
     from smolt.training.memory.outlook import foresee
 
     blocks = [getattr(recipe, name, None) for name in ("model", "data")]
     if any(block is None or "{" in getattr(block, "path", "{") for block in blocks):
         return
     try:
-        outlook = foresee(recipe)
+        foreseen = foresee(recipe)
     except UserError as error:
         if sound:  # else the model's or the data's own check has said it
             yield {"what": f"data of {recipe.name} in its window", "ok": False, "found": str(error)}
         return
+    if foreseen is None:
+        return
+    if foreseen.left_out:
+        yield {"what": f"data of {recipe.name} in its window", "ok": True, "found": "; ".join(foreseen.left_out)}
+    outlook = foreseen.outlook
     if outlook is not None:
         estimated = "; ".join(part for part in (outlook.sentence.removeprefix("memory: "), outlook.recomputed) if part)
         found = ". ".join(sentence for sentence in (estimated, outlook.advice) if sentence)

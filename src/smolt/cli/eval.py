@@ -9,7 +9,7 @@ import typer
 
 from smolt.cli.options import Batch, Device, DType, Format, ModelPath, Samples, Seed, Split, Temperature
 from smolt.cli.outcomes import Outcome, delivered
-from smolt.cli.train import Fresh
+from smolt.cli.train import Fresh, look_first
 
 if TYPE_CHECKING:
     from smolt.evaluation.evaluate import Evaluation
@@ -75,6 +75,14 @@ def evaluate(
         )
         return outcome(evaluate_with_harness(model, lm_eval, out=out, limit=limit, batch=batch, fresh=fresh, **machine))
     from smolt.cli.progress import counting
+    from smolt.config import Data, Model, make_block
+    from smolt.evaluation.tasks import find_task
+    from smolt.rewards.shorthand import asked_reward
+
+    find_task(task)
+    rated, read = asked_reward(reward or None), None if data is None else make_block(Data, path=data)
+    asked = (make_block(Model, path=model, **machine), rated, read)
+    look_first(out, *(block for block in asked if block is not None))
     from smolt.evaluation.evaluate import evaluate as measure
 
     with counting("records") as show:

@@ -7,7 +7,7 @@ import typer
 
 from smolt.cli.options import Device, DType, Format, Limit, SkipBad, Split
 from smolt.cli.outcomes import Outcome, delivered
-from smolt.cli.train import Fresh
+from smolt.cli.train import Fresh, look_first
 
 Pairs = Annotated[str, typer.Argument(metavar="PAIRS", help="Preferences: JSONL, Parquet or a data set.")]
 ModelName = Annotated[
@@ -60,7 +60,7 @@ def judge(
     """Let a model, an endpoint or a rule say which answer is better; labels and the judge's card go to OUT."""
     from smolt.cli.progress import counting
     from smolt.config import Data, Judging, make_block
-    from smolt.preferences.judges.labelling import judge_file
+    from smolt.rewards.llm_judge.rubrics import load_rubric
 
     remote = {"key": key, "rate": rate, "parallel": parallel, "timeout": timeout, "attempts": attempts}
     asked = {"rubric": rubric, "rationale": rationale, "tau": tau, "matched": matched, "probes": probes}
@@ -72,6 +72,11 @@ def judge(
         inconsistent="drop" if drop_inconsistent else "keep",
     )
     data = make_block(Data, path=pairs, format=record_format, split=split, limit=limit, skip_bad=skip_bad)
+    if settings.rule is None:
+        load_rubric(settings.rubric)
+    look_first(out, settings, data)
+    from smolt.preferences.judges.labelling import judge_file
+
     with counting("verdicts") as show:
         facts = judge_file(
             data,

@@ -23,7 +23,7 @@ from smolt.cli.options import (
 )
 from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver, delivered
 from smolt.cli.suite import suite
-from smolt.cli.train import Fresh
+from smolt.cli.train import Fresh, look_first
 
 
 def register(app: typer.Typer) -> None:
@@ -54,12 +54,16 @@ def sample(
     """Let a model answer questions; the answers go to OUT/samples.jsonl."""
     from smolt.cli.progress import counting
     from smolt.config import Data, EvaluationSampling, Model, make_block
+
+    who = make_block(Model, path=model, device=device, dtype=dtype)
+    asked = make_block(Data, path=data, format=record_format, split=split, limit=limit)
+    look_first(out, who, asked)
     from smolt.evaluation.answer_file import write_answers
 
     with counting("questions") as show:
         facts = write_answers(
-            make_block(Model, path=model, device=device, dtype=dtype),
-            make_block(Data, path=data, format=record_format, split=split, limit=limit),
+            who,
+            asked,
             make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
             out=out,
             samples=samples,
@@ -101,7 +105,6 @@ def chat(
     """Talk to a model in the terminal."""
 
     def work() -> Outcome:
-        from smolt.cli.chat import chat as converse
         from smolt.config import ChatSampling, Model, make_block
 
         machine = make_block(Model, path=model, device=device, dtype=dtype)
@@ -114,6 +117,9 @@ def chat(
             repetition=repetition,
             seed=seed,
         )
+        look_first(None, machine)
+        from smolt.cli.chat import chat as converse
+
         try:
             converse(machine, sampling, system)
         except KeyboardInterrupt:
@@ -147,6 +153,9 @@ def merge(
     fresh: Annotated[bool, typer.Option("--fresh", help="Set an earlier merge that is there aside.")] = False,
 ) -> Outcome:
     """Merge an adapter into its base: a standalone model directory, checked against the adapter."""
+    from smolt.config import Model, make_block
+
+    look_first(None, make_block(Model, path=adapter))
     from smolt.models.merging import merge as merge_adapter
 
     facts = merge_adapter(adapter, out, dtype=dtype, fresh=fresh)

@@ -8,7 +8,7 @@ import typer
 
 from smolt.cli.options import Device, DType, Format, Limit, Split
 from smolt.cli.outcomes import Outcome, delivered
-from smolt.cli.train import Overrides, RecipeName, default_directory
+from smolt.cli.train import Overrides, RecipeName, default_directory, look_first
 from smolt.errors import UserError
 
 RewardModel = Annotated[str, typer.Argument(metavar="REWARD_MODEL", help="A directory, adapter, run or hub name.")]
@@ -40,16 +40,17 @@ def audit(
 ) -> Outcome:
     """Audit a reward model on held-out pairs: baselines, length, calibration, probes."""
     from smolt.config import Data, Model, make_block
-    from smolt.rewards.audit.audit_panel import audit_panel
-    from smolt.rewards.audit.model_audit import audit_model
 
     too_long = "drop" if drop_long else "error"
     reading = {"format": record_format, "too_long": too_long}
-    found = audit_model(
-        make_block(Model, path=model, device=device, dtype=dtype),
-        make_block(Data, path=pairs, limit=limit, split=split, **reading),
-        None if train is None else make_block(Data, path=train, **reading),
-    )
+    who = make_block(Model, path=model, device=device, dtype=dtype)
+    held_out = make_block(Data, path=pairs, limit=limit, split=split, **reading)
+    learned = None if train is None else make_block(Data, path=train, **reading)
+    look_first(None, who, held_out, *([] if learned is None else [learned]))
+    from smolt.rewards.audit.audit_panel import audit_panel
+    from smolt.rewards.audit.model_audit import audit_model
+
+    found = audit_model(who, held_out, learned)
     panel = audit_panel(found, "audit", f"The reward model in {model}")
     return _with_report({"model": model, **found.facts()}, [panel], model, out)
 
@@ -80,7 +81,9 @@ def checked(source: RecipeName, overrides: Overrides = None, out: Report = None)
         if missing:
             facts[name] = {"waits_for": missing}
             continue
-        facts[name], panel = _examined(with_directories(stage, places))
+        settled = with_directories(stage, places)
+        look_first(None, settled)
+        facts[name], panel = _examined(settled)
         panels.append(panel)
     outcome = _with_report({"rewards": facts}, panels, recipe.name, out)
     waiting = [

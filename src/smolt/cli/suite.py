@@ -7,7 +7,7 @@ import typer
 
 from smolt.cli.options import Batch, Device, DType, Limit, MaxTokens, Samples, Seed, Temperature
 from smolt.cli.outcomes import Outcome, delivered
-from smolt.cli.train import Fresh
+from smolt.cli.train import Fresh, look_first
 
 Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models; the first is the baseline.")]
 Prompts = Annotated[
@@ -38,13 +38,18 @@ def suite(
     """Compare models scenario by scenario: refusal, empathy, sentiment, constraints, and what reward models say."""
     from smolt.cli.progress import counting
     from smolt.config import EvaluationSampling, Model, Suites, make_block
-    from smolt.evaluation.suites import run_suites
 
     raters = {"harmlessness": harmlessness, "helpfulness": helpfulness, "empathy": empathy}
+    asked = [{"path": path, "limit": limit} for path in prompts or ["scenarios"]]
+    suites = make_block(Suites, prompts=asked, **raters)
+    who = [make_block(Model, path=path, device=device, dtype=dtype) for path in models]
+    look_first(out, *who, suites)
+    from smolt.evaluation.suites import run_suites
+
     with counting("prompts") as show:
         facts = run_suites(
-            [make_block(Model, path=path, device=device, dtype=dtype) for path in models],
-            make_block(Suites, prompts=[{"path": path, "limit": limit} for path in prompts or ["scenarios"]], **raters),
+            who,
+            suites,
             make_block(EvaluationSampling, max_tokens=max_tokens, temperature=temperature, batch=batch),
             out=out,
             samples=samples,

@@ -52,12 +52,35 @@ def run_stage(
     result = finished(directory, recipe, fresh)
     if result is not None:
         return stage_outcome(stage, "already complete", directory, result)
+    look_first(directory, recipe)
     from smolt.training.algorithms import STAGES
 
     training = STAGES[stage](recipe, out=directory, fresh=fresh)
     complete = training.complete
     metrics = finish_shown(training)
     return stage_outcome(stage, "already complete" if complete else "complete", directory, metrics)
+
+
+def look_first(out: Path | None, *asked: Any) -> None:
+    """See, before a library is loaded that takes seconds, what can be seen of what recipes or blocks ask for.
+
+    Args:
+        out: where the results will go; None where nothing is written.
+        asked: recipes, or blocks of them.
+
+    Raises:
+        UserError: a model, a file or a reward function is not there, or `out` holds something else.
+        OSError: `out` cannot be written.
+    """
+    from smolt.data.inputs import look_for
+    from smolt.rewards.python import look_for_functions
+    from smolt.runs.directory import refuse_unwritable
+
+    for block in asked:
+        look_for_functions(block)
+    look_for(*asked)
+    if out is not None:
+        refuse_unwritable(out)
 
 
 def finish_shown(training: Any) -> dict[str, Any]:
@@ -151,6 +174,7 @@ def study(source: RecipeName, overrides: Overrides = None, out: Out = None, fres
     summary = finished(directory, recipe, fresh)
     if summary is not None:
         return study_outcome({**summary, "status": "already complete"}, directory)
+    look_first(directory, recipe)
     from smolt.runs.watchdog import Watchdog
     from smolt.study.study import run_study
 

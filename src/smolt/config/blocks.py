@@ -11,10 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, fiel
 
 from smolt.config.complaints import suggestion
 
-REWARDS = (
-    *("gsm8k", "format", "sentiment", "length", "overlong", "exact_words", "constraints", "refusal", "empathy"),
-    *("model", "ensemble", "judge", "python"),
-)
+RULE_NAMES = ("gsm8k", "format", "sentiment", "length", "overlong", "exact_words", "constraints", "refusal", "empathy")
+"""The raters that need neither a path nor a model."""
+
+REWARDS = (*RULE_NAMES, "model", "ensemble", "judge", "python")
 """What a part of a reward may be; `smolt.rewards.build` makes each of them."""
 
 LENGTHS = ("longer", "shorter")

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -99,6 +100,19 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = nearest(name, names)
     return f'; did you mean "{close}"?' if close else f"; known: {', '.join(names)}"
+
+
+def beside(path: Path) -> str:
+    """A tail for an error about a path that is not there: the names beside it that resemble it most, or nothing."""
+    parent, missing = path.parent, path.name
+    while not parent.is_dir() and parent != parent.parent:
+        parent, missing = parent.parent, parent.name
+    try:
+        names = sorted(entry.name for entry in parent.iterdir())
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(missing, names, n=3, cutoff=0.5)
+    return f"; nearest in {parent}: {', '.join(close)}" if close else ""
 
 
 def complaints_about(error: ValidationError, recipe: type[BaseModel], at: KeyPath = ()) -> list[Complaint]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 from pydantic import BaseModel, ValidationError
 
 from smolt.config.blocks import SHIPPED, Block
-from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
+from smolt.config.complaints import Complaint, Misplaced, Origin, beside, complaints_about, nearest, refusal, suggestion
 from smolt.config.sections import expand_dotted, expand_study, read_study
 from smolt.config.study_recipe import STAGE_RECIPES, Recipe, StudyRecipe
 from smolt.config.yaml_reader import Document, KeyPath, read_text, read_yaml
@@ -37,8 +37,9 @@ def find_recipe(source: str) -> Path:
         return Path(source)
     if source in shipped:
         return shipped[source]
-    close = nearest(source, shipped)
-    hint = f'; did you mean "{close}"?' if close else f"; shipped: {', '.join(shipped) or 'none'}"
+    near = beside(Path(source)) if "/" in source or Path(source).suffix in (".yaml", ".yml") else ""
+    close = nearest(Path(source).stem, shipped)
+    hint = near or (f'; did you mean "{close}"?' if close else f"; shipped: {', '.join(shipped) or 'none'}")
     raise UserError(f"{ascii(source)[1:-1]}: no such recipe file, and no shipped recipe of this name{hint}")
 
 

@@ -4,7 +4,6 @@ A row that cannot be parsed is a row with a problem, so that it can be counted; 
 """
 
 import csv
-import difflib
 import gzip
 import hashlib
 import io
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from smolt.config.complaints import beside
 from smolt.data.turns import Row, described
 from smolt.errors import UserError
 
@@ -73,23 +73,19 @@ def read(path: str, split: str | None) -> FileRows:
         raise UserError(f"{path}: cannot be read: {error}") from None
     if exists:
         raise UserError(f"{path}: is neither a file nor a directory")
-    if _may_be_hub_name(path):
-        return _read_hub(path, split)
-    raise UserError(f"{path}: no such file or directory{nearest(place)}")
+    if (nothing := missing(path)) is not None:
+        raise UserError(nothing)
+    return _read_hub(path, split)
 
 
-def nearest(path: Path) -> str:
-    """The names beside a missing path that resemble it most, as the end of a sentence; '' when none does."""
-    parent = path.parent
-    missing = path.name
-    while not parent.is_dir() and parent != parent.parent:
-        parent, missing = parent.parent, parent.name
+def missing(path: str) -> str | None:
+    """What a reader would say of a path at which there certainly is nothing; None where it must be tried."""
     try:
-        names = sorted(entry.name for entry in parent.iterdir())
-    except OSError:
-        return ""
-    close = difflib.get_close_matches(missing, names, n=3, cutoff=0.5)
-    return f"; nearest in {parent}: {', '.join(close)}" if close else ""
+        place = Path(path).expanduser()
+        there = place.exists()
+    except (OSError, ValueError, RuntimeError):  # the reader says it
+        return None
+    return None if there or _may_be_hub_name(path) else f"{path}: no such file or directory{beside(place)}"
 
 
 def _read_file(place: Path, name: str) -> FileRows:
@@ -317,7 +313,7 @@ def _read_hub(path: str, split: str | None) -> FileRows:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        local = nearest(Path(path))
+        local = beside(Path(path))
         raise UserError(f"{path}: no such file or directory{local}; as a hub data set: {reason}") from None
     return FileRows(path, _numbered(rows), _digest(rows))
 

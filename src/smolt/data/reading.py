@@ -3,8 +3,9 @@
 import difflib
 import hashlib
 import itertools
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, Union, overload
@@ -42,10 +43,12 @@ class Source:
     skip_bad: bool = False
 
 
+LOG = logging.getLogger(__name__)
 DataSource: TypeAlias = Union["Data", Source]
 
 _LOOKED_AT = 100
 _SHOWN_LINES = 5
+_SHOWN_FORMATS = 3
 _SKIPPING = "skip_bad: true in a recipe, --skip-bad of judge, label and data audit"
 
 T = TypeVar("T")
@@ -117,6 +120,7 @@ def load(data: DataSource, kind: Kind) -> Loaded[Demonstration] | Loaded[Prefere
 def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], list[T]]) -> Loaded[T]:
     if data.limit is not None and data.limit < 1:
         raise UserError(f"{data.path}: limit: is {data.limit}; at least 1 record is needed")
+    LOG.info("reading %s", data.path)
     table = files.read(str(data.path), data.split)
     _check_columns(table, data.fields)
     lines = [_prepared(line, data.fields) for line in table.lines]
@@ -231,13 +235,30 @@ def _find_format(name: str, lines: list[files.Line], kind: Kind, given: str | No
     if other is not None:
         raise UserError(
             f"{name}: its rows are {other.name} ({other.columns()}), which gives {', '.join(other.kinds)} but no "
-            f"{kind}; the formats that do: {_listed(form for form in FORMATS if kind in form.kinds)}"
+            f"{kind}; {_nearest_formats(seen, [form for form in FORMATS if kind in form.kinds])}"
         )
     columns = ", ".join(sorted({str(column)[:60] for row in seen for column in row})[:30]) or "none"
     raise UserError(
-        f"{name}: no known format has the columns {columns}; known for {kind}: {_listed(serving)}. "
-        "Name one with `format`, and its columns with `fields`"
+        f"{name}: no known format has the columns {columns}; {_nearest_formats(seen, serving)}. "
+        "Name the format with `format`, and columns of other names with `fields`"
     )
+
+
+def _nearest_formats(seen: list[Row], formats: Sequence[Format]) -> str:
+    """The formats of which the rows have the largest share of the required columns, and what they lack of them."""
+    columns = list({str(column): None for row in seen for column in row})
+    found = []
+    for form in formats:
+        lacking = [column for column in form.required if column not in columns]
+        alike = {column: difflib.get_close_matches(column, columns, n=1, cutoff=0.75) for column in lacking}
+        share = 1 - sum(0.5 if alike[column] else 1.0 for column in lacking) / len(form.required)
+        needs = [f"{column} (is it {alike[column][0]}?)" if alike[column] else column for column in lacking]
+        found.append((share, f"{form.name}, which needs {' and '.join(needs)} too"))
+    best = [said for share, said in sorted(found, key=lambda entry: -entry[0]) if share > 0][:_SHOWN_FORMATS]
+    near = (
+        f"nearest: {'; '.join(best)}" if best else f"the formats: {', '.join(form.name for form in formats) or 'none'}"
+    )
+    return f"{near} (`smolt data formats` lists the columns of all)"
 
 
 def _named_formats(name: str, given: str | None) -> Sequence[Format]:
@@ -259,10 +280,6 @@ def _most_matched(seen: list[Row], candidates: Sequence[Format]) -> Format | Non
         if counts:
             return candidates[min(counts, key=lambda index: (-counts[index], index))]
     return None
-
-
-def _listed(formats: Iterable[Format]) -> str:
-    return "; ".join(f"{form.name} ({form.columns()})" for form in formats) or "none"
 
 
 def _demonstrations(entries: list[Entry], place: str) -> list[Demonstration]:

@@ -14,7 +14,7 @@ from smolt.data import Demonstration, Preference, Question
 from smolt.data.nouns import as_question
 from smolt.errors import UserError
 from smolt.evaluation.likelihood import losing, preferring
-from smolt.evaluation.questions import answering, asked_reward
+from smolt.evaluation.questions import answering
 from smolt.evaluation.shards import ROWS, finished_shards, gather, parse_shard, shard_directory
 from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Subject, Task, find_task, problem_questions
 from smolt.models.forward.precision import NAMES
@@ -23,6 +23,7 @@ from smolt.models.saving import other_inputs
 from smolt.report.analysis import analyse
 from smolt.report.record import Arm, StudyRecord
 from smolt.report.report import write_report
+from smolt.rewards.shorthand import asked_reward
 from smolt.runs import Run
 from smolt.runs.chunks import Progress, in_chunks
 from smolt.runs.identity import package_versions
@@ -91,7 +92,7 @@ def evaluate(
         model: who is measured: a directory, adapter, run or hub name; a reward model for the task "preferences".
         data: a path, a hub name or records; None is the task's own data.
         task: "answers", "gsm8k", "svamp", "problems", "preferences" or "loss" (see docs/guides/measuring.md).
-        reward: who rates answers: a function, or what a recipe's reward takes (see questions.asked_reward).
+        reward: who rates answers: a function, or what a recipe's reward takes (see shorthand.asked_reward).
         out: directory for evaluation.jsonl and the report; the same call continues there. None writes nothing.
         samples: answers to each question; several need a temperature above 0.
         max_tokens: longest answer; None is what the model's training allowed, else 256.

@@ -3,6 +3,7 @@
 Best-of-n is an arm too: of n answers to each question the one that a learned reward model likes best.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ from smolt.rewards.rules import Reward
 from smolt.runs.chunks import Progress, Work
 from smolt.runs.rated_answers import RatedAnswer, as_row
 
+LOG = logging.getLogger(__name__)
 CHUNK = 256  # questions answered between two progress reports
 REFILLS = 4  # how often a chunk fills the sampler's slots: with fewer they would stand empty at each chunk's end
 KL_QUESTIONS = 256  # questions on which the KL to the reference is measured, by answers drawn at temperature 1
@@ -121,6 +123,7 @@ def best_of_n(
     def work(places: range) -> list[RatedAnswer]:
         asked = exam.questions[places.start : places.stop]
         found = draw_answers(policy, ground.renderer, asked, recipe.n, drawing, counter, places.start)
+        LOG.info("rating %d answers", len(found.answers))
         liked = [score.value for score in judge(found.questions, found.answers)]
         values = [float("-inf") if score is None else score for score in liked]
         best = [max(range(n * recipe.n, (n + 1) * recipe.n), key=values.__getitem__) for n in range(len(asked))]
@@ -155,6 +158,7 @@ def answer_part(exam: Exam, policy: Policy, ground: Ground, places: range) -> li
     drawing = exam.conditions.drawing(exam.sampling.temperature, exam.sampling.batch)
     asked = exam.questions[places.start : places.stop]
     found = draw_answers(policy, ground.renderer, asked, exam.samples, drawing, (exam.seed,), places.start)
+    LOG.info("rating %d answers", len(found.answers))
     return rated_answers(found, exam.reward(found.questions, found.answers), exam.seed)
 
 
@@ -185,6 +189,7 @@ def require_same(exam: Exam, ground: Ground) -> None:
 
 def kl_to(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list[float]:
     """Sequence KL(policy || reference), k1 in nats, of one answer at temperature 1 to each of the first questions."""
+    LOG.info("measuring the KL to the baseline")
     contexts = [ground.renderer.context(question.context) for question in exam.questions[:KL_QUESTIONS]]
     drawing = exam.conditions.drawing(1.0, exam.sampling.batch)
     groups: Groups = sample(policy, contexts, 1, drawing, (exam.seed, KL_STAGE))

@@ -1,5 +1,6 @@
 """A policy's answers to questions as text, with their log-probabilities, and with their rating."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from smolt.models.roles import Policy
 from smolt.models.sampling import Drawing, sample
 from smolt.runs.rated_answers import RatedAnswer
 
+LOG = logging.getLogger(__name__)
 CORRECT = ".correct"  # the component in which a verifier says what it found
 
 
@@ -45,6 +47,7 @@ def draw_answers(
         counter: see `sample`.
         first: the place of the first question among all that are asked, which the draws are a function of.
     """
+    LOG.info("answering %d questions", len(questions))
     contexts = [renderer.context(question.context) for question in questions]
     groups = sample(policy, contexts, n, drawing, counter, ids=range(first, first + len(questions)))
     asked = [questions[owner] for owner in groups.owners]

@@ -6,12 +6,11 @@ that end an answer, and weights that can be saved and trained (its own stay mark
 
 import contextlib
 import copy
-import io
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,16 @@ import gguf
 import torch
 from tokenizers import Regex, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    modeling_gguf_pytorch_utils,
+)
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
+from smolt.data.inputs import is_gguf
 from smolt.errors import UserError
 from smolt.models.forward.quiet import hush, read_by_library, read_network
 from smolt.runs import jsontext, storage
@@ -49,12 +55,6 @@ PRE = {
 
 STOPS = ("eos", "eot", "eom")
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16}  # everything else keeps more of its digits in fp16
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a file says in its header that it is GGUF, whatever its name."""
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def imported(path: Path) -> Path:
@@ -100,12 +100,14 @@ def import_gguf(path: Path, out: Path, fresh: bool = False) -> dict[str, Any]:
             raise UserError(f"{out}: holds an import of {facts.get('file')}; --fresh sets it aside")
         return {**facts, "status": "already complete"}
     hush()
+    LOG.info("reading the header of %s", path.name)
     with read_by_library(f"{path}: the GGUF file is damaged or cut"):
         reader = gguf.GGUFReader(path)
         tensors = Counter(tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) > 1)
     split = _refuse_unknown(path, reader)
     dtype = STORED.get(next(iter(tensors)) if len(tensors) == 1 else "", torch.float16)
     with storage.whole_directory(out) as staging:
+        LOG.info("building the tokenizer of %s", path.name)
         tokenizer = _tokenizer(path, reader, split)
         tokenizer.save_pretrained(staging)
         parameters = _write_weights(path, staging, dtype, _stops(reader, tokenizer))
@@ -182,12 +184,32 @@ def _stops(reader: gguf.GGUFReader, tokenizer: PreTrainedTokenizerFast) -> Gener
     )
 
 
+@contextlib.contextmanager
+def _named_tensors(name: str) -> Iterator[None]:
+    """While entered, the library's loop over a file's tensors names each as a step, in place of a bar of its own.
+
+    No setting turns that bar off; where standard error is held back to hide it, the steps are held back too.
+    """
+
+    def loop(tensors: Sequence[Any], **of_the_bar: Any) -> Iterator[Any]:
+        for number, tensor in enumerate(tensors, 1):
+            LOG.info("dequantising tensor %d of %d of %s", number, len(tensors), name)
+            yield tensor
+
+    library: dict[str, Any] = vars(modeling_gguf_pytorch_utils)
+    bar, library["tqdm"] = library["tqdm"], loop
+    try:
+        yield
+    finally:
+        library["tqdm"] = bar
+
+
 def _write_weights(path: Path, out: Path, dtype: torch.dtype, generation: GenerationConfig) -> int:
     """Dequantised weights in a network that was never quantised; their number."""
-    silent = contextlib.redirect_stderr(io.StringIO())  # a bar that no setting turns off
-    with silent:
+    with _named_tensors(path.name):
         given = {"gguf_file": path.name, "dtype": torch.float32}
         read = read_network(AutoModelForCausalLM, str(path.parent), f"{path}: its weights", **given)
+    LOG.info("writing the weights of %s as %s", path.name, str(dtype).removeprefix("torch."))
     config = copy.deepcopy(read.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config

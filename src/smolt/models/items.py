@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -43,6 +43,20 @@ class Prepared:
     def facts(self) -> dict[str, int]:
         """Counts for the record of a training on preferences."""
         return {"records": len(self.items), "too_long": self.dropped, "identical": self.identical}
+
+
+def left_out(facts: Mapping[str, Any]) -> list[str]:
+    """What a training leaves out of its records, and why: a line for each reason.
+
+    Args:
+        facts: counts `records` (used), `too_long` and `identical`, the last two where there are any.
+    """
+    too_long, identical = facts.get("too_long"), facts.get("identical")
+    said = [f"left out, for their two answers are the same: {identical:,} pairs"] if identical else []
+    if too_long:
+        whole = too_long + facts["records"] + (identical or 0)
+        said.append(f"left out, for they exceed the window: {too_long:,} of {whole:,} records")
+    return said
 
 
 def demonstration_items(
@@ -102,6 +116,10 @@ class Asked:
     sha256: str
     longest: int
 
+    def facts(self) -> dict[str, int]:
+        """Counts for the record of a training on questions."""
+        return {"records": len(self.questions), "too_long": self.dropped}
+
 
 def asked_questions(
     data: Data | Sequence[Question], renderer: Renderer, window: int, answer: int, too_long: str = "error"
@@ -126,8 +144,8 @@ def asked_questions(
 def records_of(data: Any, kind: Any) -> tuple[list[Any], str, str]:
     """Records of a data block, or those in memory; the hash of the data; and what names them in messages."""
     if isinstance(data, Data):
-        LOG.info("reading %s", data.path)
         loaded = load(data, kind)
+        LOG.info("turning %d records of %s into tokens", len(loaded.records), data.path)
         return list(loaded.records), loaded.sha256, loaded.path
     records = list(data)
     if not records:

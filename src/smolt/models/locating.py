@@ -11,9 +11,10 @@ from typing import Any
 
 from safetensors import safe_open
 
+from smolt.data.inputs import find_model
 from smolt.errors import UserError
 from smolt.models.forward.quiet import read_by_library
-from smolt.models.gguf import imported, is_gguf
+from smolt.models.gguf import imported
 from smolt.runs import inventory, jsontext
 from smolt.runs.identity import is_run
 
@@ -55,7 +56,6 @@ MOST = {
 
 LARGEST = 1e12  # of a rotary base
 MOST_RANK = 2**14
-HUB_SECONDS = 10
 UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack"}
 
 
@@ -84,15 +84,11 @@ def locate(path: str, to_merge: bool = False) -> Located:
         UserError: the directory does not exist, holds no model, is not safe to load, or is an adapter that holds more
             than is computed.
     """
-    directory = Path(path).expanduser()
-    if not directory.exists():
-        if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith("."):
-            return _on_the_hub(path)
-        raise UserError(f"model.path: {path}: no such directory, and not a hub name (owner/name)")
+    directory = find_model(path)
+    if directory is None:
+        return Located(path)
     if not directory.is_dir():
-        if is_gguf(directory):
-            return Located(str(imported(directory.resolve())))
-        raise UserError(f"model.path: {path}: is a file and no GGUF; give the directory that holds config.json")
+        return Located(str(imported(directory.resolve())))
     directory = _of_a_run(directory, path)
     for entry in directory.iterdir():
         _check_file(directory, entry)
@@ -133,32 +129,6 @@ def _adapter(directory: Path, to_merge: bool) -> Located:
         raise UserError(f"{directory}: its base {base} is an adapter itself; merge that first (smolt merge)")
     _check_adapter(directory, config, to_merge)
     return Located(below.base, directory)
-
-
-def _on_the_hub(name: str) -> Located:
-    """A hub name that is in the cache, or that the hub knows when it is asked once.
-
-    Raises:
-        UserError: neither; a misspelt directory ends here too.
-    """
-    parent = Path(name).parent
-    runs = sorted(entry.name for entry in parent.iterdir() if is_run(entry)) if "/" in name and parent.is_dir() else []
-    if runs:
-        raise UserError(f"model.path: {name}: no such run; {parent} holds {', '.join(runs[:10])}")
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return Located(name)
-    try:
-        HfApi().model_info(name, timeout=HUB_SECONDS)
-    except RepositoryNotFoundError:
-        reason = "the hub has no such model (or it is gated and you are not logged in)"
-    except Exception as error:  # no network, offline mode, a proxy: each client library has errors of its own
-        reason = f"the hub cannot be asked ({type(error).__name__})"
-    else:
-        return Located(name)
-    raise UserError(f"model.path: {name}: no such directory here, not in the hub's cache, and {reason}")
 
 
 def check_directory(directory: Path) -> None:

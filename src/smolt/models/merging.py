@@ -5,6 +5,7 @@ tokens too). What comes out is compared with the adapter model before it is put 
 agree is refused.
 """
 
+import logging
 import math
 import re
 from collections import Counter
@@ -39,6 +40,7 @@ from smolt.models.saving import NOTE, is_reward_model, save_policy, save_scorer,
 from smolt.runs import jsontext, storage
 from smolt.runs.identity import run_of
 
+LOG = logging.getLogger(__name__)
 PROOF = "smolt_merge.json"
 """File of a merged directory: what it was made from, how well it agrees, and the hash of its weights."""
 
@@ -164,7 +166,9 @@ def _merged(path: str, located: Located, is_reward: bool) -> _Origin:
     else:
         peft = _adapted(network, located.adapter)
         matrices = sum(isinstance(module, LoraLayer) for module in network.modules())
+        LOG.info("computing the logits of the adapter model")
         expected = _outputs(network, rows)
+        LOG.info("merging %s into its base", located.adapter)
         _untie(network)
         try:
             with hushed():
@@ -234,6 +238,7 @@ def _difference(network: PreTrainedModel, origin: _Origin) -> float:
 
 
 def _require_agreement(origin: _Origin) -> float:
+    LOG.info("comparing the merged model with the adapter model")
     difference = _difference(origin.network, origin)
     if not difference <= AGREEMENT:
         raise SelfCheckError(
@@ -249,6 +254,7 @@ def _require_agreement(origin: _Origin) -> float:
 def _write(out: Path, network: PreTrainedModel, origin: _Origin, facts: dict[str, Any]) -> dict[str, Any]:
     """Fill a directory beside `out`, check what was written, put it in its place."""
     with storage.whole_directory(out) as staging:
+        LOG.info("writing the merged model")
         _save(network, origin, staging)
         facts = {**facts, "difference_stored": _read_back(staging, network, origin)}
         facts["weights"] = weights_hash(Located(str(staging)))
@@ -274,6 +280,7 @@ def _read_back(directory: Path, network: PreTrainedModel, origin: _Origin) -> fl
         SelfCheckError: a weight or the tokenizer is not read back as it was written.
     """
     again = _load(str(directory), origin.note is not None)
+    LOG.info("comparing what was written with the adapter model")
     found, written = again.state_dict(), network.state_dict()
     wrong = [name for name in written if name not in found or not torch.equal(found[name], written[name].float())]
     if wrong or load_renderer(directory).fingerprint != origin.renderer.fingerprint:

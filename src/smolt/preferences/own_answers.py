@@ -1,5 +1,6 @@
 """Preferences from a policy's own answers: by a reward, the best over the worst; or by a judge, two by two."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from smolt.rewards.learned import learned_reward
 from smolt.rewards.llm_judge.cache import VERDICTS, VerdictCache
 from smolt.runs.chunks import Progress
 
+LOG = logging.getLogger(__name__)
 CHUNK = 256
 UNHEARD = 0.2  # share of pairs that may stay without a judge's reply
 
@@ -50,6 +52,7 @@ def _rated(recipe: PairsRecipe, mix: RewardMix, ground: Ground, folder: Path, te
     reward = mixed_reward(mix, ground.precision)
 
     def made(questions: list[Question], answers: list[list[Answer]]) -> list[Preference]:
+        LOG.info("rating %d answers", sum(map(len, answers)))
         repeated = [question for question in questions for _ in range(recipe.samples)]
         scores = reward(repeated, [answer for own in answers for answer in own])
         rows = [scores[number * recipe.samples : (number + 1) * recipe.samples] for number in range(len(questions))]

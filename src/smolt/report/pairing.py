@@ -54,8 +54,12 @@ def parts_of(arms: Sequence[Arm]) -> list[str]:
 
 def bounded(items: Sequence[RatedAnswer], metric: str) -> bool:
     """Whether the numbers come from a range: a rule's, a judge's grades, tokens up to a limit; a KL's do not."""
-    parts = {name for item in items for name in item.components} if metric == "reward" else {metric.removeprefix(PART)}
-    return metric != "kl" and ranged(parts)
+    return has_range(metric, {name for item in items for name in item.components})
+
+
+def has_range(metric: str, parts: Iterable[str]) -> bool:
+    """The same of a metric's name and the names of the reward's parts."""
+    return metric != "kl" and ranged(parts if metric == "reward" else [metric.removeprefix(PART)])
 
 
 def ranged(parts: Iterable[str]) -> bool:

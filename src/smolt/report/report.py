@@ -1,5 +1,6 @@
 """Writing a report: every file whole or not at all, the page last, so that it never speaks of files not yet there."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,8 @@ from smolt.report.sections import samples
 from smolt.runs import atomic_write, inventory, jsontext
 from smolt.statistics import Measure
 
+LOG = logging.getLogger(__name__)
+
 
 def write_report(directory: Path, record: StudyRecord, analysis: Analysis | None = None) -> None:
     """Write record.json, report.json, report.md, report.html and plots/ into a directory, which is made if missing.
@@ -28,6 +31,7 @@ def write_report(directory: Path, record: StudyRecord, analysis: Analysis | None
     Raises:
         StorageError: the disk is full or failing; each file is the earlier one or the new one, whole.
     """
+    LOG.info("writing the report")
     analysis = analysis or analyse(record)
     panels = findings.findings(record, analysis)
     pictures = plots.draw(record, analysis, panels)

@@ -19,7 +19,7 @@ from typing import Any, SupportsFloat
 from pydantic import BaseModel
 
 from smolt.config.blocks import ANSWER_SECONDS
-from smolt.config.complaints import suggestion
+from smolt.config.complaints import beside, nearest
 from smolt.config.yaml_reader import KeyPath, dotted
 from smolt.data import Answer, Question, Score, Turn
 from smolt.errors import UserError
@@ -201,8 +201,8 @@ def load_function(source: str, what: str) -> Callable[..., Any]:
         raise UserError(f"{what}: {file} cannot be loaded: {place_of(fault)}") from fault
     function = vars(module).get(name)
     if not callable(function):
-        there = ", ".join(key for key, value in vars(module).items() if inspect.isfunction(value)) or "none"
-        raise UserError(f"{what}: {file}: there is no function {name!r}; it has {there}")
+        there = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise UserError(_no_function(what, path, name, there))
     found: Callable[..., Any] = function
     return found
 
@@ -217,7 +217,7 @@ def look_for_functions(recipe: BaseModel) -> None:
     """
     for place, source in _functions_of(recipe.model_dump(), ()):
         if "{" not in source:
-            _look_for(source, f"{dotted(place)}: reward python")
+            _look_for(source, ": ".join(part for part in (dotted(place), "reward python") if part))
 
 
 def _functions_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -248,7 +248,13 @@ def _look_for(source: str, what: str) -> None:
         for entry in node.names
     }
     if name not in made | bound | taken and "*" not in taken:
-        raise UserError(f"{what}: {file}: there is no function {name!r}{suggestion(name, sorted(made) or ['none'])}")
+        raise UserError(_no_function(what, file, name, sorted(made)))
+
+
+def _no_function(what: str, file: Path, name: str, there: Sequence[str]) -> str:
+    close = nearest(name, there)
+    hint = f'did you mean "{close}"?' if close else f"it has {', '.join(there) or 'none'}"
+    return f"{what}: {file}: there is no function {name!r}; {hint}"
 
 
 def _split(source: str, what: str) -> tuple[Path, str]:
@@ -261,7 +267,7 @@ def _split(source: str, what: str) -> tuple[Path, str]:
     if not file.endswith(".py") or not name.isidentifier():
         raise UserError(f'{what}: path: {source!r} is not of the form "file.py:function"')
     if not Path(file).is_file():
-        raise UserError(f"{what}: path: {file}: no such file")
+        raise UserError(f"{what}: path: {file}: no such file{beside(Path(file))}")
     return Path(file), name
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -282,6 +283,23 @@ def _lock(directory: Path, fresh: bool) -> DirectoryLock:
         return acquire(directory)
     finally:
         lock.release()
+
+
+def refuse_unwritable(directory: Path) -> None:
+    """See that a run can be begun or continued in a directory, before what takes long is begun; nothing is written.
+
+    Raises:
+        UserError: it is a file, or holds something else than a run.
+        OSError: it, or the directory it would be made in, cannot be written.
+    """
+    directory = directory.resolve()
+    place = next(path for path in (directory, *directory.parents) if path.exists())
+    if place != directory and not place.is_dir():
+        raise UserError(f"{directory}: {place} is a file, not a directory; choose another --out")
+    _refuse_foreign(directory)
+    if not os.access(place, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code), str(place))
 
 
 def _refuse_foreign(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """The bootstrap: resampling whole prompts, so that answers to one prompt never pass for independent evidence."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ def paired_bootstrap(
     differences = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
     difference = float(differences.mean())
     if not differences.any():
-        return Bootstrap(0.0, 0.0, 0.0, None)
+        return Bootstrap(0.0, None, None, None)
     sums, counts = by_prompt(differences, prompts)
     sampled = resampled_ratios(sums, counts, resamples, seed)
     if sampled is None:
@@ -99,8 +100,13 @@ def draws(size: int, resamples: int, seed: int) -> Iterator[NDArray[np.intp]]:
 
 
 def percentiles(sampled: Floats | None) -> Interval:
-    """The 95 % percentile interval of resampled means; none without resamples."""
+    """The 95 % percentile interval of resampled means; none without resamples, or where all are one number."""
     if sampled is None:
         return None, None
     low, high = np.percentile(sampled, [2.5, 97.5])
-    return float(low), float(high)
+    return with_width(float(low), float(high))
+
+
+def with_width(low: float, high: float) -> Interval:
+    """An interval as it is; none where its ends are one number, but for rounding: that would be claiming certainty."""
+    return (None, None) if math.isclose(low, high, rel_tol=1e-12, abs_tol=1e-15) else (low, high)

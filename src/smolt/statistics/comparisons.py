@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from smolt.statistics.bootstrap import by_prompt, caution, paired_bootstrap, repeats
+from smolt.statistics.bootstrap import by_prompt, caution, paired_bootstrap, repeats, with_width
 from smolt.statistics.nouns import ALPHA, Comparison
 from smolt.statistics.proportions import mcnemar, paired_wald
 from smolt.statistics.verdicts import with_verdict
@@ -21,12 +21,12 @@ DETECTABLE = 1.960 + 0.842  # two-sided 5 % test, 80 % power
 def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: int) -> Comparison:
     """Two arms on n questions answered once each, from the counts of discordant pairs: exact McNemar, paired Wald.
 
-    One question has a difference, but neither interval nor test; questions that all went one way have no interval,
-    for the paired Wald interval then has no width.
+    One question has a difference, but neither interval nor test; questions that all went one way, or all came out the
+    same, have no interval, for the paired Wald interval then has no width.
     """
     if n == 0:
         return _nothing(a, b, metric, rate=True)
-    low, high = paired_wald(wins, regressions, n) if abs(wins - regressions) < n else (None, None)
+    low, high = with_width(*paired_wald(wins, regressions, n))
     p_value, least = (mcnemar(wins, regressions), minimum_detectable(wins, regressions, n)) if n > 1 else (None, None)
     difference, ties = (wins - regressions) / n, n - wins - regressions
     found = Comparison(a, b, metric, wins, regressions, ties, p_value, difference, low, high, least, n)
@@ -112,8 +112,8 @@ def minimum_detectable(wins: int, regressions: int, n: int) -> float:
 
 
 def minimum_detectable_scores(differences: Sequence[float]) -> float | None:
-    """The same for scores, from the sd of the paired differences; None with fewer than two."""
-    if len(differences) < 2:
+    """The same for scores, from the sd of the paired differences; None with fewer than two, or where all are equal."""
+    if len(differences) < 2 or min(differences) == max(differences):
         return None
     return DETECTABLE * float(np.std(np.asarray(differences), ddof=1)) / math.sqrt(len(differences))
 

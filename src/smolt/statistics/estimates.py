@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from smolt.errors import UserError
-from smolt.statistics.bootstrap import FEWEST, RESAMPLES, by_prompt, percentiles, repeats, resampled_ratios
+from smolt.statistics.bootstrap import FEWEST, RESAMPLES, by_prompt, percentiles, repeats, resampled_ratios, with_width
 from smolt.statistics.nouns import Measure, Z
 from smolt.statistics.proportions import Limits, interval_within, wilson
 
@@ -21,9 +21,10 @@ def measure(
     *,
     rate: bool = False,
     bounded: bool = True,
-    bootstrap: bool = False,
 ) -> Measure | None:
     """What a metric comes to over answers: a share where each value is 0 or 1, else a mean. None without values.
+
+    Every command and report that prints one arm's number prints this one, so that the same answers have one interval.
 
     Args:
         values: one an answer, finite.
@@ -31,12 +32,11 @@ def measure(
         rate: the metric is a share, shown in percent; its values lie in 0..1.
         bounded: the values come from a range, known or not: see `mean`. A loss, a KL and a reward model's score do not,
             and 0 and 1 mean nothing special among them.
-        bootstrap: of a mean, in place of the normal interval.
     """
     if bounded and set(values) <= {0.0, 1.0}:
         found = proportion([value == 1.0 for value in values], prompts)
         return None if found is None else replace(found, rate=rate)
-    return share(values, prompts) if rate else mean(values, prompts, bootstrap, bounded)
+    return share(values, prompts) if rate else mean(values, prompts, bounded=bounded)
 
 
 def proportion(flags: Sequence[bool], prompts: Sequence[str] | None = None) -> Measure | None:
@@ -68,7 +68,7 @@ def mean(
 ) -> Measure | None:
     """A mean with a normal interval, or a bootstrap by prompt when asked for or when prompts repeat.
 
-    None without values; a single value, or a single prompt, has no interval.
+    None without values; a single value, a single prompt, or values that are all equal have no interval.
 
     Values from a range (a rule's 0..1, tokens up to a limit) have a mean in it, and the normal interval may leave it.
     The ends of a bootstrap interval are means of values seen, so they cannot. Where `bounded`, the normal one is formed
@@ -80,6 +80,8 @@ def mean(
     array = np.asarray(values, dtype=np.float64)
     limits: Limits = (float(array.min()), float(array.max()))
     value, n = min(limits[1], max(limits[0], float(array.mean()))), len(array)
+    if n > 1 and limits[0] == limits[1]:
+        return Measure(value, None, None, n, "all equal")
     if bootstrap or repeats(prompts):
         low, high = percentiles(resampled_ratios(*by_prompt(array, prompts), RESAMPLES, seed=0))
         few = (n if prompts is None else len(set(prompts))) < FEWEST
@@ -94,7 +96,7 @@ def mean(
 def ratio(totals: Sequence[float], weights: Sequence[float]) -> Measure | None:
     """Sum of totals / sum of weights (a loss per token) with a bootstrap by record; n = records, None without any.
 
-    A single record has no interval.
+    A single record, or records of one and the same ratio, have no interval.
     """
     if not totals:
         return None
@@ -184,7 +186,8 @@ def best_of_k(ranked: Sequence[float], k: int) -> float:
 def over_seeds(numbers: Sequence[float], limits: Limits | None = None) -> Measure | None:
     """The mean of one number a training run, with Student's interval over runs (n - 1 degrees of freedom).
 
-    The interval covers what another run would give on the same questions. None without runs; one has no interval.
+    The interval covers what another run would give on the same questions. None without runs; one run, or runs that all
+    gave the same number, have no interval.
 
     Args:
         numbers: a run's rate or mean, or its difference from the baseline's.
@@ -200,7 +203,8 @@ def over_seeds(numbers: Sequence[float], limits: Limits | None = None) -> Measur
     if n == 1:
         return Measure(value, None, None, 1, "one run")
     half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
-    return Measure(value, *interval_within(value, half, limits), n, "Student, over training runs")
+    low, high = with_width(*interval_within(value, half, limits))
+    return Measure(value, low, high, n, "Student, over training runs" if low is not None else "all runs equal")
 
 
 def won(first: Sequence[float], second: Sequence[float]) -> list[float]:

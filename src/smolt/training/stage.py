@@ -24,6 +24,7 @@ from smolt.config import (
 )
 from smolt.errors import SelfCheckError, UserError
 from smolt.models.forward.precision import NAMES
+from smolt.models.items import left_out
 from smolt.models.saving import other_inputs
 from smolt.runs import REFUSED, Interrupts, Run, storage
 from smolt.runs.identity import package_versions
@@ -145,13 +146,9 @@ class Training:
     def remarks(self) -> list[str]:
         """What a person should know before the first update."""
         outlook, facts = self._plan.outlook, self._plan.facts
-        recomputed, identical = facts.get("checkpointing_note"), facts.get("identical")
+        recomputed = facts.get("checkpointing_note")
         memory = [*([outlook.sentence] if outlook else []), *([f"memory: {recomputed}"] if recomputed else [])]
-        out = [f"left out, for their two answers are the same: {identical:,} pairs"] if identical else []
-        if too_long := facts.get("too_long"):
-            whole = too_long + facts["records"] + (identical or 0)
-            out.append(f"left out, for they exceed the window: {too_long:,} of {whole:,} records")
-        return [*(f"warning: {warning}" for warning in self.warnings), *out, *memory]
+        return [*(f"warning: {warning}" for warning in self.warnings), *left_out(facts), *memory]
 
     @property
     def shares(self) -> dict[str, float]:

@@ -1,6 +1,9 @@
 """What a stage is handed: a recipe or its fields, data in memory, `auto` settled, the longest rows to expect."""
 
+import logging
+import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -16,6 +19,7 @@ from smolt.models.groups import Groups, from_answers
 from smolt.models.locating import locate
 from smolt.runs.identity import MANIFEST, read_manifest
 
+LOG = logging.getLogger(__name__)
 Computing = TypeVar("Computing", Model, Machine)
 
 
@@ -31,8 +35,10 @@ def settled(model: Computing, run: Path | None, fresh: bool, shape: tuple[int, i
     Raises:
         UserError: there is no such model, or the manifest is damaged.
     """
-    if model.dtype != "auto" and model.threads is not None:
-        return model
+    if model.threads is not None:
+        _say_threads(model.threads, os.environ.get("OMP_NUM_THREADS", ""))
+        if model.dtype != "auto":
+            return model
     if run is not None and not fresh and (run / MANIFEST).is_file():
         manifest = read_manifest(run)
         dtype = model.dtype if model.dtype != "auto" else manifest.get("dtype", "fp32")
@@ -41,6 +47,18 @@ def settled(model: Computing, run: Path | None, fresh: bool, shape: tuple[int, i
         return model
     dtype, threads = precision.settle(model.dtype, model.threads, *(shape or _widths(model)))
     return model.model_copy(update={"dtype": dtype, "threads": threads})
+
+
+@cache
+def _say_threads(threads: int, environment: str) -> None:
+    """Once a process: the recipe decides, for with another number the last digits would be others."""
+    if environment.isdigit() and int(environment) != threads:
+        LOG.warning(
+            "the recipe says %d threads and OMP_NUM_THREADS %s: the recipe's are used; model.threads=%s changes that",
+            threads,
+            environment,
+            environment,
+        )
 
 
 def _widths(model: Model | Machine) -> tuple[int, int]:

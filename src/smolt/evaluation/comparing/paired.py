@@ -1,6 +1,7 @@
 """The paired tests of two or more arms, and everything that is said of them."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from smolt.report.pairing import Compared
 from smolt.runs.identity import run_of
 from smolt.statistics import Comparison, Measure, NonInferiority, Retest
 
+LOG = logging.getLogger(__name__)
 ROWS = "evaluation.jsonl"
 LONGEST = 60
 
@@ -131,7 +133,9 @@ def compare_files(
     if again is not None:
         named.append((again, f"{named[0][1]} again"))
     how = reading or Reading()
+    LOG.info("reading %d files", len(named))
     files = [read_results(path, how, name) for path, name in named]
+    LOG.info("comparing the arms")
     metric, rate = _one_metric(files)
     aligned = align(files, intersect)
     values = [[sum(row.value for row in answers) / len(answers) for answers in arm] for arm in aligned.rows]
@@ -150,7 +154,7 @@ def compare_files(
         key=aligned.key,
         answered_once=aligned.single,
         left_out=aligned.left_out,
-        arms={name: _measure(aligned, place, rate) for place, name in enumerate(names)},
+        arms={file.name: _measure(aligned, place, rate, file.bounded) for place, file in enumerate(files)},
         pairs=pairs,
         files={file.name: {"path": file.file, "sha256": file.sha256} for file in files},
         retest=None if repeated is None else statistics.retest(repeated, tests[0]),
@@ -192,11 +196,11 @@ def _copies(files: Sequence[ArmResults]) -> list[str]:
     ]
 
 
-def _measure(aligned: Aligned, place: int, rate: bool) -> Measure:
+def _measure(aligned: Aligned, place: int, rate: bool, bounded: bool) -> Measure:
     answered = list(zip(aligned.items, aligned.rows[place], strict=True))
     values = [row.value for _, answers in answered for row in answers]
     items = [item for item, answers in answered for _ in answers]
-    measure = statistics.measure(values, items, rate=rate, bootstrap=True)
+    measure = statistics.measure(values, items, rate=rate, bounded=bounded)
     if measure is None:
         raise UserError("there is no item to measure")
     return measure

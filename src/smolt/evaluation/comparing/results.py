@@ -12,6 +12,7 @@ from smolt.errors import UserError
 from smolt.evaluation.grading import Rule, rule_named
 from smolt.evaluation.grading.answer_table import AnswerTable, look, read_rows, text_of
 from smolt.evaluation.grading.graded import grade_row
+from smolt.report.pairing import has_range
 from smolt.runs import inventory
 from smolt.runs.rated_answers import is_rated_answer
 
@@ -57,7 +58,8 @@ class ArmResults:
 
     Attributes:
         metric: accuracy where rows say right or wrong, else the name of the column.
-        rate: all values are 0 or 1.
+        rate: all values are 0 or 1, and no reward model's scores.
+        bounded: the values may come from a range; a reward model's scores do not.
         skipped: rows without a value, left out because the user asked for what is there.
         updates: an item has answers of several updates of a training, and items need not have equally many.
         remarks: what a reader should know of how it was read.
@@ -71,6 +73,7 @@ class ArmResults:
     sha256: str
     skipped: int = 0
     updates: bool = False
+    bounded: bool = True
     remarks: list[str] = field(default_factory=list)
 
 
@@ -120,8 +123,20 @@ def read_results(path: Path, reading: Reading, name: str) -> ArmResults:
         )
     if not rows:
         raise UserError(f"{table.name}: {metric}: is null in every row")
-    rate = all(result.value in (0.0, 1.0) for result in rows)
-    return ArmResults(name, table.name, rows, metric, rate, table.sha256, skipped, _of_updates(lines), remarks)
+    parts = {part for _, row in lines if is_rated_answer(row) for part in row.get("components") or ()}
+    bounded = has_range(metric.removeprefix("components."), parts)
+    return ArmResults(
+        name=name,
+        file=table.name,
+        rows=rows,
+        metric=metric,
+        rate=bounded and all(result.value in (0.0, 1.0) for result in rows),
+        sha256=table.sha256,
+        skipped=skipped,
+        updates=_of_updates(lines),
+        bounded=bounded,
+        remarks=remarks,
+    )
 
 
 def arm_names(paths: Sequence[Path]) -> list[str]:

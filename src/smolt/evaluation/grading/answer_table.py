@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smolt.config.complaints import beside
 from smolt.data import files
 from smolt.errors import UserError
 
@@ -97,7 +98,7 @@ def _file(path: Path) -> Path:
             raise UserError(f"{path}: is a directory without {' or '.join(WITHIN_A_RUN)}; name the file")
         return inside
     if not path.is_file():
-        raise UserError(f"{path}: no such file{files.nearest(path)}")
+        raise UserError(f"{path}: no such file{beside(path)}")
     return path
 
 

@@ -1,6 +1,7 @@
 """Graded files: how many answers are right, how many could not be read, and what these could change."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from smolt.evaluation.grading.grade_rules import Grade, Rule, UnusableGold
 from smolt.runs import atomic_write
 from smolt.statistics import Measure
 
+LOG = logging.getLogger(__name__)
 ANSWERS = (
     *("pred", "prediction", "response", "completion", "output", "generated_text", "filtered_resps", "text", "answer"),
 )
@@ -97,7 +99,9 @@ def grade_file(
     Raises:
         UserError: file or columns are missing, a row lacks one, or a gold answer holds nothing to compare with.
     """
+    LOG.info("reading %s", path)
     table = read_rows(path)
+    LOG.info("grading %d answers of %s", len(table.lines), path)
     answers = answer_field or _column(table, ANSWERS, "--answer-field", None)
     golds = gold_field or _column(table, GOLDS, "--gold-field", answers)
     grades = [grade_row(table, line, row, rule, (answers, golds)) for line, row in table.lines]

@@ -1,17 +1,47 @@
 """An adapter on disk, and on a network: every weight of it goes in, and every weight it should have is there."""
 
+import re
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from smolt.config import LoRA
+from smolt.config.complaints import nearest
 from smolt.errors import UserError
 from smolt.models.forward.quiet import read_by_library
-from smolt.models.locating import ADAPTER_WEIGHTS
+from smolt.models.locating import ADAPTER_WEIGHTS, inside_block
 
 WRAPPED = ".modules_to_save.weight"
+LINEAR = (nn.Linear, Conv1D, LoraLayer)
+"""What an adapter goes on; the last one carries an adapter already."""
+
+OF_AN_ADAPTER = re.compile(r"\.(base_layer|lora_\w+)(\.|$)")
+
+
+def require_targets(network: nn.Module, lora: LoRA | None) -> None:
+    """See that each target of a recipe's adapters names layers that can have one; the library passes over some.
+
+    Raises:
+        UserError: a target names none; the message has the linear layers there are.
+    """
+    if lora is None or isinstance(lora.targets, str):
+        return
+    modules = [(name, part) for name, part in network.named_modules() if not OF_AN_ADAPTER.search(name)]
+    inside = [name for name, part in modules if isinstance(part, LINEAR) and inside_block(name)]
+    there = list(dict.fromkeys(name.rpartition(".")[2] for name in inside))
+    for target in lora.targets:
+        named = [part for name, part in modules if name == target or name.endswith(f".{target}")]
+        if any(isinstance(part, (*LINEAR, nn.Embedding)) for part in named):
+            continue
+        close = nearest(target, there)
+        wrong = f"is no linear layer but a {type(named[0]).__name__}" if named else "names no layer of this model"
+        hint = f' did you mean "{close}"?' if close else ""
+        raise UserError(f"lora.targets: {target}: {wrong};{hint} the linear layers in its blocks: {', '.join(there)}")
 
 
 def read_adapter(directory: Path) -> tuple[LoraConfig, dict[str, Tensor]]:

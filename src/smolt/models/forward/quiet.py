@@ -1,14 +1,18 @@
 """Libraries keep their bars, advice, warnings and errors to themselves: what a person should know, smolt says."""
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from smolt.errors import UserError, out_of_memory
+
+LOG = logging.getLogger(__name__)
 
 
 def hush() -> None:
@@ -60,6 +64,7 @@ def read_network(kind: Any, path: str, place: str, **given: Any) -> PreTrainedMo
     Raises:
         UserError: it cannot be read, or weights are missing. The head of a classifier made of a language model may.
     """
+    LOG.info("loading the weights of %s", Path(path, given.get("gguf_file", "")))
     with read_by_library(place):
         network, found = kind.from_pretrained(path, trust_remote_code=False, output_loading_info=True, **given)
     name = type(network).__name__

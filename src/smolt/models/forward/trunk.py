@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from smolt.config import Budget, LoRA
 from smolt.errors import UserError
 from smolt.models.forward import packed_attention
-from smolt.models.forward.adapter import fill, read_adapter
+from smolt.models.forward.adapter import fill, read_adapter, require_targets
 from smolt.models.forward.decode_step import LeanDecoder
 from smolt.models.forward.gradient_checkpointing import Call, again, call, each_layer
 from smolt.models.forward.kv_cache import Cache
@@ -82,6 +82,7 @@ class Trunk:
 
     def add_adapter(self, name: str, lora: LoRA) -> None:
         """A fresh adapter: its output is exactly zero until it is trained."""
+        require_targets(self.network, lora)
         targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
         kind = "SEQ_CLS" if self.network.get_output_embeddings() is None else "CAUSAL_LM"
         config = LoraConfig(

@@ -1,5 +1,6 @@
 """The audit of a preference file: what was found, as figures and as a Panel. Texts are shown only on request."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from smolt.report.panels import Panel, Table
 from smolt.report.wording import stated
 from smolt.statistics import Measure, proportion
 
+LOG = logging.getLogger(__name__)
 SHOWN = 20  # suspects and lines that a table or sentence names
 DOUBTED = 0.5
 
@@ -75,7 +77,9 @@ def audit_preferences(data: DataSource, options: AuditOptions) -> Found:
     """
     read = read_items(data, options.source_field)
     items = read.items
+    LOG.info("ranking %d pairs by how far their labels are doubted", len(items))
     ranking = options.rank(items) if options.rank is not None else rank_by_cross_fit(items, options.seed)
+    LOG.info("looking for repeats and contradictions among %d pairs", len(items))
     texts = [(normalised(item.asked), normalised(item.better), normalised(item.worse)) for item in items]
     return Found(
         path=read.path,

@@ -52,18 +52,18 @@ def summary(compared: Sequence[Compared], runs: Sequence[Runs]) -> list[str]:
 
 
 def _over_runs(runs: Sequence[Runs]) -> list[str]:
-    if not runs:
-        return []
-    first = runs[0]
-    apart = [
-        entry.b
+    spread = [
+        (entry.b, entry.overall.low, entry.overall.high)
         for entry in runs
-        if entry.overall.low is not None
-        and entry.overall.high is not None
-        and entry.overall.low * entry.overall.high > 0
+        if entry.overall.low is not None and entry.overall.high is not None
     ]
+    if not spread:
+        return []  # runs that all gave one number have no interval
+    first = runs[0]
+    apart = [name for name, low, high in spread if low * high > 0]
     over = f"Over {len(first.by_run)} training runs the interval of the difference from {first.a}"
-    return [f"{over} leaves out 0 for {_listed(apart)}." if apart else f"{over} holds 0 for every arm."]
+    every = "every arm" if len(spread) == len(runs) else _listed([name for name, _, _ in spread])
+    return [f"{over} leaves out 0 for {_listed(apart)}." if apart else f"{over} holds 0 for {every}."]
 
 
 def _direction(entry: Compared) -> int:

@@ -52,12 +52,15 @@ def _growth(baseline: str, grown: dict[str, Comparison]) -> list[str]:
     """Which arms' answers became longer or shorter, by the paired test, unadjusted: nothing is claimed better."""
     sentences = []
     for name, test in grown.items():
-        if test.difference is not None and test.low is not None and test.high is not None and shown(test):
-            size, low, high = (format_difference(value, test) for value in (test.difference, test.low, test.high))
+        if test.difference is not None and shown(test):
+            size, interval = format_difference(test.difference, test), "no interval"
+            if test.low is not None and test.high is not None:
+                low, high = (wording.signed(format_difference(end, test)) for end in (test.low, test.high))
+                interval = f"95 % interval {low} to {high}"
             word = "longer" if test.difference > 0 else "shorter"
             sentences.append(
                 f"{name}'s answers are {word} than {baseline}'s by {size.lstrip('+-')} tokens "
-                f"(95 % interval {wording.signed(low)} to {wording.signed(high)}, n = {test.n:,})."
+                f"({interval}, n = {test.n:,})."
             )
     level = [name for name in grown if not shown(grown[name])]
     if level:

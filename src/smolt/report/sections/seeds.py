@@ -56,7 +56,7 @@ def sentence(runs: Runs) -> str:
     overall, count = runs.overall, len(runs.by_run)
     text = f"{runs.b} against {runs.a}, {runs.metric} over {count} training runs: {listed}{unit}"
     if overall.low is None or overall.high is None:
-        return f"{text}."
+        return f"{text}." if count == 1 else f"{text} (the same in every run, so no interval, n = {count} runs)."
     bounds = f"{scale * overall.low:+.3g} to {scale * overall.high:+.3g}"
     return f"{text} (mean {scale * overall.value:+.3g}{unit}, 95 % interval over runs {bounds}, n = {count} runs)."
 

@@ -4,6 +4,7 @@ Where that cannot fit, the training is refused, with changes of the recipe that 
 same way. The estimate is meant to be within 20 % of the peak, so only what would not fit even then is refused.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from transformers import PreTrainedModel
 from smolt import randomness
 from smolt.config import GRPORecipe, PPORecipe
 from smolt.errors import UserError
+from smolt.models.forward.adapter import require_targets
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups
-from smolt.models.items import Asked, asked_questions, demonstration_items, preference_items
+from smolt.models.items import Asked, asked_questions, demonstration_items, left_out, preference_items
 from smolt.models.locating import locate
 from smolt.training.memory.footprint import Estimate, Way, stored
 from smolt.training.memory.shapes import empty_network, shape_of, way_of
@@ -25,6 +27,7 @@ from smolt.training.memory.system import GIB, free_memory, release, resident
 from smolt.training.memory.workload import LOOKED_AT, Choice, Prospect
 from smolt.training.stage_input import settled
 
+LOG = logging.getLogger(__name__)
 MARGIN = 0.2  # of the estimate
 HALVINGS = 6  # of what is advised to be smaller
 SHORTEST = 16  # tokens, the shortest answer that is advised
@@ -126,7 +129,12 @@ def look_ahead(
         items: an offline stage's records.
         contexts: tokens of each question's context, in the order in which they are asked.
         longest: tokens of the longest context.
+
+    Raises:
+        UserError: a target of the recipe's adapters names no linear layer.
     """
+    require_targets(network, getattr(recipe, "lora", None))
+    LOG.info("estimating the memory")
     shape = shape_of(network) if precision.device.type == "cpu" else None
     if shape is None:
         return None
@@ -158,8 +166,21 @@ def look_at_questions(recipe: PPORecipe | GRPORecipe, ground: Ground, asked: Ask
     return look_ahead(recipe, ground.precision, network, contexts=contexts, longest=asked.longest)
 
 
-def foresee(recipe: Any) -> Outlook | None:
-    """The outlook of a stage's recipe, its model and data looked at as the stage does; None where there is none.
+@dataclass(frozen=True)
+class Foresight:
+    """What is known of a training before it begins.
+
+    Attributes:
+        left_out: of its records, and why, a line for each reason.
+        outlook: the memory it will need, None where that is not estimated.
+    """
+
+    left_out: list[str]
+    outlook: Outlook | None
+
+
+def foresee(recipe: Any) -> Foresight | None:
+    """What a stage's training will be, its model and data looked at as the stage does; None where it trains nothing.
 
     Raises:
         UserError: model or data cannot be read.
@@ -169,9 +190,10 @@ def foresee(recipe: Any) -> Outlook | None:
     ground = open_ground(settled(recipe.model, None, True))
     if recipe.stage in ("ppo", "grpo"):
         asked = asked_questions(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
-        return look_at_questions(recipe, ground, asked)
+        return Foresight(left_out(asked.facts()), look_at_questions(recipe, ground, asked))
     read = demonstration_items if recipe.stage == "sft" else preference_items
-    return look_at_rows(recipe, ground, read(recipe.data, ground.renderer, ground.window).items)
+    prepared = read(recipe.data, ground.renderer, ground.window)
+    return Foresight(left_out(prepared.facts()), look_at_rows(recipe, ground, prepared.items))
 
 
 def heeded(recipe: Any, outlook: Outlook | None) -> Outlook | None:

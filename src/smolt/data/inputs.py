@@ -1,0 +1,123 @@
+"""What is to be read, looked for before anything that takes seconds is loaded: models and data by their paths.
+
+Only what is certain is refused here. A name that may be one of the hub's data sets is left to its reader.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from smolt.config import BestOfNRecipe, Critic, Data, Judging, Model, RewardPart
+from smolt.config.complaints import beside
+from smolt.config.yaml_reader import KeyPath, dotted
+from smolt.data import files
+from smolt.errors import UserError
+from smolt.runs.identity import is_run
+
+HUB_SECONDS = 10
+CONFIGURATIONS = {"config.json", "adapter_config.json"}
+"""Files one of which a model directory holds."""
+
+
+def look_for(*asked: BaseModel) -> None:
+    """See that what recipes or blocks read is there. A path with a section's name in it waits for that section.
+
+    Raises:
+        UserError: the first that is not, with its field and the nearest names beside it.
+    """
+    for block in asked:
+        start: KeyPath = ("model",) if isinstance(block, Model) else ("data",) if isinstance(block, Data) else ()
+        for place, path, is_model in _paths_of(block, start):
+            if "{" in path:
+                continue
+            if is_model:
+                find_model(path, dotted(place))
+            elif (missing := files.missing(path)) is not None:
+                raise UserError(f"{dotted(place)}: {missing}")
+
+
+def _paths_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str, bool]]:
+    """Each path, where it stands, and whether it is a model's; a section goes by its name."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            is_section = isinstance(item, BaseModel) and hasattr(item, "recipe")
+            yield from _paths_of(item, (*place, item.name) if is_section else place)
+        return
+    if not isinstance(value, BaseModel):
+        return
+    if isinstance(value, BestOfNRecipe):
+        yield (*place, "reward_model"), value.reward_model, True
+    if isinstance(value, Data):
+        yield (*place, "path"), value.path, False
+    elif isinstance(value, Model | Critic | Judging | RewardPart):
+        for path in _model_paths(value):
+            yield (*place, "path"), path, True
+    for name, item in value:
+        yield from _paths_of(item, place if name in ("sections", "recipe", "parts") else (*place, name))
+
+
+def _model_paths(block: Model | Critic | Judging | RewardPart) -> list[str]:
+    if isinstance(block, RewardPart) and block.name not in ("model", "judge"):
+        several = block.options.get("path", ()) if block.name == "ensemble" else ()
+        return [path for path in several if isinstance(path, str)] if isinstance(several, list | tuple) else []
+    return [block.path] if block.path is not None else []
+
+
+def find_model(path: str, field: str = "model.path") -> Path | None:
+    """The directory or GGUF file at a model path; None for a name that the hub knows. Local paths come first.
+
+    Args:
+        path: as the user gave it.
+        field: where, for messages.
+
+    Raises:
+        UserError: there is none, or what is there is no model.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith("."):
+            _ask_the_hub(path, field)
+            return None
+        raise UserError(f"{field}: {path}: no such directory, and not a hub name (owner/name){beside(place)}")
+    if not place.is_dir():
+        if not is_gguf(place):
+            raise UserError(f"{field}: {path}: is a file and no GGUF; give the directory that holds config.json")
+    elif not is_run(place) and CONFIGURATIONS.isdisjoint(entry.name for entry in place.iterdir()):
+        raise UserError(f"{field}: {path}: holds neither config.json nor adapter_config.json, so it is not a model")
+    return place
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file says in its header that it is GGUF, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def _ask_the_hub(name: str, field: str) -> None:
+    """See that a name is in the hub's cache, or that the hub knows it when it is asked once.
+
+    Raises:
+        UserError: neither; a misspelt directory ends here too.
+    """
+    parent = Path(name).parent
+    runs = sorted(entry.name for entry in parent.iterdir() if is_run(entry)) if "/" in name and parent.is_dir() else []
+    if runs:
+        raise UserError(f"{field}: {name}: no such run; {parent} holds {', '.join(runs[:10])}{beside(Path(name))}")
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except RepositoryNotFoundError:
+        reason = "the hub has no such model (or it is gated and you are not logged in)"
+    except Exception as error:  # no network, offline mode, a proxy: each client library has errors of its own
+        reason = f"the hub cannot be asked ({type(error).__name__})"
+    else:
+        return
+    near = beside(Path(name))
+    raise UserError(f"{field}: {name}: no such directory here, not in the hub's cache, and {reason}{near}")

@@ -1,0 +1,50 @@
+"""One arm's figure over the same answers has one interval, whichever command prints it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smolt.evaluation.comparing import compare_files
+from smolt.report.pairing import measure
+from smolt.runs.rated_answers import RatedAnswer, write_rated
+
+
+def answers(rater: str, samples: int, judged: bool) -> list[RatedAnswer]:
+    """Of 60 questions, each answered so often; a score by this rater, and right or wrong where it is judged."""
+    draw = np.random.default_rng(3)
+    found = []
+    for place in range(60 * samples):
+        number, score = str(place // samples), float(draw.uniform())
+        correct = bool(draw.integers(2)) if judged else None
+        found.append(RatedAnswer(number, f"Is {number} even?", "", "a", 3, True, correct, score, {rater: score}))
+    return found
+
+
+@pytest.mark.parametrize("rater", ["length", "model"])
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("judged", [False, True])
+def test_eval_and_compare_give_one_interval(rater: str, samples: int, judged: bool, tmp_path: Path) -> None:
+    """Of a rule's and of a reward model's scores, of right and wrong; by question where it was asked more often."""
+    items = answers(rater, samples, judged)
+    write_rated(tmp_path / "a.jsonl", items)
+    write_rated(tmp_path / "b.jsonl", [replace(item, reward=(item.reward or 0.0) + 0.1) for item in items])
+    evaluated = measure(items, "accuracy" if judged else "reward")
+    assert evaluated is not None
+    assert compare_files([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]).arms["a"] == evaluated
+
+
+@pytest.mark.parametrize("rater", ["length", "model"])
+def test_a_reward_model_s_0_and_1_mean_nothing_special(rater: str, tmp_path: Path) -> None:
+    """A rule's 0 and 1 get Wilson's interval in both commands, a reward model's the textbook's in both."""
+    items = [
+        replace(item, reward=round(item.reward or 0.0), components={rater: 0.0}) for item in answers(rater, 1, False)
+    ]
+    write_rated(tmp_path / "a.jsonl", items)
+    write_rated(tmp_path / "b.jsonl", items)
+    evaluated = measure(items, "reward")
+    assert evaluated is not None
+    found = compare_files([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]).arms["a"]
+    assert (found.low, found.high, found.source) == (evaluated.low, evaluated.high, evaluated.source)
+    assert found.source == ("Wilson" if rater == "length" else "normal")
