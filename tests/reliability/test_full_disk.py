@@ -1,6 +1,7 @@
 """A full disk is exit 74 with the file's name, wherever it fills: while libraries write, and on standard output."""
 
 import errno
+import faulthandler
 import json
 import os
 import shutil
@@ -143,6 +144,7 @@ def filled_at_every_write(arguments: list[str], folder: Path, every: int) -> Non
                         file.write(json.dumps(row) + "\n")
                 else:
                     full = True
+                    faulthandler.cancel_dump_traceback_later = lambda: None  # its thread did not come along
                     descriptor = os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                     os.dup2(descriptor, 1)
                     os.dup2(descriptor, 2)
@@ -152,7 +154,8 @@ def filled_at_every_write(arguments: list[str], folder: Path, every: int) -> Non
 
         return call
 
-    storage.os = SimpleNamespace(**{**vars(os), **{name: breaking(name) for name in CHANGING + REMOVING}})  # type: ignore[assignment]
+    broken = {name: breaking(name) for name in CHANGING + REMOVING}
+    vars(storage)["os"] = SimpleNamespace(**{**vars(os), **broken})
     command(arguments, folder / "own")
 
 

@@ -17,8 +17,7 @@ import pytest
 import yaml
 
 from smolt.config import load_recipe, shipped_recipes
-from smolt.data import Source, load
-from smolt.data.reading import Kind
+from smolt.data import Kind, Source, load
 from smolt.errors import UserError
 from smolt.rewards.llm_judge.prompts import GRADES, LETTERS, Prompt
 from smolt.rewards.llm_judge.replies import Malformed, read_reply
@@ -129,7 +128,7 @@ def broken_text(text: str, draw: random.Random) -> bytes:
     return (text[:place] + inserts.get(do, "") + text[place:]).encode("utf-8", "surrogatepass")
 
 
-def trials(what: str, quick: int, full: int) -> Any:
+def trials(what: str, quick: int, full: int) -> pytest.MarkDecorator:
     """A quick test with few trials, a slow one with many."""
     many = amount(full // 4, full)
     return pytest.mark.parametrize("count", [quick, pytest.param(many, marks=pytest.mark.slow)], ids=[what, f"{what}s"])
@@ -215,6 +214,12 @@ def as_parquet(rows: list[Any], path: Path) -> bytes | None:
     return path.read_bytes()
 
 
+def as_file(ending: str, rows: list[Any], draw: random.Random, path: Path) -> bytes | None:
+    if ending == "jsonl":
+        return as_jsonl(rows, draw)
+    return as_csv(rows, draw, path) if ending == "csv" else as_parquet(rows, path)
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 @trials("row", QUICK, 3000)
 def test_rows(count: int, ending: str, tmp_path: Path) -> None:
@@ -222,11 +227,7 @@ def test_rows(count: int, ending: str, tmp_path: Path) -> None:
     while done < count:
         base = draw.choice(ROWS)
         rows = [broken(base, draw) if draw.random() < 0.6 else base for _ in range(draw.randint(1, 5))]
-        content = {
-            "jsonl": as_jsonl,
-            "csv": lambda r, d: as_csv(r, d, path),
-            "parquet": lambda r, d: as_parquet(r, path),
-        }[ending](rows, draw)
+        content = as_file(ending, rows, draw, path)
         if content is None:
             continue
         done += len(rows)
