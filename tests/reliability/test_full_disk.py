@@ -144,6 +144,8 @@ def filled_at_every_write(arguments: list[str], folder: Path, every: int) -> Non
                         file.write(json.dumps(row) + "\n")
                 else:
                     full = True
+                    kept = {**vars(shutil), "rmtree": lambda *given, **named: None}
+                    vars(storage)["shutil"] = SimpleNamespace(**kept)
                     faulthandler.cancel_dump_traceback_later = lambda: None  # its thread did not come along
                     descriptor = os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                     os.dup2(descriptor, 1)

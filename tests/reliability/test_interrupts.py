@@ -19,7 +19,7 @@ from tests.reliability.scenes import SCENES, open_scene, scene_recipe
 from tests.reliability.traces import traces
 from tests.soak import amount, tell
 
-QUICK, SLOW = 2, amount(10, 50)
+QUICK, SLOW = 2, amount(10, 30)
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -38,7 +38,10 @@ def command(arguments: list[str], errors: Path) -> None:
 def interrupted(
     server: ForkServerContext, arguments: list[str], errors: Path, delay: float, number: signal.Signals
 ) -> int | None:
-    """The exit code of a command that is interrupted after so many seconds; None where it had ended."""
+    """The exit code of a command that is interrupted after so many seconds; None where it had ended.
+
+    0 where all was done and only the last lines were to be told: few of many, or interrupts are not heard.
+    """
     process = server.Process(target=command, args=(arguments, errors))
     process.start()
     process.join(timeout=delay)
@@ -67,17 +70,18 @@ def trial(
         interrupted(server, [stage, str(recipe), "--out", str(folder / "whole")], folder / "e", 120, signal.SIGINT)
         is None
     )
-    duration, hit, draw = time.perf_counter() - began, 0, random.Random(f"{name} {times}")
+    duration, hit, late, draw = time.perf_counter() - began, 0, 0, random.Random(f"{name} {times}")
     while hit < times:
         out, number = folder / "run", draw.choice(list(CODES))
         arguments = [stage, str(recipe), "--out", str(out)]
         code = interrupted(server, arguments, folder / "e", draw.uniform(0.0, duration), number)
-        assert code in (None, CODES[number]), (folder / "e").read_text()
-        hit += code is not None
+        assert code in (None, 0, CODES[number]), (folder / "e").read_text()
+        hit, late = hit + bool(code), late + (code == 0)
         if out.exists():
             open_scene(name, inputs, out).finish()
             assert traces(out) == uninterrupted(name, save__every=1)
             shutil.rmtree(out)
+    assert late <= 2 + hit // 4
     return hit
 
 
