@@ -15,6 +15,7 @@ from tests.config.test_study_recipe import study
 
 LAST = """\
 model: start
+study.test: "{{problems}}/test.jsonl"
 problems: {{train: 10}}
 sft: {{data: "{{problems}}/demonstrations.jsonl"}}
 grpo: {{data: "{{problems}}/train.jsonl", reward: {reward}}}
@@ -55,7 +56,7 @@ def test_a_misspelt_name(command: list[str], place: Path) -> None:
     written("[gsm8k, {name: pyhton, path: brief.py:brief}]")
     code, error = check(command)
     assert code == 2
-    assert re.search(r"""^s.yaml:4: grpo.reward\S*: 'pyhton' is unknown; did you mean "python"\?$""", error), error
+    assert re.search(r"""^s.yaml:5: grpo.reward\S*: 'pyhton' is unknown; did you mean "python"\?$""", error), error
 
 
 @pytest.mark.parametrize(

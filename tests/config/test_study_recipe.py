@@ -226,3 +226,20 @@ def test_a_study_from_python() -> None:
     )
     assert isinstance(recipe, StudyRecipe)
     assert [section.recipe.model_dump().get("beta") for section in recipe.sections] == [None, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{}", "study.test: is missing"),
+        ("{test: t.jsonl}", "study.reward: is missing"),
+        ("{reward: gsm8k}", "study.test"),
+    ],
+)
+def test_arms_that_nobody_could_measure_are_refused_before_training(
+    tmp_path: Path, settings: str, message: str
+) -> None:
+    recipe = study(tmp_path, f"stage: study\nmodel: m\nstudy: {settings}\nsft: {{data: d.jsonl}}\n")
+    with pytest.raises(UserError, match=message):
+        recipe.require_exam()
+    study(tmp_path, "stage: study\nmodel: m\nreward: {data: d.jsonl}\n").require_exam()  # it has no arms

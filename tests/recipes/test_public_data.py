@@ -86,3 +86,10 @@ def test_too_long_records_are_counted(tmp_path: Path) -> None:
     assert f"left out, for they exceed the window: {facts['too_long']} of 12 records" in remarks
     assert facts["too_long"] >= 6
     assert facts["records"] + facts["too_long"] + facts["identical"] == RECORDS
+
+
+def test_too_long_dev_records_are_counted_too(tmp_path: Path) -> None:
+    recipe = fields(ULTRA, "dpo", "lora")
+    training = STAGES["dpo"](make_recipe("dpo", **recipe, dev=recipe["data"]), out=tmp_path)
+    said = [line for line in training.remarks if "exceed the window" in line]
+    assert said[1] == f"dev data: {said[0]}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.scenes import OWN, write_inputs
+from tests.reliability.scenes import OWN, STAGE_NAMES, write_inputs
 from tests.study.conftest import SMALL, smolt
 
 
@@ -15,7 +15,7 @@ from tests.study.conftest import SMALL, smolt
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the user works: a model, data, a reward and a recipe for each stage."""
     monkeypatch.chdir(write_inputs(tmp_path))
-    for stage, fields in OWN.items():
+    for stage, fields in ((name, OWN[name]) for name in STAGE_NAMES):
         recipe = {
             "model": {"path": "model", "device": "cpu", "threads": 1},
             **fields,
@@ -78,7 +78,7 @@ def test_what_is_missing_is_named(folder: Path, stage: str, argument: str, messa
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("stage", list(OWN))
+@pytest.mark.parametrize("stage", STAGE_NAMES)
 def test_empty_data(folder: Path, stage: str) -> None:
     """An empty file, and one of empty lines."""
     for text in ("", "\n\n"):

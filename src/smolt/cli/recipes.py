@@ -61,7 +61,10 @@ def checked(source: RecipeName, overrides: Overrides = None, stage: Stage = None
 
     recipe = load_recipe(source, stage, overrides or [])
     look_for_functions(recipe)
-    names = [section.name for section in recipe.sections] if isinstance(recipe, StudyRecipe) else []
+    names: list[str] = []
+    if isinstance(recipe, StudyRecipe):
+        recipe.require_exam()
+        names = [section.name for section in recipe.sections]
     facts = {"valid": True, "stage": recipe.stage, "name": recipe.name, "sections": names, "hash": recipe_hash(recipe)}
     parts = f" with the sections {', '.join(names)}" if names else ""
     return Outcome(facts, f"{source}: a valid {recipe.stage} recipe{parts}")

@@ -9,13 +9,12 @@ from pydantic import BaseModel, ValidationError
 
 from smolt.config.blocks import Block
 from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
-from smolt.config.study_recipe import STAGE_RECIPES, Section, StudyRecipe
+from smolt.config.study_recipe import ARMS, STAGE_RECIPES, Section, StudyRecipe
 from smolt.config.yaml_reader import KeyPath
 from smolt.errors import UserError
 
 MADE_FROM_NOTHING = ("pretrain", "problems")
 POLICIES = ("pretrain", "sft", "dpo", "ppo", "grpo")
-ARMS = ("sft", "dpo", "ppo", "grpo", "best_of_n")
 INHERITED = ("seed", "lora", "data", "dev")
 TAKEN = {"base": "the model before all stages", "shipped": "the data that comes with smolt"}
 PATH_FIELDS = ("path", "reward_model")

@@ -20,6 +20,7 @@ from smolt.config.blocks import (
 )
 from smolt.config.judging import Judging
 from smolt.config.stages import DPORecipe, GRPORecipe, Name, PPORecipe, PretrainRecipe, RewardRecipe, Seed, SFTRecipe
+from smolt.errors import UserError
 
 
 class PairsRecipe(Block):
@@ -187,6 +188,10 @@ class Section(Block):
     recipe: StageRecipe = Field(discriminator="stage", description="`{section}` in a path is that section's directory")
 
 
+ARMS = ("sft", "dpo", "ppo", "grpo", "best_of_n")
+"""Stages whose models answer the final questions."""
+
+
 class StudyRecipe(Block):
     """Several stages from one file, compared with one another."""
 
@@ -199,6 +204,20 @@ class StudyRecipe(Block):
     dev: Data | None = Field(default=None, description="dev data of the sections that give none")
     study: StudySettings = Field(default=StudySettings(), description="how the arms are measured")
     sections: tuple[Section, ...] = Field(default=(), description="in the order they run")
+
+    def require_exam(self) -> None:
+        """Refuse a study whose arms nobody could measure, before anything is trained.
+
+        Raises:
+            UserError: there are no final questions, or nobody rates the answers.
+        """
+        stages = {section.recipe.stage for section in self.sections}
+        if not stages & {*ARMS}:
+            return
+        if self.study.test is None:
+            raise UserError("study.test: is missing: name the final questions (a file the training never sees)")
+        if self.study.reward is None and not stages & {"ppo", "grpo"}:
+            raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
 
 
 Recipe = StageRecipe | StudyRecipe

@@ -49,13 +49,17 @@ def left_out(facts: Mapping[str, Any]) -> list[str]:
     """What a training leaves out of its records, and why: a line for each reason.
 
     Args:
-        facts: counts `records` (used), `too_long` and `identical`, the last two where there are any.
+        facts: counts `records` (used), `too_long` and `identical`, the last two where there are any; those of dev data
+            by the same names after `dev_`.
     """
-    too_long, identical = facts.get("too_long"), facts.get("identical")
-    said = [f"left out, for their two answers are the same: {identical:,} pairs"] if identical else []
-    if too_long:
-        whole = too_long + facts["records"] + (identical or 0)
-        said.append(f"left out, for they exceed the window: {too_long:,} of {whole:,} records")
+    said = []
+    for prefix, whose in (("", ""), ("dev_", "dev data: ")):
+        too_long, identical = facts.get(f"{prefix}too_long"), facts.get(f"{prefix}identical")
+        if identical:
+            said.append(f"{whose}left out, for their two answers are the same: {identical:,} pairs")
+        if too_long:
+            whole = too_long + facts[f"{prefix}records"] + (identical or 0)
+            said.append(f"{whose}left out, for they exceed the window: {too_long:,} of {whole:,} records")
     return said
 
 

@@ -25,7 +25,6 @@ from smolt.config import (
     recipe_hash,
 )
 from smolt.data.generated import write_generated
-from smolt.errors import UserError
 from smolt.evaluation.exam import Exam, best_of_n, kl_to, open_exam, take
 from smolt.evaluation.suites import answers_file, origins_of_run, refuse_dependent, suite_exams
 from smolt.models.ground import Ground, open_ground
@@ -73,6 +72,7 @@ def run_study(
     written = recipe.model_dump(mode="json")
     if fresh or Run.finished(out, written) is None:
         look_for_functions(recipe)
+        recipe.require_exam()
     manifest = {
         "stage": "study",
         "recipe": written,
@@ -204,8 +204,7 @@ class Study:
         return {ANSWERS: exam} | (suite_exams(settings.suites, exam, ground) if settings.suites else {})
 
     def _exam(self, settings: StudySettings, ground: Ground, seed: int) -> Exam:
-        if settings.test is None:
-            raise UserError("study.test: is missing: name the final questions (a file the training never sees)")
+        assert settings.test is not None  # a recipe with arms has one
         return open_exam(
             ground, settings.test, self._reward(seed), settings.sampling, settings.samples, seed, settings.items
         )
@@ -220,7 +219,7 @@ class Study:
             if section.recipe.stage in ("grpo", "ppo"):
                 found: RewardMix = recipe.reward
                 return found
-        raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
+        raise AssertionError("a recipe with arms has a reward")
 
     def _items(self, name: str, exam: Exam, ground: Ground, seed: int, final: bool) -> list[RatedAnswer]:
         section = self.places.section(name)

@@ -63,8 +63,11 @@ def open_lessons(
     ground = open_ground(settled(recipe.model, out, fresh))
     train = read(records or recipe.data, ground.renderer, ground.window)
     items, held_out = train.items, list[Groups]()
+    facts = train.facts()
     if recipe.dev is not None:
-        held_out = read(recipe.dev, ground.renderer, ground.window).items
+        dev = read(recipe.dev, ground.renderer, ground.window)
+        held_out = dev.items
+        facts |= {f"dev_{name}": count for name, count in dev.facts().items() if dev.dropped or dev.identical}
     elif hold_out is not None:
         items, held_out = hold_out(train.items, recipe.seed)
     return ground, Lessons(
@@ -73,7 +76,7 @@ def open_lessons(
         items=items,
         held_out=held_out[: recipe.watch.items],
         outlook=heeded(recipe, look_at_rows(recipe, ground, items)),
-        facts=train.facts(),
+        facts=facts,
         checks=[lambda: answer_tokens_only(train.items, ground.renderer)],
     )
 
