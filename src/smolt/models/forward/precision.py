@@ -20,6 +20,15 @@ LOG = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+KERNEL_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+KERNELS = 128
+"""How many products of bf16 torch may keep ready on a processor, in each of two caches.
+
+Each number of tokens is a product of its own for every shape of weights, and keeps about a megabyte. Both caches hold
+1,024 unless told otherwise: gigabytes in a training whose rows differ (findings/bf16-shapes-keep-memory.sh). The
+variables are read at the first product of a process, and what the user has set stays.
+"""
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -49,9 +58,16 @@ def choose_precision(device: str, dtype: str, threads: int | None = None) -> Pre
         raise UserError(f"model.device: {chosen} is not available on this machine; write auto or cpu")
     if dtype == "auto":
         dtype = "bf16" if chosen == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if chosen == "cpu":
+        _keep_few_kernels()
     if chosen == "cpu" and dtype == "fp16":
         raise UserError("model.dtype: fp16 is not for the CPU; write fp32 or bf16")
     return Precision(torch.device(chosen), DTYPES[dtype])
+
+
+def _keep_few_kernels() -> None:
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, str(KERNELS))
 
 
 Rates = Mapping[tuple[str, int], float]
@@ -87,6 +103,7 @@ def thread_counts(most: int) -> list[int]:
 @cache
 def measure(width: int, mlp: int, dtypes: tuple[str, ...], threads: tuple[int, ...]) -> Rates:
     """GFLOP/s of a block of this width with each dtype and number of threads; measured once a process."""
+    _keep_few_kernels()
     before = torch.get_num_threads()
     share = SECONDS / (len(dtypes) * len(threads))
     try:
