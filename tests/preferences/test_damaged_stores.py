@@ -1,7 +1,11 @@
 """A damaged label store is refused, or exports the same: never other labels, never a traceback."""
 
+import contextlib
 import random
+import sqlite3
 from pathlib import Path
+
+import pytest
 
 from smolt.errors import DirectoryInUse, UserError
 from smolt.preferences.people.nouns import Label
@@ -57,3 +61,13 @@ def test_one_bit_anywhere_in_a_file_of_verdicts(tmp_path: Path) -> None:
         except (UserError, StorageError, DirectoryInUse):
             continue
         assert all(said[key] == row for key, row in found.items())
+
+
+def test_a_context_that_is_no_json_is_named_with_its_store(tmp_path: Path) -> None:
+    path = tmp_path / "labels.db"
+    with LabelStore(path) as store:
+        store.add_pairs(pairs(1))
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE pairs SET context = '[[\x02'")
+    with pytest.raises(UserError, match=r"labels.db: pair \w+: its context cannot be read .* put a copy back"):
+        LabelStore(path)

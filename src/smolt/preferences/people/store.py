@@ -127,7 +127,7 @@ class LabelStore:
     def pairs(self) -> dict[str, BlindPair]:
         """Every pair by its id, in the order they were first given."""
         rows = self._database.rows("SELECT id, context, first, second, known FROM pairs ORDER BY rowid")
-        return {row[0]: _pair(*row) for row in rows}
+        return {row[0]: _pair(self.path, *row) for row in rows}
 
     def _check(self) -> None:
         """Every pair is what its name says, and every label what was stored; that none is missing the index tells.
@@ -170,9 +170,9 @@ def _turns(pair: BlindPair) -> str:
     return json.dumps([[turn.role, turn.content] for turn in pair.context])
 
 
-def _pair(name: str, context: str, first: str, second: str, known: Any) -> BlindPair:
+def _pair(store: Path, name: str, context: str, first: str, second: str, known: Any) -> BlindPair:
     try:
         turns = tuple(Turn(role, content) for role, content in json.loads(context))
     except (ValueError, TypeError) as error:
-        raise UserError(f"pair {name}: its context cannot be read ({error}); put a copy of the store back") from None
+        raise UserError(f"{store}: pair {name}: its context cannot be read ({error}); put a copy back") from None
     return BlindPair(name, turns, first, second, known)

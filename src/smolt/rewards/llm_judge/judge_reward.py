@@ -87,7 +87,7 @@ def refuse_coin(reward: Reward, name: str) -> None:
         raise UserError(f"reward judge: {name}: gave no readable grade to any of {len(RIGHT)} right answers; {opened}")
     lows, highs = zip(*pairs, strict=True)
     found = statistics.compare("garbage", "right answers", "grade", lows, highs)
-    if found.low is None or found.low <= 0:
+    if not statistics.shown(found) or (found.difference or 0.0) <= 0:
         raise UserError(
             f"reward judge: {name}: is not shown to grade right answers ({fmean(highs):.1f} of 10 on average) above "
             f"garbage ({fmean(lows):.1f}): {found.sentence} {opened[0].upper()}{opened[1:]}"
