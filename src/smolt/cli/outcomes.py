@@ -74,9 +74,13 @@ def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES) 
 
     stdout = sys.stdout
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    with aside, _terminable(ended), steps_named():
-        outcome = _guarded(work)
-    raise typer.Exit(_say(outcome, stdout, as_json))
+
+    def listening() -> Outcome:
+        with aside, _terminable(ended), steps_named():
+            return work()
+
+    # A signal may come while these contexts are entered or left, so they are inside what answers it.
+    raise typer.Exit(_say(_guarded(listening), stdout, as_json))
 
 
 def delivered(work: Callable[..., Outcome]) -> Callable[..., NoReturn]:
