@@ -42,6 +42,16 @@ def test_display_on_a_terminal_and_elsewhere() -> None:
             assert text.getvalue().splitlines() == list(events)
 
 
+def test_a_training_of_a_study_has_its_line_from_its_beginning_on() -> None:
+    text = StringIO()
+    with Display(Console(file=text, force_terminal=True, width=120)) as display:
+        display.show(FakeTraining(Path("x"), total=7), {})
+        display._progress.refresh()
+        assert "0/7" in text.getvalue()
+        display.show(FakeTraining(Path("x"), total=7), {"step": 1})
+    assert "continued" not in text.getvalue()
+
+
 def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Updates of 10 s: the figures of the third and the sixth are written, half a minute apart."""
     now = [0]

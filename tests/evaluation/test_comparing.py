@@ -321,8 +321,12 @@ def test_retest_and_margin(tmp_path: Path) -> None:
 
 
 def test_the_terminal_lists_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""A terminal gets the same words: what makes text inert would show styles as `\x1b[1m`."""
     monkeypatch.setenv("COLUMNS", "160")
     output = run(*table(tmp_path, 4, 2, 1, 1), "--show", 3).output
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert run(*table(tmp_path, 4, 2, 1, 1), "--show", 3).output == output
+    assert "x1b" not in output
     assert "Wins of b (the first 3)" in output and "Regressions of b (the first 2)" in output
     lines = [line.split() for line in output.splitlines()]
     counts = lines[next(place for place, words in enumerate(lines) if words[:1] == ["items"]) :]

@@ -290,3 +290,16 @@ def test_a_table_says_once_what_all_numbers_share() -> None:
     assert [column["numeric"] for column in view["columns"]] == [False, True]
     two = replace(one, rows=(*one.rows, ("ppo", Measure(0.5, 0.4, 0.6, 90, "Wilson"))))
     assert tables.panel_table(two)["rows"][2][1].interval == "40.0 to 60.0, n 90"
+
+
+def test_an_arm_whose_answers_were_cut_is_warned_of() -> None:
+    """2 of 3 answers ran into the limit; where half of them ended by themselves nothing is said."""
+    stops = {
+        "a": Measure(1 / 3, 0.06, 0.79, 3, "Wilson", rate=True),
+        "b": Measure(0.5, 0.1, 0.9, 4, "Wilson", rate=True),
+    }
+    said = length.cut_short({name: {"stop_rate": stop} for name, stop in stops.items()})
+    assert said == [
+        "a: 67% of 3 answers were cut at the limit of tokens, so its figures are of beginnings; allow more tokens "
+        "(max_tokens)."
+    ]

@@ -1,6 +1,7 @@
 """A rollout that says nothing: no step, and the record says that there was no signal."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from smolt.config import GRPORecipe
 from smolt.models.groups import from_answers
 from smolt.training.algorithms.grpo import GRPOPreparation, signal_metrics
 from smolt.training.objectives import group_advantages
+from tests.reliability.scenes import open_scene, write_inputs
 
 ABSTAINED = math.nan
 
@@ -45,3 +47,13 @@ def test_the_spread_is_that_of_the_groups_that_speak() -> None:
     assert found == {"signal": 0.5, "reward_std": 0.5, "answers_used": 2}
     silent = torch.full((6,), ABSTAINED)
     assert signal_metrics(silent, owners, silent > 0) == {"signal": 0.0, "reward_std": None, "answers_used": 0}
+
+
+def test_a_warm_up_of_all_updates_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The critic learns and the policy does not: said before the first update."""
+    inputs = write_inputs(tmp_path)
+    open_scene("ppo-lora", inputs, tmp_path / "run", critic__warmup=3).close()
+    assert "critic.warmup: 3 updates are all of the budget: the policy will stay as it is" in caplog.text
+    caplog.clear()
+    open_scene("ppo-lora", inputs, tmp_path / "other").close()
+    assert "critic.warmup" not in caplog.text

@@ -182,7 +182,10 @@ class Display:
             self._tasks[training.out] = task
 
     def show(self, training: Running, metrics: Mapping[str, Any]) -> None:
-        """Show one update; its events (a skipped step, an early stop) stay on the screen above the lines."""
+        """Show one update, or without metrics a beginning; events (a skipped step, a stop) stay above the lines."""
+        if not metrics:
+            self.begin(training)
+            return
         step = int(metrics["step"])
         moved_on()
         self.begin(training, step - 1)

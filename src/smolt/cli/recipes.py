@@ -7,7 +7,7 @@ import typer
 from smolt.cli.outcomes import Json, Outcome, deliver, delivered
 from smolt.cli.train import Overrides, RecipeName
 
-app = typer.Typer(no_args_is_help=True, help="List, show, check and explain recipes.")
+app = typer.Typer(no_args_is_help=True, help="List, show and check recipes; explain every field.")
 Stage = Annotated[str | None, typer.Option("--stage", help="The stage, where the recipe does not say it.")]
 
 

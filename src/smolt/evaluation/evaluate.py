@@ -23,6 +23,7 @@ from smolt.models.saving import other_inputs
 from smolt.report.analysis import analyse
 from smolt.report.record import Arm, StudyRecord
 from smolt.report.report import write_report
+from smolt.report.sections.length import cut_short
 from smolt.rewards.shorthand import asked_reward
 from smolt.runs import Run
 from smolt.runs.chunks import Progress, in_chunks
@@ -170,7 +171,7 @@ def measure(
         record = study_record(subject, manifest, rows)
         analysis = analyse(record)
         measures, path = analysis.measures["model"], None if out is None else folder
-        notes = list(subject.notes)
+        notes = [*subject.notes, *cut_short(analysis.measures)]
         found = Evaluation(recipe["task"], status, measures, rows, subject.too_long, notes, path, analysis.repeats)
         if run.result is None:
             write_report(folder, record, analysis)

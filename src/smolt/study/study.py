@@ -58,7 +58,7 @@ def run_study(
         recipe: the study.
         out: its directory.
         fresh: set an existing study there aside.
-        progress: called after each update of each stage.
+        progress: called when a stage begins, without metrics, and after each of its updates.
 
     Returns:
         status ("complete" or "already complete"), verdicts, measures of each arm.
@@ -154,6 +154,7 @@ class Study:
             training = sft(recipe, out=folder, seconds=seconds)
         else:
             training = STAGES[section.recipe.stage](recipe, out=folder)
+        self.progress(training, {})
         drive(training, self.interrupts, self.progress)
 
     def _tell(self, done: int, total: int) -> None:

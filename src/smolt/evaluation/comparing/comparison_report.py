@@ -6,7 +6,6 @@ The page and the files hold everything; a terminal has the verdicts, the tables 
 import hashlib
 import io
 import shutil
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def as_words(findings: Findings, show: int) -> str:
     """The verdicts, a table of the arms, one of the pairs, and `show` wins and regressions of each pair."""
     buffer = io.StringIO()
     width = max(80, shutil.get_terminal_size().columns)
-    console = Console(file=buffer, width=width, force_terminal=sys.stdout.isatty(), highlight=False, markup=False)
+    console = Console(file=buffer, width=width, force_terminal=False, highlight=False, markup=False)
     for sentence in findings.sentences():
         console.print(Text(terminal.inert(sentence)), soft_wrap=True)
     for warning in findings.warnings:

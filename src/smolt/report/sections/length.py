@@ -1,5 +1,6 @@
 """Length: how long each arm's answers are, whether they grew, and whether the reward likes long answers."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 from smolt.report import wording
@@ -10,6 +11,7 @@ from smolt.report.record import StudyRecord
 from smolt.statistics import Comparison, Measure, difference_of, format_difference, shown
 
 FEW_VALUES = 4
+MOSTLY = 0.5
 LEANING = 0.3  # a correlation whose whole interval lies above is said to lean on length
 
 
@@ -37,6 +39,7 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
         name="verbosity",
         title="Verbosity",
         sentences=(*_growth(record.baseline, grown), *_leaning(related)),
+        warnings=tuple(cut_short(analysis.measures)),
         tables=(
             Table(
                 "Length of the answers with 95 % intervals; paired by question where arms are compared.",
@@ -46,6 +49,17 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
         ),
         charts=tuple(chart for chart in (_against_reward(record, related), _bars(lengths)) if chart is not None),
     )
+
+
+def cut_short(measures: Mapping[str, Mapping[str, Measure]]) -> list[str]:
+    """A sentence for each arm most of whose answers ran into the limit of tokens."""
+    stops = {name: found["stop_rate"] for name, found in measures.items() if "stop_rate" in found}
+    return [
+        f"{name}: {1 - stop.value:.0%} of {stop.n:,} answers were cut at the limit of tokens, so its figures are of "
+        "beginnings; allow more tokens (max_tokens)."
+        for name, stop in stops.items()
+        if stop.value < MOSTLY
+    ]
 
 
 def _growth(baseline: str, grown: dict[str, Comparison]) -> list[str]:

@@ -5,6 +5,7 @@ token is -coefficient * k1, plus the score on the last real answer token; inner 
 too far from the one that sampled, and the step that would have gone further is not taken.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from smolt.training.online import Rolling, corrected, dealt, old_logprobs, open_
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
+LOG = logging.getLogger(__name__)
+
 
 def ppo(
     recipe: PPORecipe | str | Path,
@@ -56,6 +59,9 @@ def ppo(
         fields: recipe fields, when `recipe` is a path.
     """
     checked, rolling = open_stage(PPORecipe, recipe, questions, reward, out, fresh, fields)
+    updates, warmup = checked.budget.updates, checked.critic.warmup
+    if updates is not None and warmup >= updates:
+        LOG.warning("critic.warmup: %d updates are all of the budget: the policy will stay as it is", warmup)
     policy, reference = rolling.policy, rolling.policy.as_reference()
     critic = open_critic(checked, policy)
     preparation = PPOPreparation(checked, rolling, reference, critic)
