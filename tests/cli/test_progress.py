@@ -103,6 +103,9 @@ def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
     line = "update 1 to 9: reward -0.500 to +0.250, KL 0.000 to 1.500"
     words = stage_outcome("grpo", "complete", tmp_path, {}).words.splitlines()
     assert words == [f"grpo: complete; the model is in {tmp_path / 'model'}", line, f"next: smolt chat {tmp_path}"]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(rows[0] | {"optimizer_steps": 0}) + "\n")
+    idle = "1 of 1 updates took no step: no rewards that differ, or steps that were skipped"
+    assert moved(tmp_path) == ["update 1: reward -0.500, KL 0.000", idle]
     words = stage_outcome("reward", "complete", tmp_path, {"refused": "length alone does as well"}).words.splitlines()
     assert words[-2] == "its gate refuses it: length alone does as well"
     assert words[-1].startswith("next: more or better pairs")

@@ -132,7 +132,8 @@ def figures(metrics: Mapping[str, Any]) -> str:
     known = [
         (label, metrics[name], form) for label, name, form in FIGURES if isinstance(metrics.get(name), int | float)
     ]
-    return "  ".join(f"{label} {form.format(value)}" for label, value, form in known)
+    idle = ["no step"] if metrics.get("optimizer_steps") == 0 else []
+    return "  ".join([*(f"{label} {form.format(value)}" for label, value, form in known), *idle])
 
 
 def times(shares: Mapping[str, float]) -> str:

@@ -139,7 +139,7 @@ def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, A
 
 
 def moved(directory: Path) -> list[str]:
-    """What the figures of the first update became in the last one, as one line; none where there was one update."""
+    """What the figures of the first update became in the last one, and how many updates took no step."""
     from smolt.cli.progress import FIGURES
     from smolt.runs.directory import METRICS
     from smolt.runs.jsontext import decode_object
@@ -148,15 +148,23 @@ def moved(directory: Path) -> list[str]:
         rows = (directory / METRICS).read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    if len(rows) < 2:
+    if not rows:
         return []
-    first, last = (decode_object(row, METRICS) for row in (rows[0], rows[-1]))
+    updates = [decode_object(row, METRICS) for row in rows]
+    first, last = updates[0], updates[-1]
     known = [
-        f"{label} {form.format(first[name])} to {form.format(last[name])}"
+        f"{label} {form.format(first[name])}" + (f" to {form.format(last[name])}" if len(updates) > 1 else "")
         for label, name, form in FIGURES
         if name != "tokens_per_second" and all(isinstance(row.get(name), int | float) for row in (first, last))
     ]
-    return [f"update 1 to {last['step']}: {', '.join(known)}"]
+    until = f" to {last['step']}" if len(updates) > 1 else ""
+    lines = [f"update 1{until}: {', '.join(known)}"]
+    idle = sum(row.get("optimizer_steps") == 0 for row in updates)
+    if idle:
+        lines.append(
+            f"{idle:,} of {len(updates):,} updates took no step: no rewards that differ, or steps that were skipped"
+        )
+    return lines
 
 
 def study(source: RecipeName, overrides: Overrides = None, out: Out = None, fresh: Fresh = False) -> Outcome:
