@@ -7,6 +7,7 @@ import re
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -97,13 +98,16 @@ def test_a_step_is_named_once_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
     """The figures of its first and last update, a gate's refusal, what to do next."""
     assert moved(tmp_path) == []
-    rows = [{"step": 1, "reward": -0.5, "kl": 0.0, "loss": None}, {"step": 9, "reward": 0.25, "kl": 1.5, "loss": 0.1}]
+    rows: list[dict[str, Any]] = [
+        {"step": 1, "reward": -0.5, "kl": 0.0, "loss": None},
+        {"step": 9, "reward": 0.25, "kl": 1.5, "loss": 0.1},
+    ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "model").mkdir()
     line = "update 1 to 9: reward -0.500 to +0.250, KL 0.000 to 1.500"
     words = stage_outcome("grpo", "complete", tmp_path, {}).words.splitlines()
     assert words == [f"grpo: complete; the model is in {tmp_path / 'model'}", line, f"next: smolt chat {tmp_path}"]
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(rows[0] | {"optimizer_steps": 0}) + "\n")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({**rows[0], "optimizer_steps": 0}) + "\n")
     idle = "1 of 1 updates took no step: no rewards that differ, or steps that were skipped"
     assert moved(tmp_path) == ["update 1: reward -0.500, KL 0.000", idle]
     words = stage_outcome("reward", "complete", tmp_path, {"refused": "length alone does as well"}).words.splitlines()

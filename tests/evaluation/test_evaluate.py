@@ -322,14 +322,9 @@ def test_a_run_is_measured_as_it_was_trained(place: Path, tmp_path: Path) -> Non
     )
     training.finish()
     found = evaluate(tmp_path / "run", place / "questions.jsonl", task="gsm8k", limit=2, device="cpu", dtype="fp32")
-    cut = (
-        "model: 100% of 2 answers were cut at the limit of tokens, so its figures are of beginnings; allow more tokens "
-        "(max_tokens)."
-    )
-    assert {row["tokens"] for row in found.rows} <= set(range(1, 6)) and found.notes == [cut]
+    assert {row["tokens"] for row in found.rows} == {5} and "100% of 2 answers were cut" in found.notes[0]
     found = evaluate(tmp_path / "run", place / "questions.jsonl", task="gsm8k", limit=2, max_tokens=9, device="cpu")
-    other = "max_tokens: 5 in training, 9 here: measured under other conditions than it was trained in"
-    assert found.notes == [other, cut]
+    assert found.notes[0].startswith("max_tokens: 5 in training, 9 here: measured under other conditions than it was")
 
 
 def test_the_command_prints_one_object(place: Path, tmp_path: Path) -> None:

@@ -250,10 +250,3 @@ def test_a_reward_model_becomes_a_sequence_classifier(tmp_path: Path, lora: LoRA
 def test_kinds_are_told_apart(tmp_path: Path) -> None:
     assert not is_reward_model(locate(str(adapter(tmp_path))))
     assert not is_reward_model(Located(str(tmp_path / "base")))
-
-
-def test_a_whole_model_has_nothing_to_merge(tmp_path: Path) -> None:
-    base = tiny_model(tmp_path / "base")
-    with pytest.raises(UserError, match="base: is a whole model, no adapter and no run: there is nothing to merge"):
-        merge(str(base), tmp_path / "out")
-    assert not (tmp_path / "out").exists()

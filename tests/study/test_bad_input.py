@@ -22,6 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "budget": {"updates": 1},
             "dev": None,
         }
+        recipe |= {"critic": {"warmup": 0}} if stage == "ppo" else {}  # a warm-up of all updates is warned of
         Path(f"{stage}.yaml").write_text(json.dumps(recipe, indent=1))
     return tmp_path
 

@@ -38,7 +38,7 @@ from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.roles import Policy, Scorer
 from smolt.models.saving import NOTE, is_reward_model, save_policy, save_scorer, weights_hash
 from smolt.runs import jsontext, storage
-from smolt.runs.identity import is_run, run_of
+from smolt.runs.identity import run_of
 
 LOG = logging.getLogger(__name__)
 PROOF = "smolt_merge.json"
@@ -70,9 +70,6 @@ def merge(path: str, out: Path, dtype: str = "auto", fresh: bool = False) -> dic
     if dtype != "auto" and dtype not in DTYPES:
         raise UserError(f"dtype: {dtype!r} is unknown; choose auto, {', '.join(DTYPES)}")
     located = locate(path, to_merge=True)
-    of_a_run = is_run(Path(path)) or is_run(Path(path).parent)
-    if located.adapter is None and not of_a_run and not is_reward_model(located):
-        raise UserError(f"{path}: is a whole model, no adapter and no run: there is nothing to merge")
     out = out.expanduser().resolve()
     asked = {"source": weights_hash(located), "asked_dtype": dtype}
     found = _earlier(out, located, asked, fresh)
