@@ -1,6 +1,7 @@
 """A disk that breaks, standing in for `os` in `smolt.runs.storage`, and a model of what a power cut may leave on it."""
 
 import os
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,12 @@ from types import SimpleNamespace
 from typing import Literal
 
 LostData = Literal["kept", "missing", "half", "zeros"]
+
+
+def flipped(content: bytes, draw: random.Random) -> bytes:
+    """The same bytes with one bit changed."""
+    place = draw.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
 
 
 class Crash(BaseException):

@@ -236,10 +236,11 @@ def test_a_study_from_python() -> None:
         ("{reward: gsm8k}", "study.test"),
     ],
 )
+@pytest.mark.parametrize(("section", "arm"), [("sft", "sft"), ("reward", "base")])  # without a policy base is measured
 def test_arms_that_nobody_could_measure_are_refused_before_training(
-    tmp_path: Path, settings: str, message: str
+    tmp_path: Path, section: str, arm: str, settings: str, message: str
 ) -> None:
-    recipe = study(tmp_path, f"stage: study\nmodel: m\nstudy: {settings}\nsft: {{data: d.jsonl}}\n")
+    recipe = study(tmp_path, f"stage: study\nmodel: m\nstudy: {settings}\n{section}: {{data: d.jsonl}}\n")
+    assert recipe.arms == [arm]
     with pytest.raises(UserError, match=message):
         recipe.require_exam()
-    study(tmp_path, "stage: study\nmodel: m\nreward: {data: d.jsonl}\n").require_exam()  # it has no arms

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,15 @@ from smolt.preferences.people.nouns import Label
 from smolt.preferences.people.store import LabelStore
 from smolt.rewards.llm_judge.cache import VerdictCache
 from smolt.runs import StorageError
+from tests.disk import flipped
 from tests.preferences.test_people import pairs
 
 FLIPS = 80
 
 
-def flipped(content: bytes, draw: random.Random) -> bytes:
-    place = draw.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
-
-
-def test_one_bit_anywhere_in_a_label_store(tmp_path: Path) -> None:
-    path, draw = tmp_path / "labels.db", random.Random(3)
+def flip_label_store(folder: Path, times: int) -> int:
+    """Flip one bit of a label store so many times; how often it was refused, which names it."""
+    path, draw = folder / "labels.db", random.Random(3)
     with LabelStore(path) as store:
         some = pairs(12)
         store.add_pairs(some)
@@ -31,8 +29,8 @@ def test_one_bit_anywhere_in_a_label_store(tmp_path: Path) -> None:
         whole = store.labels(), store.pairs()
     content = path.read_bytes()
     refused = 0
-    for _ in range(FLIPS):
-        for beside in tmp_path.iterdir():
+    for _ in range(times):
+        for beside in folder.iterdir():
             beside.unlink()
         path.write_bytes(flipped(content, draw))
         try:
@@ -41,26 +39,33 @@ def test_one_bit_anywhere_in_a_label_store(tmp_path: Path) -> None:
         except (UserError, StorageError, DirectoryInUse) as refusal:
             assert str(path) in f"{refusal} {getattr(refusal, 'filename', '')}"
             refused += 1
-    assert refused  # most bits of a small file are free space
+    return refused
 
 
-def test_one_bit_anywhere_in_a_file_of_verdicts(tmp_path: Path) -> None:
-    """A verdict that is not as it was stored is none."""
-    path, draw = tmp_path / "verdicts.sqlite", random.Random(4)
+def flip_verdicts(folder: Path, times: int) -> int:
+    """The same of a judge's verdicts; one that is not as it was stored is none."""
+    path, draw, refused = folder / "verdicts.sqlite", random.Random(4), 0
     said = {f"key {number}": {"margin": number / 7, "text": "the first"} for number in range(20)}
     with VerdictCache(path) as cache:
         cache.write(said)
     content = path.read_bytes()
-    for _ in range(FLIPS):
-        for beside in tmp_path.iterdir():
+    for _ in range(times):
+        for beside in folder.iterdir():
             beside.unlink()
         path.write_bytes(flipped(content, draw))
         try:
             with VerdictCache(path) as cache:
                 found = cache.read(list(said))
         except (UserError, StorageError, DirectoryInUse):
+            refused += 1
             continue
         assert all(said[key] == row for key, row in found.items())
+    return refused
+
+
+@pytest.mark.parametrize("flip", [flip_label_store, flip_verdicts])
+def test_one_bit_anywhere(flip: Callable[[Path, int], int], tmp_path: Path) -> None:
+    assert flip(tmp_path, FLIPS)  # most bits of a small file are free space
 
 
 def test_a_context_that_is_no_json_is_named_with_its_store(tmp_path: Path) -> None:

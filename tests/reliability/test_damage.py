@@ -12,6 +12,7 @@ import pytest
 from smolt.errors import UserError
 from smolt.runs import Run, StorageError
 from smolt.runs.locks import LOCK
+from tests.disk import flipped
 from tests.reliability.conftest import CHANGES, NAME, Uninterrupted
 from tests.reliability.scenes import open_scene
 from tests.reliability.traces import traces
@@ -42,8 +43,7 @@ def harms(content: bytes, draw: random.Random) -> Iterator[tuple[str, bytes | No
     yield "removed", None
     yield "emptied", b""
     yield "cut", content[: len(content) // 2]
-    place = draw.randrange(len(content))
-    yield "flipped", content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+    yield "flipped", flipped(content, draw)
 
 
 def with_harm(whole: Path, out: Path, name: str, content: bytes | None) -> Path:

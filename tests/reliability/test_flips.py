@@ -2,18 +2,16 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 
-from smolt.errors import DirectoryInUse, UserError
-from smolt.preferences.people.nouns import Label
-from smolt.preferences.people.store import LabelStore
-from smolt.rewards.llm_judge.cache import VerdictCache
+from smolt.errors import UserError
 from smolt.runs import Run, StorageError
-from tests.preferences.test_people import pairs
+from tests.disk import flipped
+from tests.preferences.test_damaged_stores import flip_label_store, flip_verdicts
 from tests.reliability.conftest import CHANGES, NAME, Uninterrupted
 from tests.reliability.test_command_kills import STUDY, left_alone
 from tests.reliability.test_damage import continued, files, with_harm
@@ -27,8 +25,7 @@ def flips(contents: dict[str, bytes], count: int) -> Iterator[tuple[str, bytes]]
     draw, names = random.Random(count), sorted(name for name, content in contents.items() if content)
     for number in range(count):
         name = names[number % len(names)]
-        content, place = contents[name], draw.randrange(len(contents[name]))
-        yield name, content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+        yield name, flipped(contents[name], draw)
 
 
 def contents_of(out: Path) -> dict[str, bytes]:
@@ -81,41 +78,7 @@ def is_named(out: Path, name: str, recipe: object) -> bool:
 
 
 @pytest.mark.slow
-def test_a_label_store(tmp_path: Path) -> None:
-    path, count, refused = tmp_path / "labels.db", amount(80, 300), 0
-    with LabelStore(path) as store:
-        some = pairs(12)
-        store.add_pairs(some)
-        store.record_all(Label(pair.id, "ann", "first", "second", 1.5, "2026-01-01") for pair in some)
-        whole = store.labels(), store.pairs()
-    for _, content in flips({"labels.db": path.read_bytes()}, count):
-        for beside in path.parent.iterdir():
-            beside.unlink()
-        path.write_bytes(content)
-        try:
-            with LabelStore(path) as store:
-                assert (store.labels(), store.pairs()) == whole
-        except (UserError, StorageError, DirectoryInUse) as refusal:
-            assert str(path) in f"{refusal} {getattr(refusal, 'filename', '')}"
-            refused += 1
-    tell(PROMISE, "a label store", flips=count, named=refused, silent_differences=0)
-
-
-@pytest.mark.slow
-def test_a_file_of_verdicts(tmp_path: Path) -> None:
-    path, count, refused = tmp_path / "verdicts.sqlite", amount(80, 300), 0
-    said = {f"key {number}": {"margin": number / 7, "text": "the first"} for number in range(20)}
-    with VerdictCache(path) as cache:
-        cache.write(said)
-    for _, content in flips({"verdicts.sqlite": path.read_bytes()}, count):
-        for beside in tmp_path.iterdir():
-            beside.unlink()
-        path.write_bytes(content)
-        try:
-            with VerdictCache(path) as cache:
-                found = cache.read(list(said))
-        except (UserError, StorageError, DirectoryInUse):
-            refused += 1
-            continue
-        assert all(said[key] == row for key, row in found.items())
-    tell(PROMISE, "a judge's verdicts", flips=count, named=refused, silent_differences=0)
+@pytest.mark.parametrize(("what", "flip"), [("a label store", flip_label_store), ("a judge's verdicts", flip_verdicts)])
+def test_a_store(what: str, flip: Callable[[Path, int], int], tmp_path: Path) -> None:
+    count = amount(80, 300)
+    tell(PROMISE, what, flips=count, named=flip(tmp_path, count), silent_differences=0)

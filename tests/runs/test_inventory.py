@@ -183,7 +183,7 @@ def test_a_damaged_file_with_a_seal_is_not_read(tmp_path: Path) -> None:
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     """A finished run around two others, one of them a level deeper, with plots and an arm's sealed answers."""
-    out = tmp_path / "study"
+    out = tmp_path / "checkpoints" / "study"  # a name of the user's own hides nothing
     with Run.open(out, manifest=MANIFEST) as run:
         for section in ("sft", "seed-1/dpo"):
             answers = finished(out / section) / "evaluation.jsonl"

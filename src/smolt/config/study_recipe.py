@@ -205,18 +205,23 @@ class StudyRecipe(Block):
     study: StudySettings = Field(default=StudySettings(), description="how the arms are measured")
     sections: tuple[Section, ...] = Field(default=(), description="in the order they run")
 
+    @property
+    def arms(self) -> list[str]:
+        """Names of what is measured: the base model where it is the baseline, then every section with a policy."""
+        base = ["base"] if self.study.baseline == "base" else []
+        return base + [section.name for section in self.sections if section.recipe.stage in ARMS]
+
     def require_exam(self) -> None:
         """Refuse a study whose arms nobody could measure, before anything is trained.
 
         Raises:
             UserError: there are no final questions, or nobody rates the answers.
         """
-        stages = {section.recipe.stage for section in self.sections}
-        if not stages & {*ARMS}:
+        if not self.arms:
             return
         if self.study.test is None:
             raise UserError("study.test: is missing: name the final questions (a file the training never sees)")
-        if self.study.reward is None and not stages & {"ppo", "grpo"}:
+        if self.study.reward is None and not any(section.recipe.stage in ("ppo", "grpo") for section in self.sections):
             raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
 
 

@@ -12,14 +12,13 @@ from smolt.errors import UserError
 from smolt.runs import checkpoints, identity, inventory, jsontext, storage
 from smolt.runs.checkpoints import Checkpoint, Content
 from smolt.runs.identity import FORMAT, MANIFEST
-from smolt.runs.inventory import RESULT
+from smolt.runs.inventory import CHECKPOINTS, RESULT
 from smolt.runs.locks import LOCK, DirectoryLock, acquire
 from smolt.runs.rows import RowFile
 
 LOG = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
-CHECKPOINTS = "checkpoints"
 REFUSED = "refused"  # in the manifest: why nothing could be learned
 
 Status = Literal["new", "resumable", "complete"]

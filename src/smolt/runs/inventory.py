@@ -152,7 +152,7 @@ def _files(directory: Path) -> Iterator[Path]:
     for folder in (MODEL, PLOTS):
         yield from (path for path in (directory / folder).rglob("*") if path.is_file())
     inside = (path for path in directory.rglob(f"*{SUMS}") if path.parent != directory)
-    yield from (path for path in inside if CHECKPOINTS not in path.parts)
+    yield from (path for path in inside if CHECKPOINTS not in path.relative_to(directory).parts)
 
 
 def seal(path: Path) -> None:

@@ -13,9 +13,6 @@ ANSWERS = "evaluation.jsonl"
 CANDIDATES = "candidates.jsonl"
 """All n answers of a best-of-n arm to the final questions."""
 
-MEASURED = ("sft", "dpo", "ppo", "grpo", "best_of_n")
-"""Stages whose models answer the questions of the evaluation."""
-
 
 class Places:
     """A study's recipe, with the sections' directories in place of their names, and the directory that holds all of it.
@@ -53,11 +50,6 @@ class Places:
     def result(self, name: str, seed: int) -> dict[str, Any]:
         """What a finished section left."""
         return jsontext.read_object(self.folder(name, seed) / "result.json")
-
-    def arms(self) -> list[str]:
-        """Names of what is measured: the base model where it is the baseline, then every section with a policy."""
-        base = ["base"] if self.recipe.study.baseline == "base" else []
-        return base + [section.name for section in self.recipe.sections if section.recipe.stage in MEASURED]
 
     def section(self, name: str) -> Section | None:
         """The section of an arm; None for the base model."""

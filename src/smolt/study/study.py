@@ -169,7 +169,7 @@ class Study:
         suites = self.places.recipe.study.suites
         files = [ANSWERS, *(answers_file(name) for name in (suites.names if suites else []))]
         exams: dict[str, Exam] = {}
-        for name in self.places.arms():
+        for name in self.places.recipe.arms:
             folder = self.places.folder(name, seed)
             for file in files:
                 if all(inventory.sealed(path) for path in self._made(name, folder, file)):

@@ -32,7 +32,7 @@ TRAINED_ONLY = ("pretrain", "reward")
 def record_of(places: Places) -> StudyRecord:
     """Everything the report of a finished study is generated from."""
     recipe = places.recipe
-    arms = [_arm(places, name) for name in places.arms()]
+    arms = [_arm(places, name) for name in places.recipe.arms]
     arms += [_arm(places, section.name) for section in recipe.sections if section.recipe.stage in TRAINED_ONLY]
     judged = any(item.correct is not None for arm in arms for item in arm.items)
     return StudyRecord(
@@ -164,5 +164,5 @@ def panels_of(places: Places) -> list[Panel]:
     found += [] if gold is None else [gold]
     suites = places.settings[seed].suites
     if suites is not None:
-        found += suite_panels(suites, places.arms(), places.recipe.study.baseline, places.answers)
+        found += suite_panels(suites, places.recipe.arms, places.recipe.study.baseline, places.answers)
     return found
