@@ -183,6 +183,7 @@ def study(source: RecipeName, overrides: Overrides = None, out: Out = None, fres
     if summary is not None:
         return study_outcome({**summary, "status": "already complete"}, directory)
     look_first(directory, recipe)
+    recipe.require_exam()
     from smolt.runs.watchdog import Watchdog
     from smolt.study.study import run_study
 
