@@ -34,6 +34,9 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     foresight = ModuleType("smolt.training.memory.outlook")
     vars(foresight)["foresee"] = lambda recipe: None
     monkeypatch.setitem(sys.modules, "smolt.training.memory.outlook", foresight)
+    duration = ModuleType("smolt.study.duration")
+    vars(duration).update(grounded=lambda recipe: {}, foretell=lambda recipe: [], Duration=None)
+    monkeypatch.setitem(sys.modules, "smolt.study.duration", duration)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.jsonl").write_text('{"prompt": "hi", "completion": "ho"}\n')
     (tmp_path / "bad.jsonl").write_text("{\n")

@@ -112,8 +112,11 @@ def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
         look_for_functions(recipe)
     except UserError as error:
         yield {"what": "reward functions", "ok": False, "found": str(error)}
+    from smolt.study.duration import grounded
+
     stages = [section.recipe for section in recipe.sections] if isinstance(recipe, StudyRecipe) else [recipe]
-    seen, sound = set(), True
+    standing = grounded(recipe) if isinstance(recipe, StudyRecipe) else {}
+    seen, sound, needs = set(), True, True
     for stage in stages:
         for block, path, check in _blocks(stage):
             if path not in seen and "{" not in path:
@@ -121,7 +124,11 @@ def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
                 found = check(block)
                 sound = sound and found["ok"]
                 yield found
-        yield from _check_training(stage, sound)
+        for found in _check_training(standing.get(stage.name, stage), sound):
+            needs = needs and found["ok"]
+            yield found
+    if sound and needs:
+        yield from _check_time(recipe)
 
 
 def _blocks(recipe: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -180,6 +187,22 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
             "ok": not (outlook.hopeless and recipe.budget.refuse),
             "found": found,
         }
+
+
+def _check_time(recipe: Any) -> Iterator[dict[str, Any]]:
+    """How long each part will take here, and the whole, from speeds that are measured now."""
+    from smolt.study.duration import Duration, foretell
+
+    known = dict(foretell(recipe))
+    if len(known) > 1:
+        missing = [name for name, duration in known.items() if not duration.seconds]
+        if len(missing) == len(known):
+            known = {recipe.name: Duration(uncounted=["its own sections make its models and data"])}
+        else:
+            known[recipe.name] = Duration({"all": sum(duration.total for duration in known.values())}, missing)
+    for name, duration in known.items():
+        found = {"what": f"time of {name}", "ok": True, "found": duration.sentence}
+        yield found if not duration.seconds else {**found, "seconds": duration.total}
 
 
 def _check_data(data: Any, kind: Any) -> dict[str, Any]:

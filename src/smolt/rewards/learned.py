@@ -66,9 +66,15 @@ def learned_reward(part: RewardPart, precision: Precision) -> Reward:
             if ids and len(context) + len(ids) <= window:
                 fitting.append(number)
         if fitting:
-            groups = from_answers([rows[number][0] for number in fitting], [[rows[number][1]] for number in fitting])
+            together = dict[tuple[int, ...], list[int]]()  # answers to one question: its context is read once
+            for number in fitting:
+                together.setdefault(tuple(rows[number][0]), []).append(number)
+            answers_to = [[rows[number][1] for number in numbers] for numbers in together.values()]
+            groups = from_answers([list(context) for context in together], answers_to)
             values = without_gradient(groups, tokens, scorer.verdicts).tolist()
-            for number, value in zip(fitting, values, strict=True):
+            for number, value in zip(
+                (number for numbers in together.values() for number in numbers), values, strict=True
+            ):
                 scores[number] = Score(value - shift)
         return scores
 

@@ -32,6 +32,7 @@ from smolt.training.stage_input import in_memory, recipe_for
 
 LOG = logging.getLogger(__name__)
 HELD_OUT = 10  # without dev data, one pair in so many is held out
+CENTERED = 64  # pairs whose mean score is left out of every reward: it moves all rewards alike, so few are enough
 
 
 def reward_model(
@@ -123,7 +124,7 @@ class Examination:
     def save(self, directory: Path) -> None:
         """Write the model, with the mean score of answers it learned from and what its gate said."""
         LOG.info("scoring answers of the training, for the mean that is left out of every reward")
-        shift = float(without_gradient(join(self.learned[:512]), self.micro_tokens, self.scorer.verdicts).mean())
+        shift = float(without_gradient(join(self.learned[:CENTERED]), self.micro_tokens, self.scorer.verdicts).mean())
         save_scorer(self.scorer, self.ground.renderer, directory, {"shift": shift, "refused": self.refused})
 
     def report(self) -> dict[str, Any]:

@@ -171,12 +171,18 @@ class Foresight:
     """What is known of a training before it begins.
 
     Attributes:
+        ground: what it stands on, precision and threads settled.
         left_out: of its records, and why, a line for each reason.
         outlook: the memory it will need, None where that is not estimated.
+        items: of an offline stage, one a record.
+        asked: of a rollout stage, its questions.
     """
 
+    ground: Ground
     left_out: list[str]
     outlook: Outlook | None
+    items: Sequence[Groups] = ()
+    asked: Asked | None = None
 
 
 def foresee(recipe: Any) -> Foresight | None:
@@ -190,10 +196,10 @@ def foresee(recipe: Any) -> Foresight | None:
     ground = open_ground(settled(recipe.model, None, True))
     if recipe.stage in ("ppo", "grpo"):
         asked = asked_questions(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
-        return Foresight(left_out(asked.facts()), look_at_questions(recipe, ground, asked))
+        return Foresight(ground, left_out(asked.facts()), look_at_questions(recipe, ground, asked), asked=asked)
     read = demonstration_items if recipe.stage == "sft" else preference_items
     prepared = read(recipe.data, ground.renderer, ground.window)
-    return Foresight(left_out(prepared.facts()), look_at_rows(recipe, ground, prepared.items))
+    return Foresight(ground, left_out(prepared.facts()), look_at_rows(recipe, ground, prepared.items), prepared.items)
 
 
 def heeded(recipe: Any, outlook: Outlook | None) -> Outlook | None:
