@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from smolt.cli import progress
+from smolt.runs import chunks
 from smolt.cli.progress import Display, figures
 from smolt.cli.train import moved, stage_outcome
 from tests.cli.test_cli import FakeTraining
@@ -93,6 +94,34 @@ def test_a_step_is_named_once_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> 
     steps.over()
     assert steps._waiting is None and said.empty()
     log.removeHandler(steps)
+
+
+def test_a_long_step_says_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a line with count and time left, gone with its step; elsewhere a line each half minute."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    said: list[str] = []
+    piped, shown = progress.Steps(said.append), progress.Steps(said.append)
+    text = StringIO()
+    console = Console(file=text, force_terminal=True, width=100)
+    lines = progress.Progress("{task.description}", progress.MofNCompleteColumn(), console=console, auto_refresh=False)
+    shown.bar = progress.StepBar(lines)
+    log = logging.getLogger("smolt")
+    monkeypatch.setattr(log, "handlers", [piped, shown])
+    monkeypatch.setattr(log, "level", logging.DEBUG)
+    chunks.counted(1, 8)  # of nothing that has a name
+    log.info("scoring the answers of %d pairs", 4)
+    for second, done in ((1, 1), (31, 2), (40, 5), (62, 6)):
+        now[0] = second
+        chunks.counted(done, 8)
+    assert said == ["(scoring the answers of 4 pairs: 2 of 8 ...)", "(scoring the answers of 4 pairs: 6 of 8 ...)"]
+    (task,) = lines.tasks
+    assert (task.description, task.completed, task.total) == ("scoring the answers of 4 pairs", 6, 8)
+    log.info("writing the model")
+    assert lines.tasks == []
+    progress.moved_on()
+    chunks.counted(7, 8)
+    assert lines.tasks == [] and len(said) == 2
 
 
 def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Column
 
 from smolt.report.inert import visible
+from smolt.runs.chunks import COUNTED
 
 FIGURES = (
     ("reward", "reward", "{:+.3f}"),
@@ -44,26 +45,72 @@ PIPED = 30.0
 """Seconds between two lines of figures where there is no terminal."""
 
 
+class StepBar:
+    """A line for the step under way, with how far it has come and the time left; it goes when the step ends.
+
+    Args:
+        progress: where it stands; None for lines of its own.
+        field: of a task, which holds the step's text.
+    """
+
+    def __init__(self, progress: Progress | None, field: str = "description") -> None:
+        columns = MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(compact=True), BarColumn(bar_width=10)
+        self._own = progress is None
+        self._progress = progress or Progress(
+            *columns, TextColumn("{task.description}", markup=False), console=Console(stderr=True), transient=True
+        )
+        self._field = field
+        self._task: TaskID | None = None
+
+    def show(self, text: str, done: int, total: int) -> None:
+        """So much of the step is done."""
+        if self._task is None:
+            if self._own:
+                self._progress.start()
+            self._task = self._progress.add_task("", total=total, figures="")
+            self._progress.advance(self._task, 0)
+        shown: Any = {self._field: visible(text)}
+        self._progress.update(self._task, completed=done, total=total, **shown)
+
+    def clear(self) -> None:
+        """The step has ended."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            if self._own:
+                self._progress.stop()
+        self._task = None
+
+
 class Steps(logging.Handler):
-    """Names what a command has been at for a while. The package logs each step of it; most take no time.
+    """Names what a command has been at for a while, and how far that has come where it is counted.
+
+    The package logs each step of a command; most take no time.
 
     Args:
         say: shows a line.
+        bar: shows a step that is counted; None says a line now and then.
     """
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, say: Callable[[str], object], bar: StepBar | None = None) -> None:
+        super().__init__(logging.DEBUG)
+        self.bar = bar
         self._say = say
         self._text = ""
+        self._began = 0.0
         self._waiting: threading.Timer | None = None
         self._named = -LATER
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A step begins; a warning is said at once."""
+        """A step begins or has come so far; a warning is said at once."""
+        if record.levelno < logging.INFO:
+            if record.name == COUNTED and isinstance(record.args, tuple):
+                self._count(*record.args)
+            return
         if record.levelno >= logging.WARNING:
             self._say(f"warning: {visible(record.getMessage())}")
             return
-        self._text = record.getMessage()
+        self._ended()
+        self._text, self._began = record.getMessage(), time.monotonic()
         if self._waiting is None:
             wait = max(SOON, self._named + LATER - time.monotonic())
             self._waiting = threading.Timer(wait, self._speak)
@@ -74,20 +121,38 @@ class Steps(logging.Handler):
         """What was under way has ended, or something else shows that it goes on."""
         if self._waiting is not None:
             self._waiting.cancel()
-        self._waiting = None
+        self._waiting, self._text = None, ""
+        self._ended()
+
+    def _ended(self) -> None:
+        if self.bar is not None:
+            self.bar.clear()
+
+    def _count(self, done: Any, total: Any) -> None:
+        """The step under way has come so far; what ends soon needs no count, and what has no name has none."""
+        now = time.monotonic()
+        if not self._text or now - self._began < SOON:
+            return
+        if self.bar is not None:
+            self.bar.show(self._text, done, total)
+        elif now - self._named >= PIPED:
+            self._named = now
+            self._say(f"({visible(self._text)}: {done:,} of {total:,} ...)")
 
     def _speak(self) -> None:
         self._named, self._waiting = time.monotonic(), None
-        self._say(f"({visible(self._text)} ...)")
+        if self._text:
+            self._say(f"({visible(self._text)} ...)")
 
 
 @contextlib.contextmanager
 def steps_named() -> Iterator[None]:
     """While entered, steps of some length are named on stderr."""
     package = logging.getLogger("smolt")
-    handler = Steps(lambda text: print(text, file=sys.stderr, flush=True))
+    bar = StepBar(None) if sys.stderr.isatty() else None
+    handler = Steps(lambda text: print(text, file=sys.stderr, flush=True), bar)
     package.addHandler(handler)
-    package.setLevel(logging.INFO)
+    package.setLevel(logging.DEBUG)
     package.info("loading libraries")
     try:
         yield
@@ -98,9 +163,28 @@ def steps_named() -> Iterator[None]:
 
 def moved_on() -> None:
     """The step that was under way is over."""
-    for handler in logging.getLogger("smolt").handlers:
-        if isinstance(handler, Steps):
-            handler.over()
+    for handler in _handlers():
+        handler.over()
+
+
+def _handlers() -> list[Steps]:
+    return [handler for handler in logging.getLogger("smolt").handlers if isinstance(handler, Steps)]
+
+
+@contextlib.contextmanager
+def steps_in(bar: StepBar) -> Iterator[None]:
+    """While entered, a counted step has its line among others, on a terminal."""
+    handlers = [handler for handler in _handlers() if handler.bar is not None]
+    before = [handler.bar for handler in handlers]
+    moved_on()
+    for handler in handlers:
+        handler.bar = bar
+    try:
+        yield
+    finally:
+        moved_on()
+        for handler, own in zip(handlers, before, strict=True):
+            handler.bar = own
 
 
 class Running(Protocol):
@@ -163,14 +247,17 @@ class Display:
         self._tasks: dict[Path, TaskID] = {}
         self._seen: set[Path] = set()
         self._spoke = time.monotonic()
+        self._steps = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        self._steps.enter_context(steps_in(StepBar(self._progress, "figures")))
         self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._steps.close()
         self._progress.stop()
 
     def begin(self, training: Running, done: int = 0) -> None:
@@ -211,9 +298,12 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show `done of total` on stderr while entered; what is yielded is told how much is done, and of how much."""
     console = Console(stderr=True)
     columns = MofNCompleteColumn(), TimeRemainingColumn(compact=True), BarColumn(bar_width=20)
-    with Progress(
-        TextColumn("{task.description}", markup=False), *columns, console=console, disable=not console.is_terminal
-    ) as progress:
+    with (
+        Progress(
+            TextColumn("{task.description}", markup=False), *columns, console=console, disable=not console.is_terminal
+        ) as progress,
+        steps_in(StepBar(progress)),
+    ):
         task = progress.add_task(what, total=None)
         spoke = time.monotonic()
 

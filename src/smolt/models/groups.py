@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from smolt.runs.chunks import counted
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -227,6 +229,7 @@ def cut(groups: Groups, tokens: int) -> Iterator[Groups]:
 def without_gradient(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor]) -> Tensor:
     """A column, [B] or [B, T] on the CPU, computed by micro-batches without gradients."""
     column: Tensor | None = None
+    done = 0
     with torch.no_grad():
         for rows in cut_rows(groups, tokens):
             part = compute(groups.select(rows)).cpu()
@@ -235,6 +238,8 @@ def without_gradient(groups: Groups, tokens: int, compute: Callable[[Groups], Te
             if part.dim() == 2:
                 part = widen(part, column.shape[1])
             column[torch.tensor(rows)] = part
+            done += len(rows)
+            counted(done, len(groups))
     if column is None:
         raise ValueError("no answers")
     return column

@@ -20,6 +20,7 @@ from smolt.models.forward.logprobs import exact_logits, log_normalizer
 from smolt.models.forward.packed_attention import lay_out
 from smolt.models.groups import Groups
 from smolt.models.roles import Policy
+from smolt.runs.chunks import counted
 
 PREFILL_TOKENS = 4096
 BLOCK = 256  # entries of the vocabulary that are summed before one of them is drawn
@@ -65,6 +66,7 @@ class _Book:
         self.logprobs = np.zeros((len(keys), drawing.max_tokens), dtype=np.float32)
         self.lengths = np.zeros(len(keys), dtype=np.int64)
         self.stopped = np.zeros(len(keys), dtype=np.bool_)
+        self.over = 0  # answers that have ended
         self._stops = np.array(sorted(drawing.stop_ids), dtype=np.int64)
 
     def advance(self, rows: NDArray[np.int64], logits: Tensor) -> NDArray[np.bool_]:
@@ -83,6 +85,7 @@ class _Book:
         stopped = np.isin(tokens, self._stops)
         self.stopped[rows] = stopped
         over: NDArray[np.bool_] = stopped | (steps + 1 >= self.drawing.max_tokens)
+        self.over += int(over.sum())
         return over
 
     def _penalised(self, rows: NDArray[np.int64], logits: Tensor) -> Tensor:
@@ -140,10 +143,12 @@ def sample(
         [randomness.key(*counter, number, copy) for number in numbers for copy in range(n)], dtype=np.uint64
     )
     tensors = [torch.tensor(context, dtype=torch.int64) for context in contexts]
-    book = _Book(keys, n, drawing)
+    book, told = _Book(keys, n, drawing), 0
     with torch.inference_mode():
         for _ in _decode(policy, tensors, book):
-            pass
+            if book.over > told:
+                told = book.over
+                counted(told, len(keys))
     return book.groups(tensors)
 
 

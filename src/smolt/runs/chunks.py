@@ -5,16 +5,25 @@ records are computed together, so that the same chunk gives the same bits alone,
 the same kind. A shard is some whole chunks.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from smolt.runs import Run
+
+COUNTED = "smolt.counted"
+"""The logger that hears, at debug level, how far a step has come that is under way."""
 
 Progress = Callable[[int, int], None]
 """Hears how many of how many records are done; may raise to end it there."""
 
 Work = Callable[[range], list[dict[str, Any]]]
 """The rows of the records at some places, in order."""
+
+
+def counted(done: int, total: int) -> None:
+    """Say how far the step has come that was logged last, as (done, total) of a debug record."""
+    logging.getLogger(COUNTED).debug("%d of %d", done, total)
 
 
 def in_chunks(run: Run, places: range, chunk: int, open_work: Callable[[], Work], progress: Progress | None) -> None:
