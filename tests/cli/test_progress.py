@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from smolt.cli import progress
-from smolt.runs import chunks
 from smolt.cli.progress import Display, figures
 from smolt.cli.train import moved, stage_outcome
+from smolt.runs import chunks
 from tests.cli.test_cli import FakeTraining
 
 
@@ -99,12 +100,12 @@ def test_a_step_is_named_once_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_long_step_says_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal a line with count and time left, gone with its step; elsewhere a line each half minute."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("smolt.cli.progress.time.monotonic", lambda: now[0])
     said: list[str] = []
     piped, shown = progress.Steps(said.append), progress.Steps(said.append)
     text = StringIO()
     console = Console(file=text, force_terminal=True, width=100)
-    lines = progress.Progress("{task.description}", progress.MofNCompleteColumn(), console=console, auto_refresh=False)
+    lines = Progress(MofNCompleteColumn(), console=console, auto_refresh=False)
     shown.bar = progress.StepBar(lines)
     log = logging.getLogger("smolt")
     monkeypatch.setattr(log, "handlers", [piped, shown])

@@ -15,7 +15,7 @@ from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground
 from smolt.models.groups import Groups, answer_sums, without_gradient
 from smolt.models.items import asked_questions
-from smolt.models.roles import Policy
+from smolt.models.roles import Policy, divergence
 from smolt.models.sampling import sample
 from smolt.models.saving import load_policy
 from smolt.rewards.build import mixed_reward
@@ -188,13 +188,15 @@ def require_same(exam: Exam, ground: Ground) -> None:
 
 
 def kl_to(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list[float]:
-    """Sequence KL(policy || reference), k1 in nats, of one answer at temperature 1 to each of the first questions."""
+    """KL(policy || reference) of whole answers, in nats, from one at temperature 1 to each of the first questions.
+
+    Each token's KL is taken over the whole vocabulary, so no estimate is below 0 (see `roles.divergence`).
+    """
     LOG.info("measuring the KL to the baseline")
     contexts = [ground.renderer.context(question.context) for question in exam.questions[:KL_QUESTIONS]]
     drawing = exam.conditions.drawing(1.0, exam.sampling.batch)
     groups: Groups = sample(policy, contexts, 1, drawing, (exam.seed, KL_STAGE))
     tokens = policy.trunk.micro_tokens(2.0)
-    own = without_gradient(groups, tokens, lambda part: policy(part)[0])
-    other = without_gradient(groups, tokens, lambda part: reference(part)[0])
-    values: list[float] = answer_sums(own - other, groups.mask).tolist()
+    apart = without_gradient(groups, tokens, lambda part: divergence(policy, reference, part))
+    values: list[float] = answer_sums(apart, groups.mask).tolist()
     return values

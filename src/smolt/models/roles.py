@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smolt.config import LoRA
 from smolt.errors import UserError
-from smolt.models.forward.logprobs import chosen_logprobs
+from smolt.models.forward.logprobs import chosen_logprobs, divergences
 from smolt.models.forward.precision import Precision
 from smolt.models.forward.trunk import Trunk, load_trunk
 from smolt.models.groups import Groups
@@ -115,6 +115,25 @@ def spread(flat: Tensor, groups: Groups) -> Tensor:
     """Values of the real answer tokens in order, [M] -> [B, T] with zeros on padding."""
     mask = groups.mask.to(flat.device)
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
+
+
+def divergence(policy: Policy, reference: Policy, groups: Groups) -> Tensor:
+    """KL(policy || reference) of the distributions before each answer token, fp32 [B, T], zero on padding.
+
+    Its sum over an answer the policy drew is an unbiased estimate of the KL of whole answers, and unlike the sum of
+    log-ratios it is never below 0 and varies less (2504.10637).
+    """
+    if policy.trunk.own_head and reference.trunk.own_head:
+        sides = []
+        for role in (policy, reference):
+            role.trunk.use(role.adapter)
+            sides += [role.trunk.states(groups)[0], role.trunk.head]
+        return spread(divergences(*sides), groups)
+    logs = []
+    for role in (policy, reference):
+        role.trunk.use(role.adapter)
+        logs.append(torch.log_softmax(role.trunk.logits(groups).float(), dim=-1))
+    return spread((logs[0].exp() * (logs[0] - logs[1])).sum(dim=-1), groups)
 
 
 def copy_trunk(trunk: Trunk) -> Trunk:

@@ -28,7 +28,7 @@ class RatedAnswer:
         correct: None where no verifier judged it.
         reward: None where no reward was asked for, or the rater abstained.
         components: the reward's named parts.
-        kl: sequence KL to the reference in nats (k1, summed over the answer).
+        kl: sequence KL to the reference in nats: at each token over the vocabulary, summed over the answer.
         reference_solution: what a verifier compares with.
         seed: of the draw; in a study's report, the training run of the arm that gave the answer.
         logprob: of the whole answer in nats, at the temperature it was sampled at.

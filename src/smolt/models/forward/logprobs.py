@@ -109,3 +109,24 @@ def chosen_logprobs(states: Tensor, head: Tensor, targets: Tensor, temperature: 
     """
     apply: Callable[..., tuple[Tensor, Tensor]] = _ChosenLogprobs.apply
     return apply(states, head.to(states.dtype), targets, temperature)
+
+
+def divergences(states: Tensor, head: Tensor, other_states: Tensor, other_head: Tensor) -> Tensor:
+    """KL(p || q) of each row's two distributions over the whole vocabulary, in nats; at least 0 but for rounding.
+
+    Args:
+        states: [M, h], of p.
+        head: [V, h], of p.
+        other_states: [M, h'], of q.
+        other_head: [V, h'], of q.
+
+    Returns:
+        fp32 [M], without a gradient.
+    """
+    found = torch.empty(len(states), dtype=torch.float32, device=states.device)
+    with torch.no_grad():
+        for rows in _chunks(len(states), len(head)):
+            p = torch.log_softmax(exact_logits(states[rows], head.to(states.dtype)), dim=-1)
+            q = torch.log_softmax(exact_logits(other_states[rows], other_head.to(other_states.dtype)), dim=-1)
+            found[rows] = (p.exp() * (p - q)).sum(dim=-1)
+    return found
