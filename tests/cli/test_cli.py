@@ -306,7 +306,7 @@ def test_help_names_the_commands_and_loads_nothing_heavy() -> None:
     ]
     assert [name for name in names if f" {name} " not in done.stdout] == []
     imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
-    assert imported & {"torch", "transformers", "peft", "matplotlib", "pydantic", "numpy"} == set()
+    assert imported & {"torch", "transformers", "peft", "matplotlib", "pydantic", "numpy", "email"} == set()
 
 
 def test_the_program_prints_one_object_and_exits_2(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,6 +86,8 @@ def _speed() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # 25 ms that `smolt --help` need not wait for
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
