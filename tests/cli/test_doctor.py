@@ -114,3 +114,37 @@ def test_what_is_left_out_is_counted_as_training_counts_it(monkeypatch: pytest.M
     recipe = load_recipe("r.yaml")
     assert isinstance(recipe, SFTRecipe)
     assert counted in sft(recipe, out=tmp_path / "run").remarks
+
+
+def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A function that fails on every answer, a reward model that its audit refused, a gate that nothing can pass."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path / "model")
+    (tmp_path / "q.jsonl").write_text(json.dumps({"prompt": "what is 6 times 7?", "solution": "42"}) + "\n")
+    (tmp_path / "f.py").write_text("def broken(question, answer):\n    return 1 / 0\n\ndef some(question, answer):\n")
+    with (tmp_path / "f.py").open("a") as file:
+        file.write("    return 1.0 if answer.text == question.solution else None\n")
+    head = "stage: grpo\nname: r\nmodel: {path: model, device: cpu, dtype: fp32, threads: 1}\ndata: q.jsonl\n"
+    head += "budget: {updates: 1}\nsampling: {max_tokens: 8}\n"
+    (tmp_path / "r.yaml").write_text(head + 'reward: {name: python, path: "f.py:broken"}\n')
+    code, found = doctor("r.yaml")
+    problems = [check["found"] for check in found["checks"] if not check["ok"]]
+    assert code == 2 and len(problems) == 1
+    assert "reward f.py:broken: 1 of 1 answers got no score" in problems[0] and "division by zero" in problems[0]
+    (tmp_path / "r.yaml").write_text(head + 'reward: {name: python, path: "f.py:some"}\n')
+    assert doctor("r.yaml")[0] == 0
+
+    tiny_model(tmp_path / "judged")
+    (tmp_path / "judged" / "smolt_reward.json").write_text(json.dumps({"refused": "length alone does as well"}))
+    (tmp_path / "r.yaml").write_text(head + "reward: {name: model, path: judged}\n")
+    code, found = doctor("r.yaml")
+    (problem,) = (check["found"] for check in found["checks"] if not check["ok"])
+    assert problem.startswith("reward model judged: length alone does as well. Training on it would optimise noise")
+
+    pairs = [{"prompt": f"say {n}", "chosen": "ho" * 3, "rejected": "ha"} for n in range(20)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    (tmp_path / "r.yaml").write_text(head.replace("grpo", "reward").replace("q.jsonl", "p.jsonl").split("sampling")[0])
+    code, found = doctor("r.yaml")
+    (problem,) = (check["found"] for check in found["checks"] if not check["ok"])
+    assert problem.startswith("no model can pass: one that is always right would be refused too (held-out accuracy 100")
+    assert "longer" in problem and problem.endswith("Hold out more pairs (dev), or gate: false")

@@ -163,7 +163,7 @@ def _check_model(model: Any) -> dict[str, Any]:
 
 
 def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
-    """What a stage's training leaves out and takes, where its model and its data are there already, and are sound."""
+    """What a stage's training leaves out, needs and can reach, where model and data are there already and sound."""
     from smolt.training.memory.outlook import foresee
 
     blocks = [getattr(recipe, name, None) for name in ("model", "data")]
@@ -179,6 +179,10 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
         return
     if foreseen.left_out:
         yield {"what": f"data of {recipe.name} in its window", "ok": True, "found": "; ".join(foreseen.left_out)}
+    if foreseen.asked is not None:
+        yield from _check_reward(recipe, foreseen.asked.questions[0])
+    elif recipe.stage == "reward" and recipe.gate:
+        yield from _check_gate(recipe, foreseen)
     outlook = foreseen.outlook
     if outlook is not None:
         estimated = "; ".join(part for part in (outlook.sentence.removeprefix("memory: "), outlook.recomputed) if part)
@@ -188,6 +192,29 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
             "ok": not (outlook.hopeless and recipe.budget.refuse),
             "found": found,
         }
+
+
+def _check_reward(recipe: Any, question: Any) -> Iterator[dict[str, Any]]:
+    """Parts of a reward that would end the training: a refused model, a rule or function that rates nothing."""
+    from smolt.rewards.build import why_useless
+
+    for part in recipe.reward.parts:
+        reason = why_useless(part, question)
+        if reason is not None:
+            yield {"what": f"reward {part.name} of {recipe.name}", "ok": False, "found": reason}
+
+
+def _check_gate(recipe: Any, foreseen: Any) -> Iterator[dict[str, Any]]:
+    """Whether a reward model that is always right would pass: with few held-out pairs nothing can be shown."""
+    from smolt.rewards.audit.figures import refusal_of_the_best
+    from smolt.training.algorithms.reward_model import held_out_pairs
+
+    pairs = held_out_pairs(recipe, foreseen.ground, list(foreseen.items))
+    reason = refusal_of_the_best([float(pair.lengths[0] - pair.lengths[1]) for pair in pairs])
+    if reason is not None:
+        found = f"no model can pass: one that is always right would be refused too ({reason}). "
+        found += "Hold out more pairs (dev), or gate: false"
+        yield {"what": f"gate of {recipe.name}", "ok": False, "found": found}
 
 
 def _check_time(recipe: Any) -> Iterator[dict[str, Any]]:

@@ -182,8 +182,12 @@ def load_scorer(path: str, precision: Precision, good: str | None = None) -> tup
     with torch.no_grad():
         head.weight.copy_(weight)
     head.requires_grad_(False)
-    note = (located.adapter or Path(located.base)) / NOTE
-    return Scorer(trunk, adapter, head), jsontext.read_object(note, or_empty=True)
+    return Scorer(trunk, adapter, head), read_note(located)
+
+
+def read_note(located: Located) -> dict[str, Any]:
+    """What a reward model of ours says of itself (see save_scorer); empty for another one."""
+    return jsontext.read_object((located.adapter or Path(located.base)) / NOTE, or_empty=True)
 
 
 def _labels(located: Located) -> list[str]:

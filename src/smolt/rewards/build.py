@@ -9,11 +9,14 @@ from typing import Any
 
 from smolt.config import RewardMix, RewardPart
 from smolt.config.blocks import REWARDS
+from smolt.data import Question
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
+from smolt.models.locating import locate
+from smolt.models.saving import read_note
 from smolt.rewards.constraints import constraints
-from smolt.rewards.learned import ensemble_reward, learned_reward
-from smolt.rewards.llm_judge.judge_reward import judge_reward
+from smolt.rewards.learned import ensemble_reward, learned_reward, require_accepted
+from smolt.rewards.llm_judge.judge_reward import judge_reward, plain_answer
 from smolt.rewards.mix import Part, mix
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal
@@ -67,6 +70,28 @@ def build_reward(
 def rules_alone(parts: Sequence[RewardPart]) -> bool:
     """Whether a reward is made of rules that come with smolt: they cost nothing and give the same score each time."""
     return all(part.name in RULES for part in parts)
+
+
+def why_useless(part: RewardPart, question: Question) -> str | None:
+    """Why a training on this part would end at once, so far as can be told without loading a model; None: it works.
+
+    A rule or a function is tried on the question's solution and on an answer that knows nothing; a judge is not tried.
+    """
+    try:
+        if part.name in LOADED:
+            if part.name == "model" and part.path is not None and Path(part.path).exists():
+                require_accepted(part, read_note(locate(part.path)))
+            return None
+        reward = build_reward([part])
+    except UserError as error:
+        return str(error)
+    reasons = []
+    for text in (question.solution or "42", "I do not know."):
+        try:
+            reward([question], [plain_answer(text)])
+        except UserError as error:
+            reasons.append(str(error))
+    return reasons[0] if len(reasons) == 2 else None
 
 
 def _reward(part: RewardPart, loaders: Mapping[str, Callable[[RewardPart], Reward] | None]) -> Reward:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -41,11 +41,7 @@ def learned_reward(part: RewardPart, precision: Precision) -> Reward:
         raise UserError(f"reward model: options.{min(unknown)}: unknown option; there are refused, label")
     good = part.options.get("label")
     scorer, note = load_scorer(str(part.path), precision, None if good is None else str(good))
-    if note.get("refused") and not part.options.get("refused"):
-        raise UserError(
-            f"reward model {part.path}: {note['refused']}. Training on it would optimise noise; give it more or better "
-            "pairs, or write options: {refused: true} to use it nevertheless"
-        )
+    require_accepted(part, note)
     renderer, window = load_renderer(located.tokenizer), window_of(located)
     require_rows(renderer, scorer.trunk.network.config.vocab_size, str(part.path))
     tokens, shift = scorer.trunk.micro_tokens(MEMORY), float(note.get("shift", 0.0))
@@ -79,6 +75,19 @@ def learned_reward(part: RewardPart, precision: Precision) -> Reward:
         return scores
 
     return reward
+
+
+def require_accepted(part: RewardPart, note: Mapping[str, Any]) -> None:
+    """Refuse a reward model that its own audit refused, unless the recipe says to use it nevertheless.
+
+    Raises:
+        UserError: with the audit's reason.
+    """
+    if note.get("refused") and not part.options.get("refused"):
+        raise UserError(
+            f"reward model {part.path}: {note['refused']}. Training on it would optimise noise; give it more or better "
+            "pairs, or write options: {refused: true} to use it nevertheless"
+        )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from smolt.models.items import asked_questions, demonstration_items, preference_
 from smolt.models.locating import locate
 from smolt.rewards.build import rules_alone
 from smolt.study.speed import Decoding, Speeds, of_length
-from smolt.training.algorithms.reward_model import CENTERED, hold_out
+from smolt.training.algorithms.reward_model import CENTERED, held_out_pairs, hold_out
 from smolt.training.clock import evaluations
 from smolt.training.fit import ENDLESS
 from smolt.training.memory.outlook import Foresight, foresee
@@ -146,9 +146,9 @@ def _written(ground: Ground, questions: Sequence[Question], longest: int) -> Gro
 def _lessons(recipe: Any, seen: Foresight, speeds: Speeds) -> Duration:
     """A stage that learns from records."""
     found, items, scores = Duration(), list(seen.items), recipe.stage == "reward"
-    held_out = _held_out(recipe, seen)
+    held_out = held_out_pairs(recipe, seen.ground, items) if scores else _held_out(recipe, seen)
     if scores and recipe.dev is None:
-        items, held_out = hold_out(items, recipe.seed)
+        items, _ = hold_out(items, recipe.seed)
     total = updates_of(recipe.budget, len(items), recipe.batch)
     if total >= ENDLESS:
         found.add("training", (recipe.budget.minutes or 0.0) * MINUTE)

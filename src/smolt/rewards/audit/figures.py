@@ -4,7 +4,7 @@ A lead is the chosen answer's score minus the rejected one's; a gap is its lengt
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,12 @@ def refusal(leads: Floats, compared: Mapping[str, Against]) -> str | None:
         f"({value_text(found.baseline)}): better on {found.wins:,} pairs, worse on {found.losses:,}, "
         f"exact one-sided p {format_p(found.p_value)}"
     )
+
+
+def refusal_of_the_best(gaps: Sequence[float]) -> str | None:
+    """Why even a model that is right on every held-out pair would be refused, from their length gaps, or None."""
+    leads, apart = np.ones(len(gaps)), np.array(gaps, dtype=np.float64)
+    return refusal(leads, {name: against(leads, earned) for name, earned in baselines(apart, None).items()})
 
 
 def ends(share: Measure) -> tuple[float, float]:

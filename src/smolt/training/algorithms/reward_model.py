@@ -69,6 +69,13 @@ def hold_out(items: list[Groups], seed: int) -> tuple[list[Groups], list[Groups]
     return [items[index] for index in order[size:]] or items, [items[index] for index in order[:size]]
 
 
+def held_out_pairs(recipe: RewardRecipe, ground: Ground, items: list[Groups]) -> list[Groups]:
+    """The pairs that a training of all `items` is measured on."""
+    if recipe.dev is None:
+        return hold_out(items, recipe.seed)[1][: recipe.watch.items]
+    return preference_items(recipe.dev, ground.renderer, ground.window).items[: recipe.watch.items]
+
+
 def reward_loss(scorer: Scorer, recipe: RewardRecipe) -> LossFunction:
     """Sum over the pairs of a micro-batch."""
 
