@@ -55,6 +55,18 @@ def test_a_training_of_a_study_has_its_line_from_its_beginning_on() -> None:
     assert "continued" not in text.getvalue()
 
 
+def test_updates_of_minutes_have_a_time_left() -> None:
+    """After the first of four updates of 100 s each, five minutes are left."""
+    now = [0.0]
+    with Display(Console(file=StringIO(), force_terminal=True, width=120)) as display:
+        display._progress.get_time = lambda: now[0]
+        display.show(FakeTraining(Path("x"), total=4), {})
+        now[0] = 100.0
+        display.show(FakeTraining(Path("x"), total=4), {"step": 1})
+        (task,) = display._progress.tasks
+        assert task.time_remaining == 300
+
+
 def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Updates of 10 s: the figures of the third and the sixth are written, half a minute apart."""
     now = [0]

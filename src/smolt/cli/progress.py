@@ -38,6 +38,9 @@ FIGURES = (
 """What is shown of an update: its word, its name in metrics.jsonl, its format."""
 
 SHOWN_SHARE = 0.05
+PACED_OVER = 3600.0
+"""Seconds over which the pace is taken. With rich's 30 an update that takes longer would never have a time left."""
+
 SOON, LATER = 2.0, 5.0
 """Seconds after which the step under way is named, and at least between two that are."""
 
@@ -57,7 +60,11 @@ class StepBar:
         columns = MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(compact=True), BarColumn(bar_width=10)
         self._own = progress is None
         self._progress = progress or Progress(
-            *columns, TextColumn("{task.description}", markup=False), console=Console(stderr=True), transient=True
+            *columns,
+            TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+            speed_estimate_period=PACED_OVER,
         )
         self._field = field
         self._task: TaskID | None = None
@@ -243,6 +250,7 @@ class Display:
             console=self.console,
             disable=not self.console.is_terminal,
             redirect_stdout=False,
+            speed_estimate_period=PACED_OVER,
         )
         self._tasks: dict[Path, TaskID] = {}
         self._seen: set[Path] = set()
