@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from smolt.config import LoRA
 from smolt.errors import SelfCheckError
 from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
@@ -73,6 +74,8 @@ def test_facts_of_the_forward(llama: Path) -> None:
     weights = sum(parameter.numel() for parameter in tiny_models.network("llama").parameters())
     expected = {"forward": "packed", "decoding": "lean", "checkpointing": False, "device": "cpu", "dtype": "float32"}
     assert forward_facts(trunk) == expected | {"parameters": weights}
+    trunk.add_adapter("policy", LoRA(rank=2))
+    assert forward_facts(trunk)["parameters"] == weights
 
 
 def test_an_unusual_forward_is_noted(tmp_path: Path) -> None:

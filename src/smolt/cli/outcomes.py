@@ -31,7 +31,7 @@ DISK = 74
 INTERRUPTED = 130
 TERMINATED = 143
 DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-CONTINUES = "terminated; the same command continues from the last checkpoint"
+CONTINUES = "terminated; the same command continues what was begun"
 MEMORY_HINT = "out of memory; lower budget.memory, the batch, or the lengths, then run the same command again"
 
 
@@ -105,7 +105,7 @@ def _guarded(work: Callable[[], Outcome]) -> Outcome:
     except MemoryError:
         return _failed(OUT_OF_MEMORY, MEMORY_HINT)
     except KeyboardInterrupt:
-        return _failed(INTERRUPTED, "interrupted; the same command continues from the last checkpoint")
+        return _failed(INTERRUPTED, "interrupted; the same command continues what was begun")
     except RuntimeError as error:
         if out_of_memory(error):
             return _failed(OUT_OF_MEMORY, f"{MEMORY_HINT} ({str(error).splitlines()[0]})")

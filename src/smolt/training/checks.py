@@ -26,7 +26,7 @@ def forward_facts(trunk: Trunk) -> dict[str, Any]:
         "checkpointing": bool(trunk.recomputed),
         "device": precision.device.type,
         "dtype": str(precision.dtype).removeprefix("torch."),
-        "parameters": sum(parameter.numel() for parameter in trunk.network.parameters()),
+        "parameters": sum(value.numel() for name, value in trunk.network.named_parameters() if not _added(name)),
     }
     notes = {
         "forward_note": trunk.why,
@@ -34,6 +34,11 @@ def forward_facts(trunk: Trunk) -> dict[str, Any]:
         "checkpointing_note": trunk.recomputed,
     }
     return facts | {name: note for name, note in notes.items() if note}
+
+
+def _added(name: str) -> bool:
+    """Whether a parameter is an adapter's: an arm with one is no larger a model than its base, and merged it is gone."""
+    return any(part.startswith("lora_") or part == "modules_to_save" for part in name.split("."))
 
 
 def answer_tokens_only(items: Sequence[Groups], renderer: Renderer) -> None:
