@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from smolt.cli import app
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
 from smolt.runs import StorageError
+from tests.tiny import tiny_model
 
 RECIPE = "model: m\ndata: d.jsonl\nreward: gsm8k\n"
 
@@ -282,6 +283,15 @@ def test_recipe_commands(stages: dict[str, Any]) -> None:
 def run(*arguments: str, program: list[str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *(program or ["-m", "smolt"]), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_a_merge_of_a_whole_model_says_that_nothing_was_merged(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "model")
+    done = run("merge", str(tmp_path / "model"), "--out", str(tmp_path / "merged"))
+    assert done.returncode == 0
+    first, second, *_ = done.stdout.splitlines()
+    assert first.endswith("merged (there was no adapter to merge: the weights are the model's own)")
+    assert second.startswith("its logits differ from the model's by up to 0.0e+00 as it is stored")
 
 
 def test_help_names_the_commands_and_loads_nothing_heavy() -> None:

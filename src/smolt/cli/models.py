@@ -136,7 +136,7 @@ def import_model(
     fresh: Annotated[bool, typer.Option("--fresh", help="Set an earlier import that is there aside.")] = False,
 ) -> Outcome:
     """Make a model directory of a GGUF file: dequantised weights, tokenizer, stop tokens, chat template."""
-    from smolt.models.gguf import import_gguf
+    from smolt.models.gguf.importing import import_gguf
 
     facts = import_gguf(file, out, fresh=fresh)
     kinds = ", ".join(f"{count} in {name}" for name, count in facts["matrices"].items())
@@ -159,10 +159,13 @@ def merge(
     from smolt.models.merging import merge as merge_adapter
 
     facts = merge_adapter(adapter, out, dtype=dtype, fresh=fresh)
+    whole = facts.get("matrices") == 0
+    whose = "the model's" if whole else "the adapter model's"
     words = f"{facts['status']}: the merged model is in {out}"
+    words += " (there was no adapter to merge: the weights are the model's own)" if whole else ""
     if "difference_stored" in facts:
         words += (
-            f"\nits logits differ from the adapter model's by up to {facts['difference_stored']:.1e} as it is stored, "
+            f"\nits logits differ from {whose} by up to {facts['difference_stored']:.1e} as it is stored, "
             f"by {facts['difference']:.1e} in fp32 (--dtype fp32 stores that)\nnext: smolt chat {out}"
         )
     return Outcome(facts, words)
