@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from smolt.randomness import permutation
+
+FLIPPED = (0, 10, 20, 30)  # percent of labels
 # The three test prompts of the system published with SmolLM2-135M-Instruct and Orca pairs.
 PUBLISHED_PROMPTS = (
     "Describe a cat in exactly 5 words.",
@@ -54,6 +57,15 @@ def open_questions(data: Path) -> list[dict[str, Any]]:
     return [{"prompt": prompt} for prompt in list(dict.fromkeys(asked))[:250]]
 
 
+def flipped(pairs: Sequence[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """The pairs with the labels of a share of them turned round, the same ones first in every share."""
+    turned = set(permutation(len(pairs), 0)[: round(share * len(pairs))])
+    return [
+        {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} if number in turned else pair
+        for number, pair in enumerate(pairs)
+    ]
+
+
 def main(given: Sequence[str]) -> int:
     """Write the files."""
     parser = argparse.ArgumentParser(prog="python -m bench.systems.inputs")
@@ -61,7 +73,12 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, help="where the inputs go")
     options = parser.parse_args(given)
     options.out.mkdir(parents=True, exist_ok=True)
-    write(options.out / "orca_pairs.jsonl", orca_pairs(options.data))
+    pairs = orca_pairs(options.data)
+    write(options.out / "orca_pairs.jsonl", pairs)
+    for share in FLIPPED:
+        write(options.out / f"flipped_{share}.jsonl", flipped(pairs, share / 100))
+    for part in ("train", "test"):
+        write(options.out / f"gsm8k_{part}.jsonl", rows_of(options.data / f"gsm8k/{part}.jsonl"))
     write(options.out / "orca_dev.jsonl", rows_of(options.data / "ultrafeedback/eval_clean.jsonl"))
     write(options.out / "open_questions.jsonl", open_questions(options.data))
     return 0
