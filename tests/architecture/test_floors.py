@@ -37,7 +37,8 @@ FLOORS: dict[str, int] = {
     "preferences": 6,
     "evaluation": 6,
     "study": 7,
-    "cli": 8,
+    "ui": 9,
+    "cli": 10,
 }
 """Room of the house -> floor. Rooms of one floor stand side by side and do not know each other."""
 

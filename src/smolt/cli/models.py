@@ -1,4 +1,4 @@
-"""The commands around models: sample, chat, merge, suite; and report, which writes a report again."""
+"""The commands around models: sample, chat, ui, merge, suite; and report, which writes a report again."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,13 +25,17 @@ from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver, delivered
 from smolt.cli.suite import suite
 from smolt.cli.train import Fresh, look_first
 
+LOOPBACK = "127.0.0.1"
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     named = {"sample": sample, "eval": evaluate, "report": report, "chat": chat, "import": import_model, "merge": merge}
     for name, command in named.items():
         app.command(name)(command)
+    app.command("export")(export)
     app.command("suite")(suite)
+    app.command("ui")(ui)
 
 
 @delivered
@@ -136,7 +140,7 @@ def import_model(
     fresh: Annotated[bool, typer.Option("--fresh", help="Set an earlier import that is there aside.")] = False,
 ) -> Outcome:
     """Make a model directory of a GGUF file: dequantised weights, tokenizer, stop tokens, chat template."""
-    from smolt.models.gguf.importing import import_gguf
+    from smolt.models.gguf.reader import import_gguf
 
     facts = import_gguf(file, out, fresh=fresh)
     kinds = ", ".join(f"{count} in {name}" for name, count in facts["matrices"].items())
@@ -169,3 +173,79 @@ def merge(
             f"by {facts['difference']:.1e} in fp32 (--dtype fp32 stores that)\nnext: smolt chat {out}"
         )
     return Outcome(facts, words)
+
+
+@delivered
+def export(
+    model: ModelPath,
+    as_gguf: Annotated[
+        bool, typer.Option("--gguf", help="One GGUF file, for llama.cpp, Ollama and LM Studio.")
+    ] = False,
+    kind: Annotated[str, typer.Option("--type", help="Matrices as f32, f16, bf16 or q8_0.")] = "f16",
+    out: Annotated[Path | None, typer.Option("--out", help="The file; NAME-TYPE.gguf here unless given.")] = None,
+    with_modelfile: Annotated[bool, typer.Option("--modelfile", help="Write Ollama's Modelfile beside it.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Set a file that is there aside.")] = False,
+) -> Outcome:
+    """Write a model as one file for other programs; an adapter is merged into its base first."""
+    from smolt.config import Model, make_block
+    from smolt.errors import UserError
+    from smolt.models.gguf.destination import files_for
+
+    if not as_gguf:
+        raise UserError("export: say as what: --gguf, the one format there is")
+    files_for(model, out, kind, fresh, with_modelfile)
+    look_first(None, make_block(Model, path=model))
+    from smolt.models.gguf.writer import export_gguf
+
+    facts = export_gguf(model, out, kind, fresh=fresh, with_modelfile=with_modelfile)
+    kinds = ", ".join(f"{count} in {name}" for name, count in facts["tensors"].items())
+    size = f"{facts['parameters']:,} weights (tensors: {kinds}), {facts['bytes'] / 1e6:,.1f} MB"
+    lines = [
+        f"complete: {facts['out']}: {facts['architecture']}, {size}",
+        *(f"note: {text}" for text in facts["notes"]),
+    ]
+    made = facts["modelfile_out"]
+    lines.append(f"next: ollama create NAME -f {made}" if made else f"next: llama-server -m {facts['out']}")
+    return Outcome(facts, "\n".join(lines))
+
+
+def ui(
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Models, PATH or NAME=PATH.")] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="The runs directory; with models to offer.")] = Path("runs"),
+    pairs: Annotated[str | None, typer.Option("--pairs", help="Preferences to label; else the store's pairs.")] = None,
+    store: Annotated[Path | None, typer.Option("--store", help="Labels and votes; RUNS/labels.sqlite.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="A free one from 7860 on unless given.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; another than this machine needs a password.")] = LOOPBACK,
+    password_env: Annotated[
+        str | None, typer.Option("--password-env", help="The environment variable that holds the password.")
+    ] = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+) -> None:
+    """Chat, compare models blind, label, watch runs and write recipes in the browser."""
+
+    def work() -> Outcome:
+        from smolt.ui.environment import Face, own_environment, password_from
+
+        face = Face(
+            tuple(models or ()),
+            runs,
+            store if store is not None else runs / "labels.sqlite",
+            pairs=pairs,
+            host=host,
+            port=port,
+            password=password_from(host, password_env),
+            device=device,
+            dtype=dtype,
+        )
+        with own_environment():
+            typer.echo("smolt ui is starting ...", err=True)
+            from smolt.ui.server import serve_face
+
+            try:
+                serve_face(face, lambda address: typer.echo(f"smolt ui: {address} (Ctrl-C ends it)"))
+            except KeyboardInterrupt:
+                raise Stopped(INTERRUPTED, "smolt ui has ended; labels, votes and runs are on the disk") from None
+        return Outcome({})
+
+    deliver(work, as_json=False, ended="smolt ui has ended; labels, votes and runs are on the disk")

@@ -9,6 +9,7 @@ rows         metrics.jsonl and samples.jsonl
 rated_answers  an answer with its rating, and its row in every file of answers
 checkpoints  saving, verifying, choosing and pruning
 directory    `Run`, which puts them together
+listing      the runs below a directory and their states, from outside
 interrupts   the first Ctrl-C saves, the second leaves
 """
 

@@ -75,6 +75,13 @@ def curves_of(arm: str, stage: str, curve: Sequence[dict[str, Any]]) -> list[Cur
     return found
 
 
+def running_mean(values: Sequence[float]) -> list[float]:
+    """A centred running mean over a tenth of the run."""
+    reach = max(1, len(values) // 20)
+    windows = [values[max(0, place - reach) : place + reach + 1] for place in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
 def _points(curve: Sequence[dict[str, Any]], name: str) -> Points:
     """(update, value) of the rows that carry a finite value; a row without a step counts by its place."""
     points = []

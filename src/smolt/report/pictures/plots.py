@@ -11,7 +11,7 @@ from smolt.report.analysis import Analysis
 from smolt.report.pairing import RATES
 from smolt.report.panels import Panel
 from smolt.report.pictures import charts
-from smolt.report.pictures.curves import Curve, curves_of
+from smolt.report.pictures.curves import Curve, curves_of, running_mean
 from smolt.report.pictures.drawing import LIGHT, Picture, file_name, label, picture
 from smolt.report.record import StudyRecord
 from smolt.statistics import Measure
@@ -107,7 +107,7 @@ def _curve(panel: Curve, places: dict[str, int]) -> Picture:
         colour = LIGHT.arms[places[panel.arm]]
         if len(values) > 20:
             axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
-            axes.plot(steps, _smooth(values), color=colour, linewidth=1.8)
+            axes.plot(steps, running_mean(values), color=colour, linewidth=1.8)
         else:
             axes.plot(steps, values, color=colour, linewidth=1.8)
         if panel.held_out:
@@ -122,10 +122,3 @@ def _curve(panel: Curve, places: dict[str, int]) -> Picture:
         alt += f"; held out, {wording.number(panel.held_out[-1][1])} at the end"
     name = f"curve_{file_name(panel.arm)}_{file_name(panel.metric)}"
     return picture(name, panel.arm, panel.title, panel.good, alt, 1.75, paint, width=3.1)
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    """A centred running mean over a tenth of the run."""
-    reach = max(1, len(values) // 20)
-    windows = [values[max(0, place - reach) : place + reach + 1] for place in range(len(values))]
-    return [sum(window) / len(window) for window in windows]

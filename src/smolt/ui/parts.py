@@ -1,0 +1,36 @@
+"""Pieces that several tabs lay out: text that cannot do anything, and what a tab says to its reader."""
+
+from typing import Any
+
+import gradio
+from markupsafe import Markup
+
+from smolt.report.inert import visible
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Of an event that is answered at once."""
+
+
+def shown(value: str = "", **options: Any) -> Any:
+    """A place for HTML of ours; it runs nothing."""
+    return gradio.HTML(value, js_on_load=None, apply_default_css=False, **options)
+
+
+def text(content: str) -> Markup:
+    """Somebody's text, a model's above all: as it is written, never as what it would mean to a browser."""
+    return Markup('<p class="text">{}</p>').format(visible(content))
+
+
+def alarm(sentence: str) -> Markup:
+    """What went wrong, or is missing."""
+    return Markup('<p class="alarm" role="alert">{}</p>').format(visible(sentence))
+
+
+def note(sentence: str) -> Markup:
+    """What the reader should know."""
+    return Markup('<p class="note" role="status">{}</p>').format(visible(sentence))
+
+
+def joined(parts: Any) -> Markup:
+    """Pieces one after the other."""
+    return Markup("").join(parts)

@@ -1,0 +1,129 @@
+"""The tab of runs: states, figures, a curve that moves while its run trains, reports and nothing else."""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+pytest.importorskip("gradio", reason="the extra ui is not installed")
+
+from smolt.runs import Run
+from smolt.runs.listing import run_at
+from smolt.ui.line_picture import HIGH, WIDE
+from smolt.ui.runs_tab import details_of, line_of
+from tests.runs.test_listing import begun, manifest
+from tests.ui.conftest import Opener, tab
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def trained(directory: Path, stage: str, rows: list[dict[str, Any]]) -> Run:
+    run = Run.open(directory, manifest=manifest(stage))
+    for row in rows:
+        run.log(row)
+    return run
+
+
+def test_figures_and_curves_of_a_run(tmp_path: Path) -> None:
+    """Reward 0.1 to 0.4 over 4 updates: the figure says both ends, the curve has 4 points within the picture."""
+    rows = [{"step": step, "reward": step / 10, "kl": 0.0, "seconds": 30.0} for step in range(1, 5)]
+    with trained(tmp_path / "one", "grpo", rows):
+        page = details_of(tmp_path, "one")
+    assert "update 4, 2 min" in page
+    assert "<dt>Reward</dt><dd>0.400</dd><small>from 0.100</small>" in page
+    assert page.count('<figure class="curve">') == 2
+    found = re.search('class="thin" points="([^"]*)"', page)
+    assert found is not None
+    points = [tuple(map(float, point.split(","))) for point in found[1].split()]
+    assert len(points) == 4
+    assert points[0][0] < points[-1][0] <= WIDE
+    assert HIGH >= points[0][1] > points[-1][1] >= 0  # it rises; y counts from the top
+
+
+def test_why_a_run_ended_is_said(tmp_path: Path) -> None:
+    with trained(tmp_path / "one", "ppo", [{"step": 1, "reward": 0.0, "stop": "KL 12 exceeds its budget 10"}]):
+        pass
+    page = details_of(tmp_path, "one")
+    assert "KL 12 exceeds its budget 10" in page
+    assert "the command it was started with continues it" in page
+
+
+def test_a_study_shows_arms_verdicts_and_sections(tmp_path: Path) -> None:
+    with trained(tmp_path / "study", "study", []) as study:
+        begun(tmp_path / "study" / "sft").close()
+        study.complete({"arms": {"sft": {"accuracy": 0.5}, "dpo": {"accuracy": 0.625}}, "verdicts": ["dpo wins"]})
+    page = details_of(tmp_path, "study")
+    assert "<p>dpo wins</p>" in page
+    assert "<bdi>dpo</bdi></th><td>0.625</td>" in page
+    assert "<bdi>sft</bdi></th><td>◐ interrupted</td>" in page
+
+
+def test_text_of_a_run_is_inert(tmp_path: Path) -> None:
+    """A run's name and its events are shown as they are written."""
+    row = {"step": 1, "reward": 0.0, "events": [f"{HOSTILE}\x1b[31m"]}
+    with trained(tmp_path / "<b>one", "grpo", [row]):
+        page = details_of(tmp_path, "<b>one")
+    assert "<img" not in page
+    assert "<b>one" not in page
+    assert "&lt;img" in page
+    assert "\\x1b[31m" in page
+    assert line_of(run_at(tmp_path, "<b>one")) == "<b>one  ◐ interrupted  grpo"
+
+
+def test_only_reports_are_served(opened: Opener, tmp_path: Path) -> None:
+    """report.html of a run, under a policy without scripts; no other file, no link, nothing outside: 404."""
+    runs = tmp_path / "runs"
+    begun(runs / "one").close()
+    begun(runs / "study" / "two").close()
+    (tmp_path / "secret.html").write_text("secret")
+    (runs / "one" / "report.html").write_text("<h1>The report</h1>")
+    (runs / "study" / "two" / "report.html").symlink_to(tmp_path / "secret.html")
+    address = opened()
+    with urlopen(f"{address}/report/one") as answer:
+        assert answer.read() == b"<h1>The report</h1>"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "sandbox" in answer.headers["content-security-policy"]
+    names = [
+        "two",
+        "study/two",
+        "..",
+        "../secret",
+        "one/manifest.json",
+        "%2e%2e/secret.html",
+        "one/../../secret",
+        "one%00",
+    ]
+    for name in names:
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"{address}/report/{name}")
+
+
+def test_a_curve_moves_while_its_run_trains(opened: Opener, page: Any, tmp_path: Path) -> None:
+    """Two updates are drawn; a third, logged while the page is open, appears in it; then the run is complete."""
+    run = begun(tmp_path / "runs" / "live")
+    tab(page, opened(), "Runs")
+    page.wait_for_selector(".curve .thin")
+    assert page.inner_text("#run .state").startswith("● running")
+    before = page.get_attribute(".curve .thin", "points")
+    assert len(before.split()) == 2
+    run.log({"step": 3, "loss": 0.1})
+    page.wait_for_function("document.querySelector('.curve .thin').getAttribute('points').split(' ').length == 3")
+    assert page.inner_text(".curve .latest") == "0.100"
+    run.complete({"updates": 3})
+    run.close()
+    page.get_by_text("✓ complete").first.wait_for()
+
+
+def test_a_report_is_opened_by_keyboard(opened: Opener, page: Any, tmp_path: Path) -> None:
+    begun(tmp_path / "runs" / "one").close()
+    (tmp_path / "runs" / "one" / "report.html").write_text("<h1>The report</h1>")
+    tab(page, opened(), "Runs")
+    link = page.get_by_role("link", name="Open the report")
+    link.focus()
+    with page.context.expect_page() as other:
+        page.keyboard.press("Enter")
+    other.value.wait_for_selector("h1")
+    assert other.value.inner_text("h1") == "The report"
