@@ -55,6 +55,20 @@ class Label:
     at: str = ""
 
 
+@dataclass(frozen=True)
+class Vote:
+    """A judgement of two models' answers, given blind in the arena; a label like any other, which knows who answered.
+
+    Attributes:
+        label: what was chosen.
+        first, second: the names of the models behind the pair's first and second answer.
+    """
+
+    label: Label
+    first: str
+    second: str
+
+
 def pair_of(preference: Preference, gold: bool = False) -> BlindPair:
     """The pair that a preference is about, its label left out unless the pair is a gold question."""
     turns = [[turn.role, turn.content] for turn in preference.context]

@@ -80,7 +80,7 @@ class Session:
         """
         pair = self._asked()
         seconds = self._clock() - self._since
-        new = self._store.record(Label(pair.id, self.annotator, _chosen(pick, self.left), self.left, seconds))
+        new = self._store.record(Label(pair.id, self.annotator, choice_of(pick, self.left), self.left, seconds))
         self._done.add(pair.id)
         self.labelled += new
         self._advance()
@@ -110,7 +110,8 @@ class Session:
         self._since = self._clock()
 
 
-def _chosen(pick: Pick, left: Side) -> Choice:
+def choice_of(pick: Pick, left: Side) -> Choice:
+    """A pick of the screen in the pair's own order."""
     if pick == "left":
         return left
     if pick == "right":

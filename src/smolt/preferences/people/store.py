@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.preferences.people.nouns import BlindPair, Label, digest
+from smolt.preferences.people.nouns import BlindPair, Label, Vote, digest
 from smolt.runs.database import Database
 
 APPLICATION = 0x736D6C74  # "smlt" in the file's header: tells a label store from other programs' databases
@@ -34,6 +34,14 @@ _INSERT = (
     "INSERT INTO labels (pair, annotator, choice, left, seconds, at, sum) VALUES (?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT DO NOTHING"
 )
+
+
+AUTHORS = """
+CREATE TABLE IF NOT EXISTS authors (
+    label INTEGER PRIMARY KEY REFERENCES labels (number), first TEXT NOT NULL, second TEXT NOT NULL, sum TEXT NOT NULL
+) STRICT
+"""
+"""Who wrote the two answers of a vote; only stores with votes have it, and whoever does not know it passes by."""
 
 
 class LabelStore:
@@ -88,6 +96,30 @@ class LabelStore:
                 row = (one.pair, one.annotator, one.choice, one.left, _real(one.seconds), one.at or now())
                 new += database.execute(_INSERT, (*row, _sum(row))).rowcount
         return new
+
+    def record_vote(self, pair: BlindPair, vote: Vote) -> bool:
+        """Commit a vote and its pair; False where the annotator has judged that pair already: the first label stays."""
+        self.add_pairs([pair])
+        label = vote.label
+        row = (label.pair, label.annotator, label.choice, label.left, _real(label.seconds), label.at or now())
+        with self._database.transaction() as database:
+            database.execute(AUTHORS)
+            inserted = database.execute(_INSERT, (*row, _sum(row)))
+            if inserted.rowcount != 1:
+                return False
+            names = (inserted.lastrowid, vote.first, vote.second)
+            database.execute("INSERT INTO authors VALUES (?, ?, ?, ?)", (*names, _sum(names)))
+        return True
+
+    def votes(self) -> list[Vote]:
+        """The votes that stand, in the order they were stored."""
+        if not self._database.rows("SELECT 1 FROM sqlite_schema WHERE name = 'authors'"):
+            return []
+        rows = self._database.rows(
+            "SELECT pair, annotator, choice, left, seconds, at, first, second FROM labels "
+            "JOIN authors ON label = number WHERE undone IS NULL ORDER BY number"
+        )
+        return [Vote(Label(*row[:6]), *row[6:]) for row in rows]
 
     def undo(self, annotator: str, among: Collection[str]) -> str | None:
         """Take back the annotator's latest label of these pairs; the pair's id, None where there is no label."""
@@ -146,6 +178,10 @@ class LabelStore:
         for number, *row, stored in rows:
             if _sum(row) != stored:
                 raise UserError(f"{self.path}: label {number}: is not as it was stored; put a copy back")
+        if self._database.rows("SELECT 1 FROM sqlite_schema WHERE name = 'authors'"):
+            for *row, stored in self._database.rows("SELECT label, first, second, sum FROM authors"):
+                if _sum(row) != stored:
+                    raise UserError(f"{self.path}: vote {row[0]}: is not as it was stored; put a copy back")
 
     def pragma(self, name: str) -> int:
         """A setting of this connection, by SQLite's name for it."""
