@@ -4,11 +4,14 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smolt.cli.outcomes import Outcome, Stopped, delivered
+
+if TYPE_CHECKING:
+    from smolt.runs.trackers import Trackers
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 Overrides = Annotated[
@@ -17,6 +20,12 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; runs/<name> unless given.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Set the run that is there aside and start anew.")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log", envvar="SMOLT_LOG", help="A tracker that gets the metrics too: tensorboard, wandb, trackio ..."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +46,12 @@ STAGE_HELP = {
 
 
 def run_stage(
-    stage: str, source: RecipeName, overrides: Overrides = None, out: Out = None, fresh: Fresh = False
+    stage: str,
+    source: RecipeName,
+    overrides: Overrides = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    log: Log = None,
 ) -> Outcome:
     """Train one stage to its end, showing its progress.
 
@@ -53,11 +67,14 @@ def run_stage(
     if result is not None:
         return stage_outcome(stage, "already complete", directory, result)
     look_first(directory, recipe)
+    from smolt.runs.trackers import Trackers
+
+    trackers = Trackers(log or [])
     from smolt.training.algorithms import STAGES
 
     training = STAGES[stage](recipe, out=directory, fresh=fresh)
     complete = training.complete
-    metrics = finish_shown(training)
+    metrics = finish_shown(training, trackers)
     return stage_outcome(stage, "already complete" if complete else "complete", directory, metrics)
 
 
@@ -83,30 +100,38 @@ def look_first(out: Path | None, *asked: Any) -> None:
         refuse_unwritable(out)
 
 
-def finish_shown(training: Any) -> dict[str, Any]:
-    """Run a training to its end, showing its progress; its metrics.
+def finish_shown(training: Any, trackers: "Trackers | None" = None) -> dict[str, Any]:
+    """Run a training to its end, showing its progress here and in trackers; its metrics.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM; a checkpoint was saved.
     """
     from smolt.cli.progress import Display
     from smolt.runs import Interrupts
+    from smolt.runs.trackers import Trackers
     from smolt.runs.watchdog import Watchdog
     from smolt.training.stage import drive
 
-    with Display() as display, Interrupts() as interrupts, Watchdog(training.out) as watchdog, _stoppable():
+    sent = trackers or Trackers([])
+    with (
+        Display() as display,
+        Interrupts() as interrupts,
+        Watchdog(training.out) as watchdog,
+        _stoppable(),
+        contextlib.closing(sent),
+    ):
         display.begin(training)
-
-        metrics: dict[str, Any] = drive(training, interrupts, _watched(display.show, watchdog)).metrics
+        metrics: dict[str, Any] = drive(training, interrupts, _watched(display, watchdog, sent)).metrics
     return metrics
 
 
-def _watched(show: Callable[[Any, Any], None], watchdog: Any) -> Callable[[Any, Any], None]:
+def _watched(display: Any, watchdog: Any, trackers: "Trackers") -> Callable[[Any, Any], None]:
     """Show an update, and that there was one."""
 
     def shown(training: Any, metrics: Any) -> None:
         watchdog.alive()
-        show(training, metrics)
+        display.show(training, metrics)
+        trackers.show(training, metrics)
 
     return shown
 
@@ -167,7 +192,9 @@ def moved(directory: Path) -> list[str]:
     return lines
 
 
-def study(source: RecipeName, overrides: Overrides = None, out: Out = None, fresh: Fresh = False) -> Outcome:
+def study(
+    source: RecipeName, overrides: Overrides = None, out: Out = None, fresh: Fresh = False, log: Log = None
+) -> Outcome:
     """Run or continue a study.
 
     Raises:
@@ -184,11 +211,14 @@ def study(source: RecipeName, overrides: Overrides = None, out: Out = None, fres
         return study_outcome({**summary, "status": "already complete"}, directory)
     look_first(directory, recipe)
     recipe.require_exam()
+    from smolt.runs.trackers import Trackers
+
+    trackers = Trackers(log or [])
     from smolt.runs.watchdog import Watchdog
     from smolt.study.study import run_study
 
-    with Display() as display, Watchdog(directory) as watchdog, _stoppable():
-        summary = run_study(recipe, out=directory, fresh=fresh, progress=_watched(display.show, watchdog))
+    with Display() as display, Watchdog(directory) as watchdog, _stoppable(), contextlib.closing(trackers):
+        summary = run_study(recipe, out=directory, fresh=fresh, progress=_watched(display, watchdog, trackers))
     return study_outcome(summary, directory)
 
 
