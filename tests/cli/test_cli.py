@@ -232,7 +232,7 @@ def test_a_study_hands_over_and_reports(stages: dict[str, Any], monkeypatch: pyt
         return {"status": "complete", "verdicts": ["grpo is better than sft"], "arms": [recipe.sections[0].name]}
 
     monkeypatch.setitem(sys.modules, "smolt.study.study", module("smolt.study.study", run_study=run_study))
-    Path("two.yaml").write_text("model: m\nsft: {data: d}\n")
+    Path("two.yaml").write_text("model: m\nstudy: {test: d.jsonl, reward: gsm8k}\nsft: {data: d.jsonl}\n")
     done = smolt("study", "two.yaml")
     assert done.exit_code == 0
     assert done.stdout == "grpo is better than sft\nstudy: complete; the report is runs/two/report.html\n"

@@ -34,7 +34,7 @@ PACKAGES = {
 """Name of a tracker -> the module that it needs."""
 
 
-class Running(Protocol):
+class Tracked(Protocol):
     """What is asked of a training."""
 
     @property
@@ -66,7 +66,7 @@ class Trackers:
         self._of: Path | None = None
         self._open: dict[str, Any] = {}
 
-    def show(self, training: Running, metrics: Mapping[str, Any]) -> None:
+    def show(self, training: Tracked, metrics: Mapping[str, Any]) -> None:
         """One update of a training; without metrics it only begins."""
         if not self.names or not metrics:
             return
@@ -101,7 +101,7 @@ class Trackers:
             return False
 
 
-def begun(name: str, training: Running) -> Any:
+def begun(name: str, training: Tracked) -> Any:
     """A tracker of accelerate that has begun: its run is called as the training's directory is."""
     accelerate, tracking = importlib.import_module("accelerate"), importlib.import_module("accelerate.tracking")
     accelerate.PartialState(cpu=True)
