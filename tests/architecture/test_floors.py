@@ -37,6 +37,7 @@ FLOORS: dict[str, int] = {
     "preferences": 6,
     "evaluation": 6,
     "study": 7,
+    "serving": 8,
     "ui": 9,
     "cli": 10,
 }

@@ -23,11 +23,10 @@ from smolt.cli.progress import SOON
 from smolt.config import ChatSampling
 from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.models import sampling
 from smolt.models.conversation import Conversation, Incremental
 from smolt.models.forward.precision import choose_precision
 from smolt.models.rendering import load_renderer
-from smolt.models.sampling import Drawing, sample, stream_tokens
+from smolt.models.sampling import Book, Drawing, sample, stream_tokens
 from smolt.models.saving import load_policy
 from smolt.report.inert import visible
 from tests.gguf_files import write_gguf
@@ -261,7 +260,8 @@ def test_lines_break_between_words() -> None:
 def test_a_token_that_was_said_is_less_likely() -> None:
     """Logits 2.5 and -1 of tokens the answer holds become 2.5 / 1.25 and -1 x 1.25; the others stay."""
     drawing = Drawing(4, 0.0, 1, frozenset({9}), repetition=1.25)
-    book = sampling._Book(np.array([0], dtype=np.uint64), 1, drawing)
+    book = Book(1, 4, drawing.stop_ids)
+    book.begin(0, 0, 0, drawing)
     book.tokens[0, :2], book.lengths[0] = (0, 1), 2
     logits = torch.tensor([[2.5, -1.0, 2.25, 0.0]])
     assert book._penalised(np.array([0]), logits).tolist() == [[2.0, -1.25, 2.25, 0.0]]

@@ -129,6 +129,6 @@ def test_how_it_works_names_files_that_are_there() -> None:
     rooms = {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
     shown = table(DOCS / "why" / "how-it-works.md", "floor")
     assert rooms <= {name.strip(" `") for row in shown for name in row[1].split(",")}
-    for file, function in (("models/sampling.py", "draw_tokens"), ("training/stage.py", "_state")):
+    for file, function in (("models/sampling/draws.py", "draw_tokens"), ("training/stage.py", "_state")):
         assert f"def {function}(" in (package / file).read_text(encoding="utf-8")
         assert f"`{function}`" in text

@@ -12,6 +12,7 @@ from smolt.models.sampling import Drawing, stream_tokens
 
 SHARE = 4  # one part in so many of the window is kept free for the answer, where max_tokens wants that much
 UNFINISHED = "\ufffd"
+AGAIN = 16  # tokens that are decoded again before a new one: what a tokenizer looks back at
 
 
 @dataclass
@@ -129,22 +130,33 @@ class Conversation:
 
 @dataclass
 class Incremental:
-    """Tokens to text as they come: a character is given out once all of its bytes are there."""
+    """Tokens to text as they come: a character is given out once all of its bytes are there.
+
+    Only the last tokens are decoded again, so that a long answer takes as long a token as a short one.
+    """
 
     renderer: Renderer
     tokens: list[int] = field(default_factory=list)
     shown: str = ""
+    _begin: int = 0  # the first token that is decoded again
+    _before: str = ""  # what of their text is shown
 
     def add(self, token: int) -> str:
         """The text that this token completes."""
         self.tokens.append(token)
-        return self._show(self.renderer.decode(self.tokens).rstrip(UNFINISHED))
+        text = self.renderer.decode(self.tokens[self._begin :])
+        new = self._show(text.rstrip(UNFINISHED))
+        if len(self.tokens) - self._begin >= 2 * AGAIN and not text.endswith(UNFINISHED):
+            self._begin = len(self.tokens) - AGAIN
+            self._before = self.renderer.decode(self.tokens[self._begin :])
+        return new
 
     def rest(self) -> str:
         """The text that waits for bytes that will not come."""
-        return self._show(self.renderer.decode(self.tokens))
+        return self._show(self.renderer.decode(self.tokens[self._begin :]))
 
     def _show(self, text: str) -> str:
-        new = text[len(self.shown) :]
+        new = text[len(self._before) :]
+        self._before += new
         self.shown += new
         return new

@@ -47,6 +47,32 @@ class Cache:
         self._columns = 0
         self._arranged = False
 
+    @property
+    def bounds(self) -> dict[str, int]:
+        """What it was made for: contexts, slots, tokens of the longest context, and steps."""
+        contexts, _, _, longest = self.shared_keys[0].shape
+        return {"contexts": contexts, "slots": len(self.own_keys[0]), "longest": longest, "steps": self.steps}
+
+    @property
+    def oldest(self) -> int:
+        """Steps that the answer which has been longest in its slot has spent there."""
+        return max((self.clock - born for born in self.born), default=0)
+
+    def refit(self, contexts: int, slots: int, longest: int, steps: int) -> None:
+        """The same contexts and answers within other bounds, none below what is held; layer by layer, as in `_grow`."""
+        rows, count, device = len(self.context_lengths), len(self.places), self.own_keys[0].device
+        copied, places = longest if slots * longest <= COPIED else 0, torch.tensor(self.places, dtype=torch.int64)
+        same = torch.arange(max(self.context_lengths, default=0), device=device)
+        clocks = torch.arange(self.clock - self.oldest, self.clock, device=device)
+        written = self.copied + clocks % self.steps, copied + clocks % steps
+        for held, own, dim in ((self.shared_keys, self.own_keys, 3), (self.shared_values, self.own_values, 2)):
+            for layer in range(len(held)):
+                held[layer] = _relaid(held[layer], rows, (same, same), (contexts, longest), dim)
+                own[layer] = _relaid(own[layer], count, written, (slots, copied + steps), dim)
+                if copied:
+                    own[layer][:count].narrow(dim, 0, copied).copy_(held[layer][places.to(device)])
+        self.copied, self.steps, self._columns, self._arranged = copied, steps, steps, False
+
     def _grow(self) -> None:
         """More columns, a quarter of what there is; layer by layer, so that no two copies of all stand at a time."""
         more = min(max(COLUMNS, self._columns // 4), self.steps - self._columns)
@@ -207,6 +233,15 @@ class Cache:
         group = rows.shape[1]
         gathered = rows.index_select(0, self._forth).view(len(matrices), self._most * group, -1)
         return (gathered @ matrices).view(-1, group, matrices.shape[2]).index_select(0, self._back)
+
+
+def _relaid(held: Tensor, rows: int, moved: tuple[Tensor, Tensor], shape: tuple[int, int], dim: int) -> Tensor:
+    """The first rows of a tensor in another of so many rows and tokens; token moved[0][i] becomes moved[1][i]."""
+    sizes = list(held.shape)
+    sizes[0], sizes[dim] = shape
+    made = held.new_zeros(sizes)
+    made[:rows].index_copy_(dim, moved[1], held[:rows].index_select(dim, moved[0]))
+    return made
 
 
 def _moves(count: int, gone: Sequence[int]) -> list[tuple[int, int]]:

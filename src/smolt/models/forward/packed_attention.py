@@ -89,6 +89,8 @@ class Layout:
         last: position of each answer's last token; empty unless the row holds last tokens.
         mask: bool [B, T], on `ids`' device.
         kept: where each layer's keys and values [N, key heads, d] are left for a sampler; None in training.
+        before: each layer's keys and values [M, key heads, d] of tokens that were read before this row; `key_index`
+            counts them first.
     """
 
     ids: Tensor
@@ -101,6 +103,7 @@ class Layout:
     last: Tensor
     mask: Tensor
     kept: dict[int, tuple[Tensor, Tensor]] | None = None
+    before: Sequence[tuple[Tensor, Tensor]] = ()
     biases: dict[tuple[int, torch.dtype, int | None], Tensor | None] = field(default_factory=dict)
 
     def keys_and_values(self, contexts: Sequence[Tensor]) -> list[list[tuple[Tensor, Tensor]]]:
@@ -168,6 +171,34 @@ def lay_out(groups: Groups, device: torch.device, with_last: bool) -> Layout:
         predicting=torch.from_numpy(np.concatenate([none, *predicting])).to(device),
         last=torch.tensor(last if with_last else [], dtype=torch.int64, device=device),
         mask=groups.mask.to(device) if len(groups) else torch.empty(0, 0, dtype=torch.bool, device=device),
+    )
+
+
+def lay_out_after(piece: Tensor, before: Sequence[tuple[Tensor, Tensor]], device: torch.device) -> Layout:
+    """The row of one more piece of a context, whose keys and values are kept.
+
+    Args:
+        piece: int64, at least one token.
+        before: for each layer keys and values [M, key heads, d] of the M tokens before it; empty at the beginning.
+        device: where the tensors go.
+    """
+    begin = len(before[0][0]) if before else 0
+    end = begin + len(piece)
+    blocks = [stack([Segment(begin, end, (0, begin))])]
+    query_index, key_index, output_index = (torch.from_numpy(part).to(device) for part in gather_indices(blocks, end))
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    return Layout(
+        ids=piece[None].to(device),
+        positions=torch.arange(begin, end, device=device)[None],
+        blocks=blocks,
+        query_index=query_index - begin,
+        key_index=key_index,
+        output_index=output_index[begin:],
+        predicting=none,
+        last=none,
+        mask=torch.empty(0, 0, dtype=torch.bool, device=device),
+        kept={},
+        before=before,
     )
 
 
@@ -260,6 +291,11 @@ def packed_attention(
         return layout.attend(layer, q, k, v, scaling, sliding_window).view(len(q), 1, *q.shape[1:]), None
     if layout.kept is not None:
         layout.kept[cast(int, module.layer_idx)] = (key[0].transpose(0, 1), value[0].transpose(0, 1))
+    if layout.before:
+        before = layout.before[cast(int, module.layer_idx)]
+        key, value = (
+            torch.cat([old.transpose(0, 1)[None], new], dim=2) for old, new in zip(before, (key, value), strict=True)
+        )
     query, key = query.to(value.dtype), key.to(value.dtype)  # trained in half precision, norms of heads leave fp32
     gathered = query[0].transpose(0, 1).index_select(0, layout.query_index)
     keys = key[0].transpose(0, 1).index_select(0, layout.key_index)

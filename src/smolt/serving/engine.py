@@ -1,0 +1,152 @@
+"""The engine: one thread decodes for all requests, answers of one model side by side; new ones join between two steps.
+
+An answer is a function of its request alone: `Request` says which answer of `sample` it is.
+"""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from smolt.config import Model, make_block
+from smolt.errors import UserError, out_of_memory
+from smolt.models.ground import open_ground
+from smolt.models.rendering import Renderer
+from smolt.serving.lane import Lane
+from smolt.serving.stream import AnswerStream, QueueFull, Request
+
+
+class Engine:
+    """Models by name, each loaded when it is first asked.
+
+    Args:
+        models: name -> hub name, model directory, adapter or run.
+        slots: answers of one model that are decoded side by side.
+        queue: answers of one model that may wait for a slot.
+        device, dtype, threads: as in a recipe's model block.
+        memory: GiB that keys and values of one model may take; None = half of what is free when it is loaded.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str | Path],
+        slots: int = 16,
+        queue: int = 64,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        memory: float | None = None,
+    ) -> None:
+        self.names = list(models)
+        self.slots, self.queue = slots, queue
+        self._memory = None if memory is None else int(memory * 2**30)
+        self._models = {
+            name: make_block(Model, path=str(path), device=device, dtype=dtype, threads=threads)
+            for name, path in models.items()
+        }
+        self._lanes: dict[str, Lane] = {}
+        self._opening = threading.Lock()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="smolt-engine", daemon=True)
+        self._thread.start()
+
+    def renderer(self, name: str) -> Renderer:
+        """A model's way from turns to token ids and back.
+
+        Raises:
+            UserError: there is no such model, or it cannot be opened.
+        """
+        return self._lane(name).ground.renderer
+
+    def window(self, name: str) -> int:
+        """Most tokens of a prompt and its answer.
+
+        Raises:
+            UserError: as `renderer`.
+        """
+        return self._lane(name).window
+
+    def load(self, name: str) -> None:
+        """Read a model's weights now rather than at its first request.
+
+        Raises:
+            UserError: there is no such model, or it cannot be read.
+        """
+        self._lane(name).load()
+
+    def active(self, name: str) -> int:
+        """Answers of a model that are being written or waited for."""
+        lane = self._lane(name)
+        return len(lane.waiting) + len(lane.live)
+
+    def submit(self, request: Request) -> AnswerStream:
+        """Ask for an answer.
+
+        Raises:
+            UserError: the request cannot be answered; the message names the field.
+            QueueFull: as many answers as are allowed are under way; nothing was asked.
+        """
+        lane = self._lane(request.model)
+        request.check(lane.window, len(lane.ground.renderer.tokenizer))
+        job = lane.job(request)
+        with self._work:
+            if self._closed:
+                raise QueueFull("the engine has ended")
+            if len(lane.waiting) + len(lane.live) >= self.slots + self.queue:
+                raise QueueFull(f"{self.slots} answers are being written and {self.queue} more are waiting")
+            lane.waiting.append(job)
+            self._work.notify()
+        return job.stream
+
+    def close(self) -> None:
+        """End all answers, as cancelled, and the thread."""
+        with self._work:
+            self._closed = True
+            self._work.notify()
+        self._thread.join()
+
+    def _lane(self, name: str) -> Lane:
+        with self._opening:
+            if name not in self._models:
+                raise UserError(f"the model {name!r} is not served here; there is {', '.join(self.names)}")
+            if name not in self._lanes:
+                model = self._models[name]
+                self._lanes[name] = Lane(open_ground(model), model.path, self.slots, self._memory)
+            return self._lanes[name]
+
+    def _busy(self) -> list[Lane]:
+        return [lane for lane in list(self._lanes.values()) if lane.waiting or lane.live]
+
+    def _run(self) -> None:
+        """Turns of the models that have work, one after the other, until the end."""
+        error = "the engine failed; its own error output says why"
+        try:
+            with torch.inference_mode():
+                while True:
+                    with self._work:
+                        self._work.wait_for(lambda: self._closed or self._busy())
+                        if self._closed:
+                            error = ""
+                            return
+                    for lane in self._busy():
+                        self._turn(lane)
+        finally:  # whatever happened, nobody waits for ever
+            with self._lock:
+                self._closed = True
+                lanes = list(self._lanes.values())
+            for lane in lanes:
+                lane.end(self._lock, error)
+
+    def _turn(self, lane: Lane) -> None:
+        try:
+            lane.turn(self._lock)
+        except UserError as error:
+            lane.end(self._lock, str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            lane.end(self._lock, "out of memory; ask for shorter or fewer answers at a time")
