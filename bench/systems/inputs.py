@@ -14,6 +14,7 @@ from typing import Any
 from smolt.randomness import permutation
 
 FLIPPED = (0, 10, 20, 30)  # percent of labels
+QUESTIONS = 280  # of which 512 tokens hold at least 250 with their answer
 # The three test prompts of the system published with SmolLM2-135M-Instruct and Orca pairs.
 PUBLISHED_PROMPTS = (
     "Describe a cat in exactly 5 words.",
@@ -50,11 +51,11 @@ def orca_pairs(data: Path) -> list[dict[str, Any]]:
 
 
 def open_questions(data: Path) -> list[dict[str, Any]]:
-    """The published test prompts, the first turns of MT-Bench and UltraFeedback evaluation prompts: 250 questions."""
+    """The published test prompts, the first turns of MT-Bench and UltraFeedback evaluation prompts: 280 questions."""
     asked = list(PUBLISHED_PROMPTS)
     asked += [row["turns"][0] for row in rows_of(data / "mtbench/question.jsonl")]
     asked += [row["prompt"] for row in rows_of(data / "ultrafeedback/eval_clean.jsonl")]
-    return [{"prompt": prompt} for prompt in list(dict.fromkeys(asked))[:250]]
+    return [{"prompt": prompt} for prompt in list(dict.fromkeys(asked))[:QUESTIONS]]
 
 
 def flipped(pairs: Sequence[dict[str, Any]], share: float) -> list[dict[str, Any]]:
