@@ -117,7 +117,7 @@ def _interleaved(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, An
 
 
 class LlamaCpp:
-    """llama.cpp with one file, one thread; skips with a reason where it cannot be had."""
+    """llama.cpp with one file, one thread, keys and values in fp32; skips with a reason where it cannot be had."""
 
     def __init__(self, file: Path) -> None:
         engine = pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
@@ -125,6 +125,8 @@ class LlamaCpp:
         parameters.model.path = str(file)
         parameters.n_ctx, parameters.n_parallel, parameters.warmup = 512, 1, False
         parameters.cpuparams.n_threads = 1
+        parameters.cache_type_k = parameters.cache_type_v = engine.ggml_type.GGML_TYPE_F32
+        parameters.flash_attn_type = engine.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.server = engine.Server(parameters)
 
     def ask(self, place: str, **body: Any) -> dict[str, Any]:
@@ -145,6 +147,18 @@ class LlamaCpp:
         """The likeliest continuation."""
         given = {"prompt": ids, "n_predict": tokens, "temperature": 0, "return_tokens": True, "cache_prompt": False}
         found: list[int] = self.ask("completion", **given)["tokens"]
+        return found
+
+    def logprobs(self, ids: list[int], number: int) -> dict[int, float]:
+        """Log-probabilities of the likeliest next tokens; none where the very likeliest is no whole character."""
+        given = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": number, "cache_prompt": False}
+        found = self.ask("completion", **given, ignore_eos=True).get("completion_probabilities", [{"top_logprobs": []}])
+        return {entry["id"]: entry["logprob"] for entry in found[0]["top_logprobs"]}
+
+    def context(self, question: str) -> list[int]:
+        """Token ids of a chat with one question, by the file's own template."""
+        text = self.ask("apply-template", messages=[{"role": "user", "content": question}])["prompt"]
+        found: list[int] = self.ask("tokenize", content=text, add_special=True, parse_special=True)["tokens"]
         return found
 
 

@@ -15,7 +15,8 @@ from smolt.cli import app
 from smolt.config import LoRA
 from smolt.errors import UserError
 from smolt.models.forward.precision import choose_precision
-from smolt.models.gguf import NOTE, PRE, import_gguf
+from smolt.models.gguf.pretokenizers import PRE
+from smolt.models.gguf.reader import NOTE, import_gguf
 from smolt.models.locating import locate
 from smolt.models.rendering import load_renderer
 from smolt.models.roles import open_policy

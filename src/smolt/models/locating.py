@@ -14,7 +14,7 @@ from safetensors import safe_open
 from smolt.data.inputs import find_model
 from smolt.errors import UserError
 from smolt.models.forward.quiet import read_by_library
-from smolt.models.gguf import imported
+from smolt.models.gguf.reader import imported
 from smolt.runs import inventory, jsontext
 from smolt.runs.identity import is_run
 

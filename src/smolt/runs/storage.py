@@ -156,6 +156,30 @@ def whole_directory(out: Path, keep: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def whole_file(out: Path, keep: bool = True) -> Iterator[Path]:
+    """A name to write a file under, which takes the place of `out` once the body is through: for libraries that write.
+
+    Args:
+        out: its place.
+        keep: a file that lies there is set aside; without it, it goes.
+
+    Raises:
+        StorageError: the disk is full or failing; nothing is left behind.
+    """
+    staging = temporary_name(out)
+    try:
+        with storage_errors("writing", out):
+            yield staging
+            sync(staging)
+            if keep and out.exists():
+                set_aside(out)
+            rename(staging, out)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(staging)
+
+
+@contextlib.contextmanager
 def _foreign_errors(path: Path) -> Iterator[None]:
     """The errors of libraries written in Rust (safetensors, tokenizers) as the OSError they tell of in words."""
     try:
@@ -170,7 +194,7 @@ def _foreign_errors(path: Path) -> Iterator[None]:
 
 
 def set_aside(directory: Path) -> None:
-    """Rename a directory, durably, to the first free one of NAME.old-1, NAME.old-2, ..."""
+    """Rename a directory or file, durably, to the first free one of NAME.old-1, NAME.old-2, ..."""
     number = 1
     while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
         number += 1

@@ -101,6 +101,37 @@ def plain_text(turns: Context, style: str) -> str:
     return dialogue + "\n" if style == "question" else dialogue
 
 
+_PLAIN_BEGIN = (
+    "{{ bos_token }}{% set answered = not add_generation_prompt and messages[-1]['role'] == 'assistant' %}"
+    "{% set asked = messages[:-1] if answered else messages %}"
+    "{% set alone = asked | length == 1 and asked[0]['role'] == 'user' %}"
+)
+_PLAIN_DIALOGUE = (
+    "{% for turn in asked %}"
+    "{% if turn['role'] == 'user' %}{{ '\\n\\nHuman: ' + turn['content'] }}"
+    "{% elif turn['role'] == 'assistant' %}{{ '\\n\\nAssistant: ' + turn['content'] }}"
+    "{% else %}{{ turn['content'] }}{% endif %}{% endfor %}"
+)
+_PLAIN_END = "{% if answered %}{{ messages[-1]['content'] + eos_token }}{% endif %}"
+
+PLAIN_TEMPLATES: dict[str, str] = {
+    "plain": _PLAIN_BEGIN
+    + "{% if not alone %}{{ raise_exception('it continues one text of the user') }}{% endif %}"
+    + "{{ asked[0]['content'] }}"
+    + _PLAIN_END,
+    "question": _PLAIN_BEGIN
+    + "{% if alone %}{{ asked[0]['content'] + '\\n' }}{% else %}"
+    + _PLAIN_DIALOGUE
+    + "{{ '\\n\\nAssistant:\\n' }}{% endif %}"
+    + _PLAIN_END,
+    "dialogue": _PLAIN_BEGIN
+    + _PLAIN_DIALOGUE
+    + "{{ '\\n\\nAssistant:' }}{% if answered %}{{ ' ' }}{% endif %}"
+    + _PLAIN_END,
+}
+"""The layouts of `plain_text` as chat templates, for programs that know no other form of a dialogue."""
+
+
 _FIXED_DATE = (
     "{% macro strftime_now(format) %}{{ format"
     + "".join(f" | replace({sign!r}, {value!r})" for sign, value in DATE.items())

@@ -15,6 +15,7 @@ from smolt.models.forward.quiet import read_by_library
 from smolt.models.rendering.control_tokens import PROBE, ControlEncoder, control_tokens
 from smolt.models.rendering.layouts import (
     PLAIN_LAYOUTS,
+    PLAIN_TEMPLATES,
     STRIPS,
     STYLES,
     THOUGHT,
@@ -118,6 +119,20 @@ class Renderer:
         if self.template is not None:
             return template_text(self.tokenizer, self.template, shielded, opens=True, thinking=self._thinks)
         return plain_text(shielded, self.style)
+
+    def text(self, turns: Context) -> str:
+        """The text whose tokens are `context`, its beginning-of-sequence token included.
+
+        Raises:
+            UserError: the chat template or the style refuses these turns.
+        """
+        bos = self.tokenizer.bos_token if self.template is None else None
+        return (bos or "") + self._encoder.unshield(self._context_text(turns))
+
+    @property
+    def jinja(self) -> str:
+        """The chat template, or one that writes what the style does without."""
+        return PLAIN_TEMPLATES[self.style] if self.template is None else self.template
 
     def answer(self, text: str, stop: bool = True) -> list[int]:
         """Token ids of an answer, with the stop token unless `stop` is False (see the class for the boundary).

@@ -6,18 +6,18 @@ that end an answer, and weights that can be saved and trained (its own stay mark
 
 import contextlib
 import copy
+import json
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gguf
 import torch
-from tokenizers import Regex, pre_tokenizers
-from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
+from tokenizers import Tokenizer, normalizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -30,30 +30,14 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 from smolt.data.inputs import is_gguf
 from smolt.errors import UserError
 from smolt.models.forward.quiet import hush, read_by_library, read_network
+from smolt.models.gguf.pretokenizers import PRE, SPLITS, WHOLE_WORDS
+from smolt.models.gguf.vocabulary import SPACE, STOPS
 from smolt.runs import jsontext, storage
 
 LOG = logging.getLogger(__name__)
 NOTE = "smolt_gguf.json"
 """File of an imported directory: what it was made from."""
 
-WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-SPLITS: dict[str, Callable[[], PreTokenizer]] = {
-    "words": lambda: ByteLevel(add_prefix_space=False),
-    "digits": lambda: _sequence(Digits(individual_digits=True), ByteLevel(add_prefix_space=False)),
-    "qwen2": lambda: _sequence(_split(WORDS % ""), ByteLevel(add_prefix_space=False, use_regex=False)),
-    "llama3": lambda: _sequence(_split(WORDS % "{1,3}"), ByteLevel(add_prefix_space=False, use_regex=False)),
-}
-PRE = {
-    **dict.fromkeys(("gpt-2", "olmo", "phi-2", "mpt", "jina-es", "jina-de"), "words"),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), "digits"),
-    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen"), "qwen2"),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "falcon3"), "llama3"),
-}
-"""`tokenizer.ggml.pre` of a byte-level vocabulary -> how text is split before it is merged into tokens."""
-
-STOPS = ("eos", "eot", "eom")
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16}  # everything else keeps more of its digits in fp16
 
 
@@ -125,14 +109,6 @@ def import_gguf(path: Path, out: Path, fresh: bool = False) -> dict[str, Any]:
     return {**facts, "status": "complete"}
 
 
-def _sequence(*parts: PreTokenizer) -> PreTokenizer:
-    return pre_tokenizers.Sequence(list(parts))
-
-
-def _split(pattern: str) -> PreTokenizer:
-    return Split(Regex(pattern), behavior="isolated")
-
-
 def _field(reader: gguf.GGUFReader, name: str) -> Any:
     found = reader.get_field(name)
     return None if found is None else found.contents()
@@ -166,12 +142,23 @@ def _tokenizer(path: Path, reader: gguf.GGUFReader, split: str | None) -> PreTra
         read: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     if split is not None:
         read.backend_tokenizer.pre_tokenizer = SPLITS[split]()
+        read.backend_tokenizer.model.ignore_merges = _field(reader, "tokenizer.ggml.pre") in WHOLE_WORDS
+    else:
+        # llama.cpp puts a space after a control token too; the library's class at the very beginning only.
+        prefix = [] if _field(reader, "tokenizer.ggml.add_space_prefix") is False else [normalizers.Prepend(SPACE)]
+        read.backend_tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
+        read.backend_tokenizer.pre_tokenizer = None
     names = _field(reader, "tokenizer.ggml.tokens")
+    described = json.loads(read.backend_tokenizer.to_str())
+    # The library's classes add control tokens that every one of their models has, and this one need not have.
+    described["added_tokens"] = [token for token in described["added_tokens"] if token["id"] < len(names)]
     ids = {role: _field(reader, f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "unknown", "padding")}
     roles = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
     tokens = {roles[role]: names[index] for role, index in ids.items() if index is not None and index < len(names)}
     return PreTrainedTokenizerFast(
-        tokenizer_object=read.backend_tokenizer, **tokens, chat_template=_field(reader, "tokenizer.chat_template")
+        tokenizer_object=Tokenizer.from_str(json.dumps(described)),
+        **tokens,
+        chat_template=_field(reader, "tokenizer.chat_template"),
     )
 
 
