@@ -87,7 +87,7 @@ def test_every_answer_carries_the_policy() -> None:
     headers = client().get("/").headers
     assert "default-src 'self'" in headers["content-security-policy"]
     assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
     assert "access-control-allow-origin" not in headers
     assert "content-security-policy" in client().get("/", headers={"host": "x"}).headers
 

@@ -12,8 +12,8 @@ pytest.importorskip("gradio", reason="the extra ui is not installed")
 
 from smolt.runs import Run
 from smolt.runs.listing import run_at
-from smolt.ui.line_picture import HIGH, WIDE
-from smolt.ui.runs_tab import details_of, line_of
+from smolt.ui.tabs.line_picture import HIGH, WIDE
+from smolt.ui.tabs.runs_tab import details_of, line_of
 from tests.runs.test_listing import begun, manifest
 from tests.ui.conftest import Opener, tab
 

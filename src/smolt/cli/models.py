@@ -227,18 +227,20 @@ def ui(
     def work() -> Outcome:
         from smolt.ui.environment import Face, own_environment, password_from
 
-        face = Face(
-            tuple(models or ()),
-            runs,
-            store if store is not None else runs / "labels.sqlite",
-            pairs=pairs,
-            host=host,
-            port=port,
-            password=password_from(host, password_env),
-            device=device,
-            dtype=dtype,
-        )
-        with own_environment():
+        password = password_from(host, password_env)
+        with own_environment() as before:
+            face = Face(
+                tuple(models or ()),
+                runs,
+                store if store is not None else runs / "labels.sqlite",
+                pairs=pairs,
+                host=host,
+                port=port,
+                password=password,
+                device=device,
+                dtype=dtype,
+                environment=before,
+            )
             typer.echo("smolt ui is starting ...", err=True)
             from smolt.ui.server import serve_face
 

@@ -19,7 +19,16 @@ from smolt.config.blocks import (
     Watch,
 )
 from smolt.config.judging import Endpoint, Judging
-from smolt.config.loading import STAGES, find_recipe, load_recipe, make_block, make_recipe, recipe_hash, shipped_recipes
+from smolt.config.loading import (
+    STAGES,
+    find_recipe,
+    load_recipe,
+    make_block,
+    make_recipe,
+    parse_recipe,
+    recipe_hash,
+    shipped_recipes,
+)
 from smolt.config.sections import section_references, with_directories
 from smolt.config.stages import (
     GAE,
@@ -100,6 +109,7 @@ __all__ = [
     "load_recipe",
     "make_block",
     "make_recipe",
+    "parse_recipe",
     "recipe_hash",
     "section_references",
     "shipped_recipes",

@@ -64,6 +64,19 @@ def load_recipe(source: str | Path, stage: str | None = None, overrides: Sequenc
     return _checked(document, stage, overrides)
 
 
+def parse_recipe(text: str, name: str) -> Recipe:
+    """Check a recipe that is in no file yet; its text says its stage.
+
+    Args:
+        text: YAML.
+        name: what errors call it.
+
+    Raises:
+        UserError: as `load_recipe`.
+    """
+    return _checked(read_text(text, name), None, ())
+
+
 def make_recipe(stage: str, **values: Any) -> Recipe:
     """A recipe from Python values; dotted names reach into blocks: `make_recipe("grpo", **{"optim.lr": 1e-5})`.
 

@@ -117,10 +117,11 @@ def _fitted(rated: Sequence[str], bouts: Sequence[Bout]) -> tuple[Floats, Floats
     found = likeliest_weights(columns[:, 1:], won)  # the first arm stands at 0
     if found is None:
         return None
-    odds = np.concatenate([[0.0], found])
+    odds: Floats = np.concatenate([np.zeros(1), found])
     odds -= odds.mean()
     chance = 1 / (1 + np.exp(-columns @ odds))
-    return odds, np.linalg.pinv(information(columns, chance), hermitian=True)
+    covariance: Floats = np.asarray(np.linalg.pinv(information(columns, chance), hermitian=True), dtype=np.float64)
+    return odds, covariance
 
 
 def _standing(name: str, bouts: Sequence[Bout], points: Measure | None) -> Rating:

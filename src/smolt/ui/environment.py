@@ -5,7 +5,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Face:
         host, port: the address; port None takes the first free one from 7860 on.
         password: of a face that others can reach; None on the loopback address.
         device, dtype: of the models, as in a recipe.
+        environment: of trainings that are started; None: the face's own.
     """
 
     models: tuple[str, ...]
@@ -41,6 +42,7 @@ class Face:
     password: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    environment: Mapping[str, str] | None = None
 
     @property
     def alone(self) -> bool:
@@ -65,8 +67,10 @@ def password_from(host: str, variable: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def own_environment() -> Iterator[None]:
+def own_environment() -> Iterator[dict[str, str]]:
     """While entered, no variable of Gradio's has a say but our own, and its files lie in a directory of ours.
+
+    Gives the environment as it was.
 
     Raises:
         UserError: the extra `ui` is not installed.
@@ -79,7 +83,7 @@ def own_environment() -> Iterator[None]:
         del os.environ[name]
     os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=folder)
     try:
-        yield
+        yield before
     finally:
         os.environ.clear()
         os.environ.update(before)

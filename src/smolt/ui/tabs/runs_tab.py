@@ -12,8 +12,8 @@ from smolt.report.pictures.curves import GUIDES, HEADLINES, curves_of
 from smolt.report.wording import duration, number
 from smolt.runs.listing import FoundRun, RunState, logged_rows, run_at, runs_below
 from smolt.ui.environment import Face
-from smolt.ui.line_picture import curve_figure
-from smolt.ui.parts import QUIET, alarm, joined, shown
+from smolt.ui.tabs.line_picture import curve_figure
+from smolt.ui.tabs.parts import QUIET, alarm, joined, shown
 
 EVERY = 2.0
 """Seconds between two looks at the disk while the tab is shown."""

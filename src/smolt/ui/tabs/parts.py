@@ -6,6 +6,8 @@ import gradio
 from markupsafe import Markup
 
 from smolt.report.inert import visible
+from smolt.report.panels import Panel, Table
+from smolt.report.tables import panel_table
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Of an event that is answered at once."""
@@ -34,3 +36,24 @@ def note(sentence: str) -> Markup:
 def joined(parts: Any) -> Markup:
     """Pieces one after the other."""
     return Markup("").join(parts)
+
+
+def panel_of(panel: Panel) -> Markup:
+    """A finding: its sentences, warnings and tables."""
+    said = [Markup("<p>{}</p>").format(visible(sentence)) for sentence in panel.sentences]
+    said += [alarm(warning) for warning in panel.warnings]
+    return joined([*said, *map(_table, panel.tables)])
+
+
+def _table(table: Table) -> Markup:
+    view = panel_table(table)
+    head = joined(Markup("<th>{}</th>").format(visible(column["title"])) for column in view["columns"])
+    rows = joined(
+        Markup("<tr>{}</tr>").format(
+            joined(Markup("<td><bdi>{}</bdi></td>").format(visible(cell.text)) for cell in row)
+        )
+        for row in view["rows"]
+    )
+    return Markup(
+        '<p class="soft small">{}</p><div class="scroll"><table><thead><tr>{}</tr></thead>{}</table></div>'
+    ).format(visible(view["caption"]), head, rows)

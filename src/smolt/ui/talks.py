@@ -1,0 +1,149 @@
+"""What is said to a model, and its answer as it comes; whoever leaves is not answered any more."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from smolt.config import ChatSampling
+from smolt.data import Turn
+from smolt.errors import UserError
+from smolt.models.conversation import SHARE
+from smolt.models.rendering import Renderer
+from smolt.serving.engine import Engine
+from smolt.serving.stream import AnswerStream, QueueFull, Request
+
+PAUSE = 0.06
+"""Seconds between two looks of the page at an answer."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer so far.
+
+    Attributes:
+        text: what has come.
+        tokens: how many.
+        reason: why it ended, None while it goes on.
+        dropped: oldest exchanges that no longer fit the window.
+    """
+
+    text: str
+    tokens: int = 0
+    reason: str | None = None
+    dropped: int = 0
+
+
+@dataclass
+class Speakers:
+    """The models of a face, and the answers under way of each of its visitors.
+
+    Attributes:
+        engine: decodes for all.
+        paths: name -> where the model lies.
+    """
+
+    engine: Engine
+    paths: Mapping[str, str]
+    _streams: dict[str, list[AnswerStream]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def names(self) -> list[str]:
+        """The models there are."""
+        return list(self.paths)
+
+    def stop(self, visitor: str | None) -> None:
+        """End the visitor's answers; what was said stays."""
+        with self._lock:
+            for stream in self._streams.pop(visitor or "", []):
+                stream.cancel()
+
+    def answer(
+        self,
+        visitor: str | None,
+        model: str,
+        turns: Sequence[Turn],
+        sampling: ChatSampling,
+        system: str = "",
+        copy: int = 0,
+    ) -> Iterator[Said]:
+        """The answer to the last turn, as it grows; the last one has a reason.
+
+        Args:
+            visitor: whose `stop` ends it.
+            model: a name of this face.
+            turns: questions and answers in turn, the question last.
+            sampling: how it is drawn.
+            system: the system message, "" for none.
+            copy: how often the question was answered before.
+
+        Raises:
+            UserError: the model is none of this face or cannot be read, the question is too long, takes no system
+                message, or too many answers are under way.
+        """
+        if model not in self.paths:
+            raise UserError(f"{model!r} is no model of this face")
+        renderer, window = self.engine.renderer(model), self.engine.window(model)
+        context, dropped = fitting(renderer, window, turns, system, sampling.max_tokens)
+        stream = self._asked(visitor, model, context, sampling, copy)
+        text, last = "", 0.0
+        try:
+            for piece in stream:
+                text += piece.text
+                if time.monotonic() - last >= PAUSE:
+                    last = time.monotonic()
+                    yield Said(text, stream.tokens, None, dropped)
+            yield Said(text, stream.tokens, stream.reason, dropped)
+        finally:
+            stream.cancel()
+            with self._lock:
+                left = [one for one in self._streams.get(visitor or "", []) if one is not stream]
+                self._streams[visitor or ""] = left
+                if not left:
+                    del self._streams[visitor or ""]
+
+    def _asked(
+        self, visitor: str | None, model: str, context: list[int], sampling: ChatSampling, copy: int
+    ) -> AnswerStream:
+        request = Request(
+            model,
+            context,
+            sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            repetition=sampling.repetition,
+            seed=sampling.seed,
+            copy=copy,
+        )
+        try:
+            stream = self.engine.submit(request)
+        except QueueFull as full:
+            raise UserError(f"too much is asked at once: {full}; try again in a moment") from None
+        with self._lock:
+            self._streams.setdefault(visitor or "", []).append(stream)
+        return stream
+
+
+def fitting(
+    renderer: Renderer, window: int, turns: Sequence[Turn], system: str, max_tokens: int
+) -> tuple[list[int], int]:
+    """The context's token ids, and how many of the oldest exchanges were left out to make room for an answer.
+
+    Raises:
+        UserError: the question alone leaves no room, or the model has no place for a system message.
+    """
+    remembers = renderer.template is not None or renderer.style == "dialogue"
+    if system and not remembers:
+        raise UserError("this model has no chat template, so there is no place for a system message")
+    first = (Turn("system", system),) if system else ()
+    kept = list(turns if remembers else turns[-1:])
+    reserve, dropped = max(1, min(max_tokens, window // SHARE)), 0
+    context = renderer.context((*first, *kept))
+    while len(kept) > 1 and len(context) + reserve > window:
+        kept, dropped = kept[2:], dropped + 1
+        context = renderer.context((*first, *kept))
+    if len(context) >= window:
+        raise UserError(f"the question has {len(context)} tokens with its frame; the model's window is {window}")
+    return context, dropped
