@@ -1,16 +1,22 @@
-"""Tiny models and engines over them."""
+"""Tiny models, engines over them, and servers over these."""
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from openai import OpenAI
 
 from smolt.models.forward.precision import choose_precision
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
-from smolt.serving import Engine
+from smolt.serving.address import Address
+from smolt.serving.engine import Engine
+from smolt.serving.listening import bound, guarded, settings_for, url_of
 from tests.tiny import Architecture, tiny_model
 
 Models = Callable[[Architecture], Path]
@@ -46,3 +52,36 @@ def engines(models: Models) -> Iterator[Engines]:
 def policy_of(directory: Path) -> Policy:
     """The same model as a policy, fp32 on the processor."""
     return load_policy(str(directory), choose_precision("cpu", "fp32"))
+
+
+@contextlib.contextmanager
+def serving(engine: Engine, address: Address | None = None, longest: int = 64) -> Iterator[str]:
+    """The base address of a server in a thread of this process, over an engine that stays open."""
+    address = address or Address("127.0.0.1", 0)
+    with bound(address) as listening:
+        port = int(listening.getsockname()[1])
+        server = uvicorn.Server(settings_for(guarded(engine, address, port, longest)))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        try:
+            yield url_of(address, listening)
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def url(models: Models) -> Iterator[str]:
+    """A server of two models, "tiny" with a chat template and "plain" without one; 8 slots, 200 may wait."""
+    plain = tiny_model(models("llama").parent / "plain", chat=False)
+    engine = Engine({"tiny": models("llama"), "plain": plain}, slots=8, queue=200)
+    with serving(engine) as base:
+        yield base
+    engine.close()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[OpenAI]:
+    """OpenAI's own client, which asks once."""
+    with OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=120) as made:
+        yield made

@@ -10,7 +10,9 @@ from smolt.data import Turn
 from smolt.errors import UserError
 from smolt.models.rendering import load_renderer
 from smolt.models.sampling import Drawing, Slots, sample
-from smolt.serving import AnswerStream, Engine, Piece, QueueFull, Request, lane
+from smolt.serving import lane
+from smolt.serving.engine import Engine
+from smolt.serving.stream import AnswerStream, Piece, QueueFull, Request
 from tests.serving.conftest import Engines, Models, policy_of
 from tests.tiny import WINDOW, Architecture, tiny_model
 

@@ -1,5 +1,7 @@
-"""The commands around models: sample, chat, ui, merge, suite; and report, which writes a report again."""
+"""The commands around models: sample, chat, ui, serve, merge, suite; and report, which writes a report again."""
 
+import importlib.util
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +28,9 @@ from smolt.cli.suite import suite
 from smolt.cli.train import Fresh, look_first
 
 LOOPBACK = "127.0.0.1"
+SERVE_EXTRA = 'smolt serve needs packages that are not installed: pip install -c constraints.txt -e ".[serve]"'
+API_KEY = "SMOLT_API_KEY"
+SERVED = "smolt serve has ended"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +41,7 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
     app.command("suite")(suite)
     app.command("ui")(ui)
+    app.command("serve")(serve)
 
 
 @delivered
@@ -251,3 +257,56 @@ def ui(
         return Outcome({})
 
     deliver(work, as_json=False, ended="smolt ui has ended; labels, votes and runs are on the disk")
+
+
+def serve(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models, PATH or NAME=PATH.")],
+    host: Annotated[str, typer.Option(help="Where to listen; another than this machine needs a key.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key", help=f"What clients must send; better in {API_KEY}, where no list of processes shows it."
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A further name this server is asked by; repeatable.")
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Answers of one model decoded side by side.")] = 16,
+    queue: Annotated[int, typer.Option(min=0, help="Answers of one model that may wait for a slot.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer where a request does not say.")] = 1024,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="GiB for prompts and answers of one model; half of what is free unless given."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the processor.")] = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+) -> None:
+    """Serve models behind OpenAI's interface: chat completions, completions, streams."""
+
+    def work() -> Outcome:
+        from smolt.config import Model, make_block
+        from smolt.errors import UserError
+
+        if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
+            raise UserError(SERVE_EXTRA)
+        from smolt.serving.address import Address, named_models
+
+        named = named_models(models)
+        address = Address(host, port, tuple(allow_host or ()), api_key or os.environ.get(API_KEY) or None)
+        address.check()
+        for path in named.values():
+            look_first(None, make_block(Model, path=path, device=device, dtype=dtype, threads=threads))
+        typer.echo("smolt serve is starting ...", err=True)
+        from smolt.serving.engine import Engine
+        from smolt.serving.listening import serve as listen
+
+        try:
+            engine = Engine(named, slots, queue, device=device, dtype=dtype, threads=threads, memory=memory)
+            listen(engine, address, max_tokens, lambda url: typer.echo(f"smolt serve: {url} (Ctrl-C ends it)"))
+        except KeyboardInterrupt:
+            raise Stopped(INTERRUPTED, SERVED) from None
+        return Outcome({})
+
+    deliver(work, as_json=False, ended=SERVED)

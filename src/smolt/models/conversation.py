@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from transformers import PreTrainedTokenizerBase
 
 from smolt.config import ChatSampling
 from smolt.data import Turn
@@ -128,14 +131,44 @@ class Conversation:
         return max(1, min(self.sampling.max_tokens, self.window // SHARE))
 
 
+class Decoder(Protocol):
+    """What makes text of tokens: a renderer, of an answer's."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text."""
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """Tokens to text word for word, without control tokens: of a text that goes on, rather than of an answer."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+
+def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> "Incremental":
+    """The text that follows a prompt of these tokens, its leading white space included."""
+    decoder, tail = Verbatim(tokenizer), list(prompt[-AGAIN:])
+    return Incremental(decoder, tail, "", 0, decoder.decode(tail))
+
+
 @dataclass
 class Incremental:
     """Tokens to text as they come: a character is given out once all of its bytes are there.
 
     Only the last tokens are decoded again, so that a long answer takes as long a token as a short one.
+
+    Attributes:
+        decoder: what makes text of tokens.
+        tokens: all so far.
+        shown: the text that was given out.
     """
 
-    renderer: Renderer
+    decoder: Decoder
     tokens: list[int] = field(default_factory=list)
     shown: str = ""
     _begin: int = 0  # the first token that is decoded again
@@ -144,16 +177,16 @@ class Incremental:
     def add(self, token: int) -> str:
         """The text that this token completes."""
         self.tokens.append(token)
-        text = self.renderer.decode(self.tokens[self._begin :])
+        text = self.decoder.decode(self.tokens[self._begin :])
         new = self._show(text.rstrip(UNFINISHED))
         if len(self.tokens) - self._begin >= 2 * AGAIN and not text.endswith(UNFINISHED):
             self._begin = len(self.tokens) - AGAIN
-            self._before = self.renderer.decode(self.tokens[self._begin :])
+            self._before = self.decoder.decode(self.tokens[self._begin :])
         return new
 
     def rest(self) -> str:
         """The text that waits for bytes that will not come."""
-        return self._show(self.renderer.decode(self.tokens[self._begin :]))
+        return self._show(self.decoder.decode(self.tokens[self._begin :]))
 
     def _show(self, text: str) -> str:
         new = text[len(self._before) :]

@@ -54,6 +54,11 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="smolt-engine", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether answers are still to be had."""
+        return self._thread.is_alive() and not self._closed
+
     def renderer(self, name: str) -> Renderer:
         """A model's way from turns to token ids and back.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smolt import randomness
-from smolt.models.conversation import Incremental
+from smolt.models.conversation import Incremental, continuation
 from smolt.models.ground import Ground
 from smolt.models.roles import Policy
 from smolt.models.sampling import Book, Drawing, Singles, Slots
@@ -134,7 +134,6 @@ class Lane:
             self._token_bytes, self._slots = slots.size_of(held), slots
 
     def _made(self, policy: Policy) -> tuple[Book, Slots | Singles]:
-        self._left, self._unread, self._numbers = {}, {}, {}
         book = Book(self.size, self.window, self.ground.renderer.stop_ids)
         if policy.trunk.packed and policy.trunk.own_head:
             return book, Slots(policy, book, self.size, self._left, self.window)
@@ -142,8 +141,9 @@ class Lane:
 
     def job(self, request: Request) -> Job:
         """What a request becomes."""
-        stream = AnswerStream(request)
-        return Job(request, stream, Incremental(self.ground.renderer), HeldBack(request.stop))
+        stream, renderer = AnswerStream(request), self.ground.renderer
+        text = continuation(renderer.tokenizer, request.context) if request.continues else Incremental(renderer)
+        return Job(request, stream, text, HeldBack(request.stop))
 
     def turn(self, lock: threading.Lock) -> None:
         """Forget who left, begin what fits, read a piece, and take one step.
@@ -176,8 +176,10 @@ class Lane:
             jobs = [*self.waiting, *self.live.values()]
             self.waiting.clear()
             self.live.clear()
+        for held in (self._left, self._unread, self._numbers):
+            held.clear()
         if self._slots is not None:
-            self._book, self._slots = self._made(self._slots.policy)
+            self._slots.clear()
         for job in jobs:
             job.stream.end(None if error else "cancelled", error or None)
 

@@ -23,7 +23,7 @@ class Request:
         model: a name the engine knows.
         context: token ids of the prompt, at least one, by `engine.renderer(model)`.
         max_tokens: longest answer, its stop token included; at least 1. The window may end it earlier.
-        temperature: 0 = greedy.
+        temperature: 0 = greedy, else from 0.001 to 1,000.
         top_p: keep the likeliest tokens that hold this much probability, above 0 to 1.
         top_k: keep the k likeliest tokens; 0 = all.
         repetition: penalty of tokens the answer holds already, at least 1.
@@ -33,6 +33,7 @@ class Request:
         logprobs: whether pieces say how likely their token was, at the temperature (at 1 when greedy), before top_p
             and top_k.
         top_logprobs: how many of the likeliest tokens each piece lists; more than 0 only with `logprobs`.
+        continues: whether the text goes on where the prompt ends, word for word, rather than answering it.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Request:
     stop: tuple[str, ...] = ()
     logprobs: bool = False
     top_logprobs: int = 0
+    continues: bool = False
 
     def check(self, window: int, tokens: int) -> None:
         """Refuse what cannot be answered.
@@ -67,7 +69,7 @@ class Request:
             raise UserError(f"the prompt holds a token id that the model does not know; they go from 0 to {tokens - 1}")
         for name, fits, range_ in (
             ("max_tokens", self.max_tokens >= 1, "at least 1"),
-            ("temperature", 0 <= self.temperature < float("inf"), "a number of at least 0"),
+            ("temperature", self.temperature == 0 or 0.001 <= self.temperature <= 1000, "0, or from 0.001 to 1000"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "at least 0"),
             ("repetition", 1 <= self.repetition < float("inf"), "at least 1"),
@@ -150,7 +152,7 @@ class AnswerStream:
     def listen(self, listener: Callable[[], None]) -> None:
         """Have a function called, from any thread, when there is something to `take`; it must return at once."""
         with self._changed:
-            self._listener = listener
+            self._listener, self._told = listener, False
             if self._pieces or self.ended:
                 self._tell()
 
@@ -165,6 +167,8 @@ class AnswerStream:
             self._pieces.clear()
             if self.error is not None and not pieces:
                 raise UserError(self.error)
+            if self.error is not None:
+                self._tell()  # the error comes next
             return pieces, self.reason is not None
 
     def __iter__(self) -> Iterator[Piece]:

@@ -49,6 +49,7 @@ class Book:
         self.drawings[row] = drawing
         self._temperatures[row], self._penalties[row] = drawing.temperature, drawing.repetition
         self.lengths[row], self.stopped[row] = 0, False
+        self.listed.pop(row, None)
 
     def advance(self, rows: NDArray[np.int64], logits: Tensor) -> NDArray[np.bool_]:
         """Draw one token for each of these answers from their logits, note it, and say which are over."""

@@ -104,6 +104,10 @@ class Singles:
             del self._caches[row]
         self.release(ended)
 
+    def clear(self) -> None:
+        """Forget all contexts and answers."""
+        self.rows, self.ready, self._contexts, self._caches = self.rows[:0], {}, {}, {}
+
     def release(self, rows: NDArray[np.int64]) -> None:
         """Count answers that are over; contexts with none left go."""
         for owner in self.book.owners[rows].tolist():

@@ -164,6 +164,10 @@ class Slots:
         if gone.any():
             self._free(gone)
 
+    def clear(self) -> None:
+        """Forget all contexts and answers."""
+        self.rows, self.ready, self.standing, self.cache = self.rows[:0], {}, [], None
+
     def _free(self, over: NDArray[np.bool_]) -> None:
         """Free the slots of these answers."""
         ended, self.rows = self.rows[over], self.rows.copy()

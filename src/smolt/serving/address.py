@@ -1,0 +1,68 @@
+"""Where a server listens, who may ask it, and by which names its models; loads no library."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smolt.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, and who may ask it.
+
+    Attributes:
+        host, port: the address; port 0 takes a free one.
+        names: further names it may be asked by, `NAME` or `NAME:PORT`.
+        key: what clients must send; None only on the loopback address.
+    """
+
+    host: str
+    port: int
+    names: tuple[str, ...] = ()
+    key: str | None = None
+
+    def check(self) -> None:
+        """Refuse an address that others reach without a key.
+
+        Raises:
+            UserError: there is no key, or one that no header can carry.
+        """
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key.strip(" ")):
+            raise UserError("--api-key: must be printable ASCII characters, and not empty")
+        if self.host not in LOOPBACK and self.key is None:
+            raise UserError(f"--host {self.host}: others could reach this server; give --api-key or SMOLT_API_KEY")
+
+    def hosts(self, port: int) -> list[str]:
+        """The Host headers that are answered, in small letters."""
+        here = (*LOOPBACK, socket.gethostname()) if self.host in EVERYWHERE else LOOPBACK
+        known = {self.host, *self.names, *(here if self.host in (*LOOPBACK, *EVERYWHERE) else ())}
+        names = [f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name for name in known]
+        return [host.lower() for name in names for host in (f"{name}:{port}", name)]
+
+
+def named_models(given: Sequence[str]) -> dict[str, str]:
+    """Name -> where the model lies.
+
+    Args:
+        given: `PATH` or `NAME=PATH` each; a path alone is named by its last part, or the last two of a run's model.
+
+    Raises:
+        UserError: two have one name, or a name or a path is empty.
+    """
+    found: dict[str, str] = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        if not equals or "/" in name:
+            parts = [part for part in Path(one).parts if part not in ("/", ".")]
+            name, path = "/".join(parts[-2:] if parts[-1:] == ["model"] else parts[-1:]), one
+        if not name.strip() or not path.strip():
+            raise UserError(f"{one!r}: names no model; give MODEL or NAME=MODEL")
+        if name.strip() in found:
+            raise UserError(f"{one}: {name} is {found[name.strip()]} already; give it another name: OTHER={path}")
+        found[name.strip()] = path.strip()
+    return found
