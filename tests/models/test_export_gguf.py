@@ -290,16 +290,22 @@ def test_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert sorted(file.name for file in out.iterdir()) == ["m.gguf", "m.gguf.old-1"]
 
 
-def test_a_number_that_f16_cannot_hold(tmp_path: Path) -> None:
-    """Refused by the weight's name; bf16 holds it."""
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (1e5, "holds 100000, which F16 cannot hold; choose --type bf16 or f32"),
+        (float("nan"), "holds nan, which F16 cannot hold: the model is damaged, or its training diverged"),
+    ],
+)
+def test_a_number_that_f16_cannot_hold(number: float, message: str, tmp_path: Path) -> None:
+    """Refused by the weight's name; bf16 holds the large one."""
     own = network(tiny_model(tmp_path / "first"))
     with torch.no_grad():
-        own.model.layers[1].mlp.down_proj.weight[0, 0] = 1e5
+        own.model.layers[1].mlp.down_proj.weight[0, 0] = number
     own.save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
     words = ["export", str(tmp_path / "model"), "--gguf", "--out", str(tmp_path / "m.gguf")]
     done = CliRunner().invoke(app, words)
-    assert done.exit_code == 2
-    assert "blk.1.ffn_down.weight: holds 100000, which is too large for F16; choose --type bf16 or f32" in done.stderr
+    assert done.exit_code == 2 and f"blk.1.ffn_down.weight: {message}" in done.stderr
     assert not (tmp_path / "m.gguf").exists()
-    assert CliRunner().invoke(app, [*words, "--type", "bf16"]).exit_code == 0
+    assert CliRunner().invoke(app, [*words, "--type", "bf16"]).exit_code == (0 if number == 1e5 else 2)

@@ -97,8 +97,10 @@ def merged_in_memory(path: str) -> tuple[PreTrainedModel, Renderer]:
         UserError: `path` holds no language model or a damaged one.
         SelfCheckError: the merged model does not agree with the adapter model.
     """
-    origin = _merged(path, locate(path, to_merge=True), is_reward=False)
-    _require_agreement(origin)
+    located = locate(path, to_merge=True)
+    origin = _merged(path, located, is_reward=False)
+    if located.adapter is not None:
+        _require_agreement(origin)
     return origin.network, origin.renderer
 
 

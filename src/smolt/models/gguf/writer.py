@@ -167,11 +167,16 @@ def _quantised(name: str, weight: Tensor, kind: GGMLQuantizationType) -> NDArray
     """A weight as it is stored.
 
     Raises:
-        UserError: it has a number that this kind cannot hold.
+        UserError: it has a number that this kind cannot hold, or one that is not finite.
     """
     values = weight.numpy()
     largest = float(np.abs(values).max(initial=0.0))
     most = FLOATS.get(kind, 127 * FLOATS[GGMLQuantizationType.F16])
     if not largest <= most:
-        raise UserError(f"{name}: holds {largest:g}, which is too large for {kind.name}; choose --type bf16 or f32")
+        cure = (
+            "; choose --type bf16 or f32"
+            if np.isfinite(largest)
+            else ": the model is damaged, or its training diverged"
+        )
+        raise UserError(f"{name}: holds {largest:g}, which {kind.name} cannot hold{cure}")
     return gguf.quants.quantize(values, kind)
