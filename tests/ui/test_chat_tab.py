@@ -17,6 +17,7 @@ from smolt.serving.engine import Engine
 from smolt.serving.lane import Lane
 from smolt.ui.tabs.chat_tab import kept, page_of
 from smolt.ui.talks import Said, Speakers, fitting
+from tests.runs.test_listing import begun
 from tests.tiny import WINDOW, tiny_model
 from tests.ui.conftest import Opener, tab
 
@@ -63,7 +64,7 @@ def test_an_answer_streams_and_escape_stops_it(
     """It grows on the page; Escape ends it, the engine is free, and the text stays as it was."""
     tab(page, opened(str(tiny_model(tmp_path / "alpha"))), "Chat")
     ask(page, "What is the sea?")
-    length = "document.querySelector('#talk-0 .turn.assistant .text').textContent.length"
+    length = "document.querySelector('#talk-0 .turn.assistant .text')?.textContent.length"
     page.wait_for_function(f"{length} > 3")
     first = page.evaluate(length)
     page.wait_for_function(f"{length} > {first + 3}")
@@ -85,7 +86,7 @@ def test_who_leaves_is_not_answered(
     """The page is closed in the middle of an answer: no answer is under way soon after."""
     tab(page, opened(str(tiny_model(tmp_path / "alpha"))), "Chat")
     ask(page, "What is the sea?")
-    page.wait_for_function("document.querySelector('#talk-0 .turn.assistant .text').textContent.length > 3")
+    page.wait_for_function("document.querySelector('#talk-0 .turn.assistant .text')?.textContent.length > 3")
     assert engines[0].active("alpha") == 1
     page.goto("about:blank")
     for _ in range(60):
@@ -159,10 +160,11 @@ def test_errors_are_said_and_the_question_goes(opened: Opener, page: Any, tmp_pa
 def test_an_answer_is_that_of_smolt_chat(tmp_path: Path) -> None:
     """The same text piece by piece as in one go, by seed and copy; another copy is another answer."""
     path = str(tiny_model(tmp_path / "alpha"))
-    speakers = Speakers(Engine({"alpha": path}), {"alpha": path})
+    speakers = Speakers(lambda: {"alpha": path}, Engine)
+    assert speakers.names() == ["alpha"]
     turns, sampling = (Turn("user", "Who?"),), ChatSampling(max_tokens=20, seed=3)
     runs = [list(speakers.answer("me", "alpha", turns, sampling, copy=copy)) for copy in (0, 0, 1)]
-    speakers.engine.close()
+    speakers.close()
     assert runs[0][-1].text == runs[1][-1].text != runs[2][-1].text
     assert runs[0][-1].reason in ("stop", "length")
     assert all(said.reason is None for said in runs[0][:-1])
@@ -190,7 +192,21 @@ def test_what_was_stopped_before_a_word_is_forgotten() -> None:
 
 
 def test_a_foreign_model_cannot_be_named(tmp_path: Path) -> None:
-    speakers = Speakers(Engine({}), {})
+    speakers = Speakers(dict, Engine)
+    assert speakers.names() == []
     with pytest.raises(UserError, match="no model of this face"):
         next(speakers.answer("me", "/etc", (Turn("user", "Who?"),), ChatSampling()))
-    speakers.engine.close()
+
+
+def test_a_model_trained_since_is_offered(opened: Opener, page: Any, tmp_path: Path) -> None:
+    """The runs directory is empty when the face starts; a run's model is there when the tab is opened again."""
+    tab(page, opened(), "Chat")
+    page.get_by_text("Name a model when you start it").wait_for()
+    run = tmp_path / "runs" / "mine"
+    begun(run).close()
+    tiny_model(run / "model")
+    page.get_by_role("tab", name="Runs", exact=True).click()
+    page.get_by_role("tab", name="Chat", exact=True).click()
+    page.wait_for_function("document.querySelector('#model-0 input').value == 'mine'")
+    ask(page, "Who?")
+    page.wait_for_selector("#talk-0 .turn.assistant .text")

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from smolt.config import ChatSampling
@@ -39,19 +39,28 @@ class Speakers:
     """The models of a face, and the answers under way of each of its visitors.
 
     Attributes:
-        engine: decodes for all.
-        paths: name -> where the model lies.
+        find: name -> where the model lies, of the models there are now.
+        open_engine: from such names to what decodes for them; those found later have an engine of their own.
     """
 
-    engine: Engine
-    paths: Mapping[str, str]
+    find: Callable[[], Mapping[str, str]]
+    open_engine: Callable[[Mapping[str, str]], Engine]
+    _engines: dict[str, Engine] = field(default_factory=dict)
     _streams: dict[str, list[AnswerStream]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
     def names(self) -> list[str]:
-        """The models there are."""
-        return list(self.paths)
+        """The models there are now."""
+        with self._lock:
+            new = {name: path for name, path in self.find().items() if name not in self._engines}
+            if new:
+                self._engines |= dict.fromkeys(new, self.open_engine(new))
+            return list(self._engines)
+
+    def close(self) -> None:
+        """End all answers."""
+        for engine in set(self._engines.values()):
+            engine.close()
 
     def stop(self, visitor: str | None) -> None:
         """End the visitor's answers; what was said stays."""
@@ -82,11 +91,12 @@ class Speakers:
             UserError: the model is none of this face or cannot be read, the question is too long, takes no system
                 message, or too many answers are under way.
         """
-        if model not in self.paths:
+        engine = self._engines.get(model)
+        if engine is None:
             raise UserError(f"{model!r} is no model of this face")
-        renderer, window = self.engine.renderer(model), self.engine.window(model)
+        renderer, window = engine.renderer(model), engine.window(model)
         context, dropped = fitting(renderer, window, turns, system, sampling.max_tokens)
-        stream = self._asked(visitor, model, context, sampling, copy)
+        stream = self._asked(visitor, engine, model, context, sampling, copy)
         text, last = "", 0.0
         try:
             for piece in stream:
@@ -104,7 +114,13 @@ class Speakers:
                     del self._streams[visitor or ""]
 
     def _asked(
-        self, visitor: str | None, model: str, context: list[int], sampling: ChatSampling, copy: int
+        self,
+        visitor: str | None,
+        engine: Engine,
+        model: str,
+        context: list[int],
+        sampling: ChatSampling,
+        copy: int,
     ) -> AnswerStream:
         request = Request(
             model,
@@ -118,7 +134,7 @@ class Speakers:
             copy=copy,
         )
         try:
-            stream = self.engine.submit(request)
+            stream = engine.submit(request)
         except QueueFull as full:
             raise UserError(f"too much is asked at once: {full}; try again in a moment") from None
         with self._lock:

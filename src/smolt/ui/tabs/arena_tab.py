@@ -21,7 +21,7 @@ from smolt.report.inert import visible
 from smolt.runs import StorageError
 from smolt.ui.environment import Face
 from smolt.ui.tabs.matches import Match, drawn, vote_of
-from smolt.ui.tabs.parts import QUIET, alarm, note, panel_of, shown, text
+from smolt.ui.tabs.parts import QUIET, alarm, halting, note, panel_of, shown, text
 from smolt.ui.talks import Said, Speakers
 
 PICKS: dict[str, tuple[Pick, str, str]] = {
@@ -61,7 +61,8 @@ def arena_tab(face: Face, speakers: Speakers, name: Any) -> None:
     """
     with gradio.Tab("Arena", id="arena", elem_id="tab-arena") as tab:
         state = gradio.State(None)
-        arms = gradio.CheckboxGroup(speakers.names, value=speakers.names, label="Models", elem_id="arena-models")
+        names = speakers.names()
+        arms = gradio.CheckboxGroup(names, value=names, label="Models", elem_id="arena-models")
         question = gradio.Textbox(
             "", label="Question", placeholder="Ask both the same. Enter asks.", elem_id="arena-question", max_lines=8
         )
@@ -83,37 +84,24 @@ def arena_tab(face: Face, speakers: Speakers, name: Any) -> None:
         ratings = shown(elem_id="ratings")
 
     said = [state, *sides, *buttons, remark]
-
-    def begin(arms: list[str], question: str, system: str) -> list[Any]:
-        try:
-            match = drawn(question, system, arms, random.SystemRandom())
-        except UserError as error:
-            return [None, *blank(), *locked(), str(alarm(str(error)))]
-        return [Round(match), *blank("…"), *locked(), note(WAITING)]
-
-    def both(round_: Round | None, temperature: float, longest: int, request: gradio.Request) -> Iterator[list[Any]]:
-        if round_ is None:
-            yield [gradio.skip()] * len(said)
-            return
-        sampling = make_block(ChatSampling, temperature=temperature, max_tokens=int(longest), seed=round_.match.seed)
-        yield from _played(speakers, round_, sampling, request.session_hash)
-
-    def vote(pick: Pick, round_: Round | None, name: str) -> list[Any]:
-        if round_ is None or round_.answers is None or round_.over:
-            return [gradio.skip()] * (len(said) + 1)
-        return _voted(face.store, round_, round_.answers, pick, name)
-
-    def halt(request: gradio.Request) -> None:
-        speakers.stop(request.session_hash)
-
-    inputs = [state, temperature, longest]
+    asked = [arms, question, system]
     for trigger in (ask.click, question.submit):
-        begun = trigger(begin, [arms, question, system], said, **QUIET)
-        begun.then(both, inputs, said, show_progress="hidden", api_visibility="private", concurrency_limit=4)
-    stop.click(halt, None, None, **QUIET)
+        trigger(_begun, asked, said, **QUIET).then(
+            _player(speakers),
+            [state, temperature, longest],
+            said,
+            show_progress="hidden",
+            api_visibility="private",
+            concurrency_limit=4,
+        )
+    stop.click(halting(speakers), None, None, **QUIET)
     for button, (pick, _, _) in zip(buttons, PICKS.values(), strict=True):
-        button.click(functools.partial(vote, pick), [state, name], [*said, ratings], **QUIET)
-    tab.select(lambda: str(ratings_of(face.store)), None, ratings, **QUIET)
+        button.click(functools.partial(_voted, face.store, pick), [state, name], [*said, ratings], **QUIET)
+
+    def look_again() -> list[Any]:
+        return [ratings_of(face.store), gradio.CheckboxGroup(choices=speakers.names())]
+
+    tab.select(look_again, None, [ratings, arms], **QUIET)
 
 
 def side_of(letter: str, content: str = "", name: str = "", cut: bool = False) -> str:
@@ -142,6 +130,28 @@ def ratings_of(store: Path) -> Markup:
             return panel_of(vote_panel(opened.votes()))
     except (UserError, StorageError, DirectoryInUse) as error:
         return alarm(str(error))
+
+
+def _begun(arms: list[str], question: str, system: str) -> list[Any]:
+    """A round of two of the arms, whose names stay here."""
+    try:
+        match = drawn(question, system, arms, random.SystemRandom())
+    except UserError as error:
+        return [None, *blank(), *locked(), alarm(str(error))]
+    return [Round(match), *blank("…"), *locked(), note(WAITING)]
+
+
+def _player(speakers: Speakers) -> Any:
+    """What lets both answer."""
+
+    def play(round_: Round | None, temperature: float, longest: float, request: gradio.Request) -> Iterator[list[Any]]:
+        if round_ is None:
+            yield [gradio.skip()] * (len(PICKS) + 4)
+            return
+        sampling = make_block(ChatSampling, temperature=temperature, max_tokens=int(longest), seed=round_.match.seed)
+        yield from _played(speakers, round_, sampling, request.session_hash)
+
+    return play
 
 
 def _played(speakers: Speakers, round_: Round, sampling: ChatSampling, visitor: str | None) -> Iterator[list[Any]]:
@@ -184,9 +194,11 @@ def _shown_together(round_: Round, ends: dict[str, Said | UserError]) -> list[An
     return [replace(round_, answers=answers, since=time.monotonic()), *sides, *locked(True), note(keys)]
 
 
-def _voted(store: Path, round_: Round, answers: tuple[str, str], pick: Pick, name: str) -> list[Any]:
+def _voted(store: Path, pick: Pick, round_: Round | None, name: str) -> list[Any]:
     """Store the vote, then name the models; what could not be stored can be tried again."""
-    match = round_.match
+    if round_ is None or round_.answers is None or round_.over:
+        return [gradio.skip()] * (len(PICKS) + 5)
+    match, answers = round_.match, round_.answers
     try:
         if not name.strip():
             raise UserError("say who votes: fill in your name at the top")

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from smolt.config import ChatSampling, make_block
 from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.ui.tabs.parts import QUIET, alarm, joined, shown, text
+from smolt.ui.tabs.parts import QUIET, alarm, halting, joined, shown, text
 from smolt.ui.talks import Said, Speakers
 
 NOBODY = "(one model)"
@@ -20,8 +20,8 @@ Turns = tuple[Turn, ...]
 
 def chat_tab(speakers: Speakers) -> None:
     """Lay the tab out."""
-    names = speakers.names
-    with gradio.Tab("Chat", id="chat", elem_id="tab-chat"):
+    names = speakers.names()
+    with gradio.Tab("Chat", id="chat", elem_id="tab-chat") as tab:
         with gradio.Row():
             models = [
                 gradio.Dropdown(names, value=names[0] if names else None, label="Model", elem_id="model-0"),
@@ -62,9 +62,14 @@ def chat_tab(speakers: Speakers) -> None:
         turns = [talk[:-1] if talk and talk[-1].role == "assistant" else talk for talk in (first, second)]
         return [gradio.skip(), again + 1, *turns, *(page_of(talk, "…") if talk else str(EMPTY) for talk in turns)]
 
-    def halt(request: gradio.Request) -> None:
-        speakers.stop(request.session_hash)
+    halt = halting(speakers)
 
+    def look_again(first: str | None) -> list[Any]:
+        now = speakers.names()
+        chosen = first if first in now else (now[0] if now else None)
+        return [gradio.Dropdown(choices=now, value=chosen), gradio.Dropdown(choices=[NOBODY, *now])]
+
+    tab.select(look_again, models[0], models, **QUIET)
     outputs = [question, again, *talks, *pages]
     begun = [
         send.click(begin, [question, *talks], outputs, **QUIET),

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from smolt.report.inert import visible
 from smolt.report.panels import Panel, Table
 from smolt.report.tables import panel_table
+from smolt.ui.talks import Speakers
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Of an event that is answered at once."""
@@ -57,3 +58,12 @@ def _table(table: Table) -> Markup:
     return Markup(
         '<p class="soft small">{}</p><div class="scroll"><table><thead><tr>{}</tr></thead>{}</table></div>'
     ).format(visible(view["caption"]), head, rows)
+
+
+def halting(speakers: Speakers) -> Any:
+    """What ends a visitor's answers."""
+
+    def halt(request: gradio.Request) -> None:
+        speakers.stop(request.session_hash)
+
+    return halt
