@@ -5,7 +5,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from smolt.cli import app
 from smolt.data import Preference, Source, Turn, load
 from smolt.errors import UserError
 from smolt.preferences.people import Label, LabelStore, Vote, pair_of
@@ -113,3 +115,18 @@ def test_the_export_says_nothing_of_models(tmp_path: Path) -> None:
         export_labels(store, tmp_path / "out.jsonl", Exporting())
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [sorted(row) for row in rows] == [["chosen", "id", "labels", "prompt", "rejected"]] * 2
+
+
+def test_label_stats_says_the_ratings_too(tmp_path: Path) -> None:
+    """The same figures in the terminal and as JSON; without votes nothing is said of them."""
+    filled(tmp_path / "votes.sqlite", 30, 10).__exit__()
+    said = CliRunner().invoke(app, ["label", "stats", "--store", str(tmp_path / "votes.sqlite")])
+    assert "40 votes of 1 person." in said.output
+    done = CliRunner().invoke(app, ["label", "stats", "--store", str(tmp_path / "votes.sqlite"), "--json"])
+    arms = json.loads(done.stdout)["arena"]["arms"]
+    assert [(arm["arm"], arm["won"]) for arm in arms] == [("better", 30), ("worse", 10)]
+    assert arms[0]["points"]["value"] - arms[1]["points"]["value"] == pytest.approx(190.8485, abs=1e-3)
+    with LabelStore(tmp_path / "none.sqlite") as store:
+        store.add_pairs([round_of(1)])
+    done = CliRunner().invoke(app, ["label", "stats", "--store", str(tmp_path / "none.sqlite"), "--json"])
+    assert "arena" not in json.loads(done.stdout)

@@ -71,18 +71,27 @@ def label(
     deliver(work, as_json=False)
 
 
-@app.command("stats", help="Each annotator's habits and gold accuracy, and agreement (Cohen's kappa).")
+@app.command(
+    "stats",
+    help="Each annotator's habits and gold accuracy, agreement (Cohen's kappa), and ratings of the arena's votes.",
+)
 @delivered
 def stats(store: Store) -> Outcome:
     """What the labels are worth."""
     from smolt.preferences.people import LabelStore
     from smolt.preferences.people.annotators import figures_of, label_panel
+    from smolt.preferences.people.arena import ratings_of, vote_panel
     from smolt.report.terminal import panel_facts, panel_words
 
     with LabelStore(store, create=False) as opened:
-        figures = figures_of(opened)
+        figures, votes = figures_of(opened), opened.votes()
     panel = label_panel(figures)
-    return Outcome(panel_facts(figures, panel), panel_words(panel))
+    facts, words = panel_facts(figures, panel), panel_words(panel)
+    if votes:
+        rated = vote_panel(votes)
+        facts["arena"] = panel_facts(ratings_of(votes), rated)
+        words += f"\n\n{panel_words(rated)}"
+    return Outcome(facts, words)
 
 
 @app.command("export", help="Write the labels as preferences for `smolt reward` and `smolt dpo`, or one by one.")
