@@ -122,6 +122,7 @@ def broad(handler: ast.ExceptHandler) -> bool:
 
 BROAD_EXCEPTS: dict[str, str] = {
     "smolt.models.forward.quiet": "around a library that reads a model's files: what it raised becomes a message",
+    "smolt.models.publishing.hub": "uploads to the hub, whose client raises errors of other packages",
     "smolt.data.inputs": "asks the hub, whose client raises errors of other packages, more with every release",
     "smolt.runs.trackers": "runs another program's client, whose faults end no training",
     "smolt.rewards.python": "runs the user's reward function and records whatever it raised",

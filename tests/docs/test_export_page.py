@@ -40,3 +40,11 @@ def test_its_versions_are_those_of_the_lock() -> None:
     named = re.findall(r"\b(xllamacpp|transformers) ([\d.]*\d)", PAGE.read_text(encoding="utf-8"))
     assert {name for name, _ in named} == {"xllamacpp", "transformers"}
     assert all(re.search(rf"^{name}=={re.escape(version)}", locked, re.MULTILINE) for name, version in named)
+
+
+def test_the_page_on_push(workshop: Path) -> None:
+    """What is shown is shown without a network; the line that sends says so by its option alone."""
+    shown, sent = lines(ROOT / "docs" / "guides" / "push.md")
+    assert sent == f"{shown} --yes"
+    assert "nothing was sent; --yes uploads this to someone/my-model" in run(shown).stdout
+    assert "README.md" not in {file.name for file in (workshop / "my-model").iterdir()}

@@ -320,7 +320,9 @@ def test_a_model_that_answers_one_question(style: str, after: str) -> None:
 def test_titles(tmp_path: Path) -> None:
     """The name of a directory, of the run whose model it is, of a file, of a hub's model."""
     (tmp_path / "runs" / "one" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "manifest.json").write_text('{"format": "smolt-run/1"}')
     (tmp_path / "some.gguf").touch()
+    assert title_of(str(tmp_path / "some" / "model")) == "model"
     assert title_of(str(tmp_path / "runs" / "one" / "model")) == title_of(str(tmp_path / "runs" / "one")) == "one"
     assert title_of(str(tmp_path / "some.gguf")) == "some"
     assert title_of("owner/name-135M") == "name-135M"

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     for name, command in named.items():
         app.command(name)(command)
     app.command("export")(export)
+    app.command("push")(push)
     app.command("suite")(suite)
     app.command("ui")(ui)
     app.command("serve")(serve)
@@ -213,6 +214,42 @@ def export(
     made = facts["modelfile_out"]
     lines.append(f"next: ollama create NAME -f {made}" if made else f"next: llama-server -m {facts['out']}")
     return Outcome(facts, "\n".join(lines))
+
+
+@delivered
+def push(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, adapter or run directory.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="The hub's repository; made if there is none.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Upload; without it only what would go is shown.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A repository that is made can be seen by all.")] = False,
+) -> Outcome:
+    """Upload a model directory's own files to a hub, with a model card; shows first what would go."""
+    from smolt.config import Model, make_block
+
+    look_first(None, make_block(Model, path=model))
+    from smolt.models.publishing import hub
+
+    parcel = hub.pack(model, repository)
+    sizes = parcel.sizes
+    lines = [f"{size:>15,}  {name}" for name, size in sorted(sizes.items())]
+    lines.append(f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files of {parcel.directory}")
+    lines += ["README.md is written for it: a model card of what is known"] if parcel.card is not None else []
+    lines += [f"left here: {', '.join(parcel.left_out)}"] if parcel.left_out else []
+    facts: dict[str, Any] = {
+        "status": "shown",
+        "repository": repository,
+        "files": sizes,
+        "left_out": parcel.left_out,
+        "card": parcel.card,
+    }
+    if not yes:
+        kind = "public" if public else "private"
+        lines.append(f"nothing was sent; --yes uploads this to {repository} (made {kind} if there is none)")
+        return Outcome(facts, "\n".join(lines))
+    address = hub.push(parcel, private=not public)
+    return Outcome({**facts, "status": "complete", "address": address}, "\n".join([*lines, f"complete: {address}"]))
 
 
 def ui(

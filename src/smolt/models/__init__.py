@@ -11,5 +11,7 @@ sampling     the one sampler
 conditions   what answers are written under
 answers      a policy's answers as text
 conversation a policy and what was said so far
-saving, merging, model_card, provenance   what is written of a model, and where it comes from
+saving, merging   what is written of a model
+gguf         a model as llama.cpp's one file, read and written
+publishing   its card, and its way to a hub
 """

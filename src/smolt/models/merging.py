@@ -33,7 +33,7 @@ from smolt.models.forward.quiet import hush, hushed, read_by_library, read_netwo
 from smolt.models.forward.trunk import AGREEMENT, Trunk
 from smolt.models.ground import require_rows
 from smolt.models.locating import Located, locate
-from smolt.models.model_card import model_card
+from smolt.models.publishing.model_card import model_card
 from smolt.models.rendering import Renderer, load_renderer
 from smolt.models.roles import Policy, Scorer
 from smolt.models.saving import NOTE, is_reward_model, save_policy, save_scorer, weights_hash

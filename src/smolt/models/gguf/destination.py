@@ -4,6 +4,7 @@ from pathlib import Path
 
 from smolt.errors import UserError
 from smolt.runs import inventory
+from smolt.runs.identity import is_run
 
 KINDS = ("f32", "f16", "bf16", "q8_0")
 """What matrices are stored as."""
@@ -12,7 +13,9 @@ KINDS = ("f32", "f16", "bf16", "q8_0")
 def title_of(path: str) -> str:
     """A model's name: its directory's, or that of the run whose model it is; the last part of a hub name."""
     place = Path(path).expanduser().resolve()
-    return place.parent.name if place.name == inventory.MODEL else place.stem if place.is_file() else place.name
+    if place.name == inventory.MODEL and is_run(place.parent):
+        return place.parent.name
+    return place.stem if place.is_file() else place.name
 
 
 def files_for(path: str, out: Path | None, kind: str, fresh: bool, with_modelfile: bool) -> tuple[Path, Path | None]:

@@ -8,7 +8,7 @@ from smolt.config import Judging, RewardPart
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.locating import locate
-from smolt.models.model_card import shown_place
+from smolt.models.publishing.model_card import shown_place
 from smolt.models.saving import weights_hash
 from smolt.preferences.judges.both_orders import Compare, Judge, Opinion, from_choice, from_odds, silent
 from smolt.preferences.judges.rule_judges import LENGTHS, by_length, by_scores

@@ -15,7 +15,7 @@ from smolt.data import Turn
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import answer_sums, from_answers, without_gradient
-from smolt.models.model_card import shown_place
+from smolt.models.publishing.model_card import shown_place
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
 from smolt.models.sampling import Drawing, sample

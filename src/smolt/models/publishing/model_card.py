@@ -1,4 +1,4 @@
-"""The card of a merged model: what it was made from, and figures that stand in the run's own record, no others."""
+"""The card of a model: what it was made from, and figures that stand in the run's own record, no others."""
 
 import json
 from collections.abc import Mapping
@@ -21,33 +21,41 @@ def shown_place(place: str) -> str:
 
 
 def model_card(title: str, facts: Mapping[str, Any], manifest: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The README.md of a merged directory.
+    """The README.md of a model directory.
 
     Args:
         title: name of the model.
-        facts: of the merge: kind, base, matrices, dtype, difference, difference_stored.
+        facts: kind (policy, reward); base, what it was made from, or None; of a merge also matrices, dtype, difference,
+            difference_stored; `adapter` of one that is not merged.
         manifest: of the run, empty without one.
         result: of the run, empty without one.
     """
-    base = str(facts["base"])
-    kind = "A reward model" if facts["kind"] == "reward" else "A language model"
-    lines = ["---", "library_name: transformers"]
-    lines += [f"base_model: {json.dumps(base)}"] if not Path(base).is_absolute() else []
-    lines += ["tags: [smolt]", "---", "", f"# {title}", ""]
-    if facts["matrices"]:
-        lines.append(f"{kind}: an adapter merged in fp32 into {facts['matrices']} matrices of `{shown_place(base)}`.")
-    else:
-        lines.append(f"{kind} with weights of its own, from `{shown_place(base)}`.")
-    lines += [
-        f"Weights are stored as {facts['dtype']}. On probe tokens its logits differ from those of the model it was",
-        f"made from by at most {facts['difference']:.1e} in fp32, and by {facts['difference_stored']:.1e} as stored.",
-    ]
+    base = facts["base"]
+    lines = ["---", f"library_name: {'peft' if facts.get('adapter') else 'transformers'}"]
+    lines += [f"base_model: {json.dumps(base)}"] if base is not None and not Path(base).is_absolute() else []
+    lines += ["tags: [smolt]", "---", "", f"# {title}", "", _made_from(facts)]
+    if "difference" in facts:
+        exact, stored = facts["difference"], facts["difference_stored"]
+        lines += [
+            f"Weights are stored as {facts['dtype']}. On probe tokens its logits differ from those of the model it was",
+            f"made from by at most {exact:.1e} in fp32, and by {stored:.1e} as stored.",
+        ]
     if manifest:
         lines += ["", "## Training", "", *_training(manifest)]
     figures = _figures(result)
     if figures:
         lines += ["", "Figures of the run's record (`result.json`):", "", "| figure | value |", "|---|---|", *figures]
     return "\n".join([*lines, ""])
+
+
+def _made_from(facts: Mapping[str, Any]) -> str:
+    kind = "A reward model" if facts["kind"] == "reward" else "A language model"
+    base = "" if facts["base"] is None else f"`{shown_place(str(facts['base']))}`"
+    if facts.get("adapter"):
+        return f"{kind}: a LoRA adapter of {base}."
+    if facts.get("matrices"):
+        return f"{kind}: an adapter merged in fp32 into {facts['matrices']} matrices of {base}."
+    return f"{kind} with weights of its own{', from ' * bool(base)}{base}."
 
 
 def _training(manifest: Mapping[str, Any]) -> list[str]:
