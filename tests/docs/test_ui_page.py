@@ -1,5 +1,6 @@
 """The page on the browser face: its commands start what it says, its tables are the face's own."""
 
+import gc
 import re
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def test_its_tables_are_the_faces(workshop: Path) -> None:
     """The tabs in their order, every option and no other, the keys of keys.js."""
     with make_page(Face((), workshop / "runs", workshop / "labels.sqlite")) as page:
         tabs = [block.label for block in page.blocks.values() if type(block).__name__ == "Tab"]
+    gc.collect()  # as in tests/ui/conftest.py
     assert [row[0] for row in table(PAGE, "tab")] == tabs
     command: Any = get_command(app)
     known = {

@@ -1,6 +1,7 @@
 """A face that answers on this machine, and a real browser that looks at it."""
 
 import contextlib
+import gc
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
             return str(held.enter_context(serving(Face(models, runs, store, port=0, **fields))))
 
         yield start
+    gc.collect()  # Gradio's event loops, now: their ends, in the middle of somebody's ast.parse, upset Python 3.11
 
 
 @contextlib.contextmanager
