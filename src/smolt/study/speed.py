@@ -23,7 +23,8 @@ LOG = logging.getLogger(__name__)
 TOKENS = 512  # of one forward that is measured
 PARTS = 3  # forwards of each kind: the first warms up
 STEPS = 6  # decoding steps that are timed
-SHORT = 4  # of the slots one in so many is filled for a second timing
+DISTINCT = 8  # questions that are asked, each as often as fills the slots
+SHORT = 4  # of these one in so many is asked in a second timing
 WATCHED = 15.0  # seconds, at most, that answers are watched growing
 ANSWERS = 16  # that are watched
 
@@ -69,6 +70,7 @@ class Speeds:
         self.ground = ground
         self.lora = lora
         self.rows = rows
+        self._decodings: dict[str, Decoding] = {}
         self.loading = 0.0
         """Seconds until the model stood in memory."""
 
@@ -122,34 +124,41 @@ class Speeds:
             drawing: how answers are drawn.
             answers: to all of them, in the work that is foretold.
         """
-        LOG.info("measuring how fast answers are written")
-        slots = min(drawing.batch, answers)
-        asked = [contexts[number % len(contexts)] for number in range(slots)]
-        full, context = self._step(asked, drawing)
-        few = max(1, slots // SHORT)
+        slots, asked = min(drawing.batch, answers), [list(context) for context in contexts[:DISTINCT]]
+        key = repr((drawing, slots, asked))
+        if key not in self._decodings:
+            LOG.info("measuring how fast answers are written")
+            self._decodings[key] = self._decoding(asked[:slots], replace(drawing, batch=slots))
+        return self._decodings[key]
+
+    def _decoding(self, asked: list[list[int]], drawing: Drawing) -> Decoding:
+        copies = drawing.batch // len(asked)
+        fewer = asked[: max(1, len(asked) // SHORT)]
+        self._step(fewer, 1, drawing)  # warms up
+        full, context = self._step(asked, copies, drawing)
         step, each = full, 0.0
-        if few < slots:
-            alone, _ = self._step(asked[:few], drawing)
-            each = max(0.0, (full - alone) / (slots - few))
-            step = full - slots * each
-        watched = asked[:ANSWERS]
-        length = self._length(watched, drawing, step + each * len(watched))
-        return Decoding(slots, step, each, context, length, drawing.max_tokens)
+        if len(fewer) < len(asked):
+            few, _ = self._step(fewer, copies, drawing)
+            each = max(0.0, (full - few) / (len(asked) - len(fewer)) / copies)
+            step = full - len(asked) * copies * each
+        length = self._length(asked, drawing, step + each * ANSWERS)
+        return Decoding(drawing.batch, step, each, context, length, drawing.max_tokens)
 
-    def _step(self, contexts: Sequence[Sequence[int]], drawing: Drawing) -> tuple[float, float]:
-        """Seconds of a step of one answer to each, and seconds until each question had been read."""
+    def _step(self, contexts: list[list[int]], copies: int, drawing: Drawing) -> tuple[float, float]:
+        """Seconds of a step of so many answers to each, and seconds until each question had been read."""
         took = []
-        for tokens in (1, 1, 1 + STEPS):  # the first one warms up
+        for tokens in (1, 1 + STEPS):
+            endless = replace(drawing, max_tokens=tokens, stop_ids=frozenset(), batch=len(contexts) * copies)
             began = now()
-            endless = replace(drawing, max_tokens=tokens, stop_ids=frozenset(), batch=len(contexts))
-            sample(self.policy, contexts, 1, endless, (0, tokens))
+            sample(self.policy, contexts, copies, endless, (0, tokens))
             took.append(now() - began)
-        return max(1e-9, took[2] - took[1]) / STEPS, took[1] / len(contexts)
+        return max(1e-9, took[1] - took[0]) / STEPS, took[0] / len(contexts)
 
-    def _length(self, contexts: Sequence[Sequence[int]], drawing: Drawing, step: float) -> float:
+    def _length(self, contexts: list[list[int]], drawing: Drawing, step: float) -> float:
         """The mean length of answers that are watched for a while, those that go on ending as the others did."""
         seen = max(1, min(drawing.max_tokens, int(WATCHED / step)))
-        groups = sample(self.policy, contexts, 1, replace(drawing, max_tokens=seen), (0, 0))
+        copies = max(1, ANSWERS // len(contexts))
+        groups = sample(self.policy, contexts, copies, replace(drawing, max_tokens=seen), (0, 0))
         return expected_length(groups.lengths.tolist(), groups.stopped.tolist(), drawing.max_tokens)
 
     def _logprobs(self, part: Groups) -> torch.Tensor:
