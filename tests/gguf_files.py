@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from smolt.data import Turn
+from smolt.data.nouns import as_messages
+
 NORMAL, CONTROL = 1, 3
 LAYER = {
     "self_attn.q_proj": "attn_q",
@@ -155,9 +158,9 @@ class LlamaCpp:
         found = self.ask("completion", **given, ignore_eos=True).get("completion_probabilities", [{"top_logprobs": []}])
         return {entry["id"]: entry["logprob"] for entry in found[0]["top_logprobs"]}
 
-    def context(self, question: str) -> list[int]:
-        """Token ids of a chat with one question, by the file's own template."""
-        text = self.ask("apply-template", messages=[{"role": "user", "content": question}])["prompt"]
+    def context(self, *turns: Turn) -> list[int]:
+        """Token ids of a dialogue, by the file's own template."""
+        text = self.ask("apply-template", messages=as_messages(turns))["prompt"]
         found: list[int] = self.ask("tokenize", content=text, add_special=True, parse_special=True)["tokens"]
         return found
 

@@ -109,9 +109,9 @@ def test_a_pretrained_model_goes_out_with_its_own_tokenizer(tmp_path: Path, monk
     assert (facts["out"], facts["pre_tokenizer"], facts["chat_template"]) == ("small-f32.gguf", "smollm", False)
     import_gguf(Path("small-f32.gguf"), tmp_path / "in")
     own, again, theirs = load_renderer("runs/small/model"), load_renderer("in"), LlamaCpp(Path("small-f32.gguf"))
-    asked = (Turn("user", "What are 12 and 13?"),)
-    assert own.context(asked)[0] == own.tokenizer.bos_token_id
-    assert theirs.context(asked[0].content) == again.context(asked) == own.context(asked)
+    asked = Turn("user", "What are 12 and 13?")
+    assert own.context((asked,))[0] == own.tokenizer.bos_token_id
+    assert theirs.context(asked) == again.context((asked,)) == own.context((asked,))
     assert float((logits(tmp_path / "in") - logits(Path("runs/small/model"))).abs().max()) == 0.0
 
 

@@ -27,7 +27,7 @@ from smolt.cli import app
 from smolt.data import Turn
 from smolt.models.gguf.reader import import_gguf
 from smolt.models.gguf.writer import export_gguf
-from smolt.models.rendering import load_renderer, train_tokenizer
+from smolt.models.rendering import Renderer, load_renderer, train_tokenizer
 from tests import tokenizers_on_the_spot as made
 from tests.gguf_files import LlamaCpp, stored_as, texts
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -75,7 +75,7 @@ CONFIGURATIONS: dict[str, Callable[[int], Any]] = {
     "gpt2, 256 positions": lambda rows: GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=rows, n_positions=256),
     "gpt_neox": lambda rows: GPTNeoXConfig(**SHAPE, vocab_size=rows, hidden_act="gelu_new"),
     "gpt_neox, one after the other": lambda rows: GPTNeoXConfig(
-        **SHAPE, vocab_size=rows, hidden_act="gelu_new", use_parallel_residual=False
+        **SHAPE, vocab_size=rows, hidden_act="gelu", use_parallel_residual=False
     ),
     "gemma3_text, every second": lambda rows: Gemma3TextConfig(
         **GEMMA, vocab_size=rows, layer_types=[*SLIDING, "full_attention"]
@@ -196,12 +196,29 @@ def test_token_ids_are_those_of_the_model(kind: str, tmp_path: Path) -> None:
         ids = first.tokenizer(text, add_special_tokens=False)["input_ids"]
         assert theirs.tokens(text) == ids, text
         assert again.tokenizer(text, add_special_tokens=False)["input_ids"] == ids, text
-    context = first.context((Turn("user", "Hi, 12?"),))
-    assert theirs.context("Hi, 12?") == again.context((Turn("user", "Hi, 12?"),)) == context
+    asked = Turn("user", "Hi, 12?")
+    assert theirs.context(asked) == again.context((asked,)) == first.context((asked,))
     assert again.stop_ids == first.stop_ids
     written = dict(network(own).named_parameters())
     found = dict(network(tmp_path / "in").named_parameters())
     assert written.keys() == found.keys() and all(torch.equal(found[name], written[name]) for name in written)
+
+
+@pytest.mark.parametrize("style", ["plain", "question", "dialogue"])
+@pytest.mark.parametrize("make", [made.smollm, made.metaspace])
+def test_a_chat_without_a_template_asks_as_training_did(
+    style: str, make: Callable[[], PreTrainedTokenizerFast], tmp_path: Path
+) -> None:
+    """The file gets a template of the style: llama.cpp's contexts of one turn and of several are the renderer's."""
+    tokenizer = make()
+    own = model(tmp_path / "model", tokenizer=tokenizer)
+    Renderer(tokenizer, style=style).save(own)
+    export_gguf(str(own), tmp_path / "m.gguf", "f32")
+    renderer, theirs = load_renderer(own), LlamaCpp(tmp_path / "m.gguf")
+    assert (renderer.style, renderer.template) == (style, None)
+    asked, told = Turn("user", "Hi, 12?"), Turn("assistant", "Ho.")
+    for turns in ((asked,), (asked, told, asked))[: 1 if style == "plain" else 2]:
+        assert theirs.context(*turns) == renderer.context(turns)
 
 
 def test_text_that_qwen_composes(tmp_path: Path) -> None:
@@ -223,7 +240,8 @@ def test_a_space_that_only_the_tokenizer_puts(tmp_path: Path) -> None:
     for text in texts(300):
         ids = renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
         assert theirs.tokens(text) == ids or text.startswith(" "), text
-    assert theirs.context("Hi, 12?") == renderer.context((Turn("user", "Hi, 12?"),))
+    asked = Turn("user", "Hi, 12?")
+    assert theirs.context(asked) == renderer.context((asked,))
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0"])

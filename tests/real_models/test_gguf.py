@@ -96,6 +96,7 @@ def test_greedy_text_of_an_exported_f32_file(name: str, tmp_path: Path) -> None:
     for text in texts(500):
         text = unicodedata.normalize("NFC", text)
         assert theirs.tokens(text) == renderer.tokenizer(text, add_special_tokens=False)["input_ids"], text
-    assert theirs.context("What is 3 + 4?") == renderer.context((Turn("user", "What is 3 + 4?"),))
+    asked = Turn("user", "What is 3 + 4?")
+    assert theirs.context(asked) == renderer.context((asked,))
     del theirs
     assert alike(own, file) == len(PROMPTS)

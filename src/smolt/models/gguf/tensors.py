@@ -188,7 +188,7 @@ def notes_on(config: Any) -> list[str]:
     """What of the model llama.cpp computes otherwise, in sentences; nearly always nothing."""
     found = []
     if getattr(config, "hidden_act", None) == EXACT_GELU:
-        found.append("llama.cpp computes GELU by tanh, this model's is exact: logits differ in the third digit")
+        found.append("llama.cpp computes GELU by tanh, this model's is exact: log-probabilities differ by about 0.001")
     length = context_length(config)
     if length < config.max_position_embeddings:
         found.append(
