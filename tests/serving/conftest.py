@@ -49,6 +49,7 @@ def engines(models: Models) -> Iterator[Engines]:
         engine.close()
 
 
+@cache
 def policy_of(directory: Path) -> Policy:
     """The same model as a policy, fp32 on the processor."""
     return load_policy(str(directory), choose_precision("cpu", "fp32"))

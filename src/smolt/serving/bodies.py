@@ -48,7 +48,7 @@ COLDEST = 0.001
 """The lowest temperature that is not 0: below it logits leave the range of numbers."""
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """A request that is not answered, as OpenAI's error object says it.
 
     Attributes:
@@ -182,22 +182,22 @@ def read_body(given: dict[str, Any], kind: type[B]) -> B:
     """A request's JSON object, checked.
 
     Raises:
-        Refused: 400, with the first field that is wrong.
+        Refusal: 400, with the first field that is wrong.
     """
     for name, values in ONLY.items():
         value = given.get(name)
         if value is not None and not any(_same(value, one) for one in values):
-            raise Refused(400, f"{name}: is not supported by smolt serve; leave it out", name, "unsupported_parameter")
+            raise Refusal(400, f"{name}: is not supported by smolt serve; leave it out", name, "unsupported_parameter")
     try:
         body = kind.model_validate({key: value for key, value in given.items() if key not in (*ONLY, *WITHOUT_EFFECT)})
     except ValidationError as fault:
         raise _refusal(fault) from None
     if isinstance(body, ChatBody) and body.top_logprobs and not body.logprobs:
-        raise Refused(400, "top_logprobs: needs logprobs: true", "top_logprobs")
+        raise Refusal(400, "top_logprobs: needs logprobs: true", "top_logprobs")
     if body.stream_options is not None and not body.stream:
-        raise Refused(400, "stream_options: needs stream: true", "stream_options")
+        raise Refusal(400, "stream_options: needs stream: true", "stream_options")
     if body.temperature and body.temperature < COLDEST:
-        raise Refused(400, f"temperature: must be 0 (greedy) or at least {COLDEST}", "temperature")
+        raise Refusal(400, f"temperature: must be 0 (greedy) or at least {COLDEST}", "temperature")
     return body
 
 
@@ -206,7 +206,7 @@ def _same(value: Any, one: Any) -> bool:
     return isinstance(value, bool) is isinstance(one, bool) and bool(value == one)
 
 
-def _refusal(fault: ValidationError) -> Refused:
+def _refusal(fault: ValidationError) -> Refusal:
     """The first fault, at its field: messages[0].content."""
     faults = fault.errors(include_url=False, include_context=False, include_input=False)
     same = [one for one in faults if one["loc"][0] == faults[0]["loc"][0]]
@@ -221,5 +221,5 @@ def _refusal(fault: ValidationError) -> Refused:
         elif part in ("role", "content", "type", "text", "include_usage", "include_obfuscation"):
             place += f".{part}"
     if first["type"] == "extra_forbidden":
-        return Refused(400, f"{place}: is no field that smolt serve knows", place, "unknown_parameter")
-    return Refused(400, f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}", place)
+        return Refusal(400, f"{place}: is no field that smolt serve knows", place, "unknown_parameter")
+    return Refusal(400, f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}", place)

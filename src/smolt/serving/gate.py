@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smolt.serving.bodies import Refused
+from smolt.serving.bodies import Refusal
 
 OPEN = ("/health",)
 """Paths that ask for no key."""
@@ -41,7 +41,7 @@ class Gate:
         if scope["type"] == "http":
             try:
                 self._check(scope)
-            except Refused as refusal:
+            except Refusal as refusal:
                 answer = JSONResponse(refusal.document, refusal.status, refusal.headers)
                 await answer(scope, receive, send)
                 return
@@ -51,20 +51,20 @@ class Gate:
         await self.app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        """Raises Refused for what must not reach the application."""
+        """Raises Refusal for what must not reach the application."""
         headers = Headers(scope=scope)
         hosts, origin = headers.getlist("host"), headers.get("origin")
         if len(hosts) != 1 or not self.knows(hosts[0]):
-            raise Refused(400, "this server is not asked by this Host; see --allow-host", code="unknown_host")
+            raise Refusal(400, "this server is not asked by this Host; see --allow-host", code="unknown_host")
         if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
-            raise Refused(403, "a request of another web site is not answered", code="foreign_origin")
+            raise Refusal(403, "a request of another web site is not answered", code="foreign_origin")
         if self.key is not None and scope["path"] not in OPEN:
             given = headers.get("authorization", "")
             scheme, _, key = given.partition(" ")
             fits = hmac.compare_digest(key.strip().encode(), self.key.encode())
             if not fits or scheme.lower() != "bearer":
                 said = "the API key is wrong" if given else "this server wants an API key: Authorization: Bearer KEY"
-                raise Refused(
+                raise Refusal(
                     401,
                     said,
                     code="invalid_api_key",

@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from smolt.errors import UserError
 from smolt.runs import jsontext
-from smolt.serving.bodies import ChatBody, CompletionBody, Refused, read_body
+from smolt.serving.bodies import ChatBody, CompletionBody, Refusal, read_body
 from smolt.serving.documents import ChatDocuments, CompletionDocuments, Usage
 from smolt.serving.engine import Engine
 from smolt.serving.stream import AnswerStream, Piece, QueueFull, Request
@@ -76,7 +76,7 @@ class Api:
         try:
             context = await asyncio.to_thread(renderer.context, turns)
         except UserError as error:
-            raise Refused(400, f"messages: {error}", "messages") from None
+            raise Refusal(400, f"messages: {error}", "messages") from None
         documents = ChatDocuments(name, renderer.tokenizer, body.listed is not None)
         return self._answer(body, [context], documents, "messages")
 
@@ -85,7 +85,7 @@ class Api:
         body = read_body(await _json(request), CompletionBody)
         name = self._known(body.model)
         if not 1 <= len(body.prompts) <= MOST_PROMPTS:
-            raise Refused(400, f"prompt: must be 1 to {MOST_PROMPTS} prompts", "prompt")
+            raise Refusal(400, f"prompt: must be 1 to {MOST_PROMPTS} prompts", "prompt")
         contexts = [
             prompt if isinstance(prompt, list) else await asyncio.to_thread(self._encoded, name, prompt)
             for prompt in body.prompts
@@ -111,16 +111,16 @@ class Api:
         """Ask the engine, n times for each context.
 
         Raises:
-            Refused: a context does not fit the window (400), or the queue is full (503).
+            Refusal: a context does not fit the window (400), or the queue is full (503).
         """
         window, n = self.engine.window(body.model), body.n or 1
         for context in contexts:
             if len(context) >= window:
                 said = f"{field}: {len(context)} tokens; the model's window is {window}, with one for the answer"
-                raise Refused(400, said, field, "context_length_exceeded")
+                raise Refusal(400, said, field, "context_length_exceeded")
         if n * len(contexts) > self.engine.slots + self.engine.queue:
             most = self.engine.slots + self.engine.queue
-            raise Refused(400, f"n: {n * len(contexts)} answers are wanted; this server takes {most} at most", "n")
+            raise Refusal(400, f"n: {n * len(contexts)} answers are wanted; this server takes {most} at most", "n")
         seed = secrets.randbits(63) if body.seed is None else body.seed
         streams: list[AnswerStream] = []
         try:
@@ -160,7 +160,7 @@ class Api:
     def _known(self, name: str) -> str:
         if name not in self.engine.names:
             said = f"the model {name!r} is not served here; there is {', '.join(self.engine.names)}"
-            raise Refused(404, said, "model", "model_not_found")
+            raise Refusal(404, said, "model", "model_not_found")
         return name
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class Answering:
                     said.append(self.documents.closing(index, self.streams[index].reason))
                 await self._say(send, said)
         except UserError as error:
-            await send(_part(_event(Refused(500, str(error), kind="server_error").document)))
+            await send(_part(_event(Refusal(500, str(error), kind="server_error").document)))
         else:
             if self.with_usage:
                 await send(_part(_event({**self.documents.document([], stream=True), "usage": self.usage.document})))
@@ -285,7 +285,7 @@ async def _json(request: HttpRequest) -> dict[str, Any]:
     """The body of a request.
 
     Raises:
-        Refused: it is too large (413), too slow (408), or no JSON object (400).
+        Refusal: it is too large (413), too slow (408), or no JSON object (400).
     """
     length = request.headers.get("content-length", "0")
     body = b""
@@ -296,18 +296,18 @@ async def _json(request: HttpRequest) -> dict[str, Any]:
                 if len(body) > LARGEST_BODY:
                     break
     except TimeoutError:
-        raise Refused(408, f"the body did not come within {SLOWEST_BODY:g} seconds") from None
+        raise Refusal(408, f"the body did not come within {SLOWEST_BODY:g} seconds") from None
     except ClientDisconnect:
-        raise Refused(400, "the client left") from None
+        raise Refusal(400, "the client left") from None
     if len(body) > LARGEST_BODY or not length.isdecimal() or int(length) > LARGEST_BODY:
-        raise Refused(413, f"the body is larger than {LARGEST_BODY:,} bytes", headers={"connection": "close"})
+        raise Refusal(413, f"the body is larger than {LARGEST_BODY:,} bytes", headers={"connection": "close"})
     try:
         given = jsontext.decode_object(body, "the body")
         json.dumps(given, ensure_ascii=False).encode()
     except UserError as error:
-        raise Refused(400, str(error)) from None
+        raise Refusal(400, str(error)) from None
     except UnicodeEncodeError:
-        raise Refused(400, "the body holds half a character (a lone surrogate)") from None
+        raise Refusal(400, "the body holds half a character (a lone surrogate)") from None
     return given
 
 
@@ -317,18 +317,18 @@ async def _nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
-def _unanswered(error: QueueFull | UserError, field: str) -> Refused:
+def _unanswered(error: QueueFull | UserError, field: str) -> Refusal:
     """Why a request was not taken."""
     if isinstance(error, QueueFull):
-        return Refused(
+        return Refusal(
             503, f"{error}; try again", code="queue_full", kind="server_error", headers={"retry-after": RETRY}
         )
-    return Refused(400, f"{field}: {error}", field)
+    return Refusal(400, f"{field}: {error}", field)
 
 
 def _failed(error: UserError) -> JSONResponse:
     """An answer that began and failed: the model could not be loaded, or memory ran out."""
-    return JSONResponse(Refused(500, str(error), kind="server_error").document, 500)
+    return JSONResponse(Refusal(500, str(error), kind="server_error").document, 500)
 
 
 def application(engine: Engine, longest: int) -> Starlette:
@@ -336,17 +336,17 @@ def application(engine: Engine, longest: int) -> Starlette:
     api = Api(engine, longest, int(time.time()))
 
     async def refused(request: HttpRequest, error: Exception) -> Response:
-        refusal = error if isinstance(error, Refused) else Refused(500, "smolt serve failed", kind="server_error")
+        refusal = error if isinstance(error, Refusal) else Refusal(500, "smolt serve failed", kind="server_error")
         return JSONResponse(refusal.document, refusal.status, refusal.headers)
 
     async def not_there(request: HttpRequest, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         said = {404: "there is nothing at this address", 405: "this address does not take this method"}.get(status)
-        return JSONResponse(Refused(status, f"{request.method} {request.url.path}: {said or error}").document, status)
+        return JSONResponse(Refusal(status, f"{request.method} {request.url.path}: {said or error}").document, status)
 
     async def broken(request: HttpRequest, error: Exception) -> Response:
         LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return JSONResponse(Refused(500, "smolt serve failed at this request", kind="server_error").document, 500)
+        return JSONResponse(Refusal(500, "smolt serve failed at this request", kind="server_error").document, 500)
 
     return Starlette(
         routes=[
@@ -356,5 +356,5 @@ def application(engine: Engine, longest: int) -> Starlette:
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
             Route("/v1/completions", api.completions, methods=["POST"]),
         ],
-        exception_handlers={Refused: refused, HTTPException: not_there, Exception: broken},
+        exception_handlers={Refusal: refused, HTTPException: not_there, Exception: broken},
     )

@@ -83,6 +83,8 @@ class Book:
                 found = likeliest(logits[place : place + 1], drawing)
                 tokens, logprobs = (part[0].tolist() for part in found)
                 self.listed[int(rows[place])] = list(zip(tokens, logprobs, strict=True))
+        if len(kinds) == 1:
+            return draw_tokens(logits, uniforms, first)
         drawn, chances = torch.zeros_like(uniforms, dtype=torch.int64), torch.zeros_like(uniforms)
         for places in kinds.values():
             index = torch.tensor(places, device=logits.device)
