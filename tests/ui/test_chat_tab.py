@@ -210,3 +210,24 @@ def test_a_model_trained_since_is_offered(opened: Opener, page: Any, tmp_path: P
     page.wait_for_function("document.querySelector('#model-0 input').value == 'mine'")
     ask(page, "Who?")
     page.wait_for_selector("#talk-0 .turn.assistant .text")
+
+
+def test_a_long_conversation_stays_at_its_end(
+    opened: Opener, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last line of a long answer is on the screen while it grows."""
+
+    def long(*given: Any, **named: Any) -> Iterator[Said]:
+        text = ""
+        for line in range(200):
+            text += f"line {line}\n"
+            yield Said(text, line)
+        yield Said(f"{text}the end", 200, "stop")
+
+    monkeypatch.setattr(Speakers, "answer", long)
+    tab(page, opened(str(tiny_model(tmp_path / "alpha"))), "Chat")
+    ask(page, "Count.")
+    page.get_by_text("the end").wait_for()
+    box, text = page.locator("#talk-0 .turns").bounding_box(), page.locator("#talk-0 .turn").last.bounding_box()
+    assert box["height"] <= 0.6 * 900 + 1
+    assert text["y"] + text["height"] <= box["y"] + box["height"] + 1

@@ -46,6 +46,7 @@ class Speakers:
     find: Callable[[], Mapping[str, str]]
     open_engine: Callable[[Mapping[str, str]], Engine]
     _engines: dict[str, Engine] = field(default_factory=dict)
+    _answered: set[str] = field(default_factory=set)
     _streams: dict[str, list[AnswerStream]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -56,6 +57,10 @@ class Speakers:
             if new:
                 self._engines |= dict.fromkeys(new, self.open_engine(new))
             return list(self._engines)
+
+    def loads(self, model: str) -> bool:
+        """Whether the model has to be read before it can answer."""
+        return model not in self._answered
 
     def close(self) -> None:
         """End all answers."""
@@ -100,6 +105,7 @@ class Speakers:
         text, last = "", 0.0
         try:
             for piece in stream:
+                self._answered.add(model)
                 text += piece.text
                 if time.monotonic() - last >= PAUSE:
                     last = time.monotonic()

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from smolt.config import ChatSampling, make_block
 from smolt.data import Turn
 from smolt.errors import UserError
+from smolt.report.inert import visible
 from smolt.ui.tabs.parts import QUIET, alarm, halting, joined, shown, text
 from smolt.ui.talks import Said, Speakers
 
@@ -105,14 +106,16 @@ def _speaker(speakers: Speakers) -> Any:
         seed: float,
         request: gradio.Request,
     ) -> Iterator[list[Any]]:
-        if model in (None, NOBODY) or not talk or talk[-1].role != "user":
+        if model is None or model == NOBODY or not talk or talk[-1].role != "user":
             yield [gradio.skip(), gradio.skip()]
             return
+        if speakers.loads(model):
+            yield [page_of(talk, "…", remark=f"{model} is being read"), gradio.skip()]
         try:
             sampling = make_block(
                 ChatSampling, temperature=temperature, top_p=top_p, max_tokens=int(longest), seed=int(seed or 0)
             )
-            for said in speakers.answer(request.session_hash, str(model), talk, sampling, system.strip(), again):
+            for said in speakers.answer(request.session_hash, model, talk, sampling, system.strip(), again):
                 yield [page_of(talk, said.text, said), gradio.skip() if said.reason is None else kept(talk, said)]
         except UserError as error:
             yield [page_of(talk[:-1]) + alarm(str(error)), talk[:-1]]
@@ -127,16 +130,16 @@ def kept(talk: Turns, said: Said) -> Turns:
     return (*talk, Turn("assistant", said.text))
 
 
-def page_of(talk: Sequence[Turn], answer: str | None = None, said: Said | None = None) -> Markup:
+def page_of(talk: Sequence[Turn], answer: str | None = None, said: Said | None = None, remark: str = "") -> Markup:
     """A conversation on the page, with the answer that is being written; all of it text."""
     turns = [_turn(turn.role, turn.content) for turn in talk]
     if answer is not None:
-        turns.append(_turn("assistant", answer, _remark(said)))
-    return Markup('<div class="turns" aria-live="polite">{}</div>').format(joined(turns))
+        turns.append(_turn("assistant", answer, remark or _remark(said)))
+    return Markup('<div class="turns" aria-live="polite"><div>{}</div></div>').format(joined(turns))
 
 
 def _turn(role: str, content: str, remark: str = "") -> Markup:
-    end = Markup('<p class="soft small">{}</p>').format(remark) if remark else ""
+    end = Markup('<p class="soft small">{}</p>').format(visible(remark)) if remark else ""
     return Markup('<div class="turn {}">{}{}</div>').format(role, text(content), end)
 
 
