@@ -77,8 +77,14 @@ CONFIGURATIONS: dict[str, Callable[[int], Any]] = {
     "gpt_neox, one after the other": lambda rows: GPTNeoXConfig(
         **SHAPE, vocab_size=rows, hidden_act="gelu", use_parallel_residual=False
     ),
-    "gemma3_text, every second": lambda rows: Gemma3TextConfig(
-        **GEMMA, vocab_size=rows, layer_types=[*SLIDING, "full_attention"]
+    "gemma3_text, every second, positions of its own": lambda rows: Gemma3TextConfig(
+        **GEMMA,
+        vocab_size=rows,
+        layer_types=[*SLIDING, "full_attention"],
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 8.0},
+        },
     ),
 }
 READ_BACK = list(CONFIGURATIONS)[:8]
@@ -92,7 +98,9 @@ def model(out: Path, name: str = "llama", tokenizer: PreTrainedTokenizerFast | N
     config.pad_token_id = tokenizer.pad_token_id
     for field, value in more.items():
         setattr(config, field, value)
-    network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for _, parameter in sorted(network.named_parameters()):
