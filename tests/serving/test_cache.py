@@ -1,6 +1,7 @@
 """What a server asks of the sampler beyond a rollout: contexts in pieces, and a cache that grows and shrinks."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 from smolt import randomness
 from smolt.models.forward.kv_cache import Cache
+from smolt.models.forward.precision import choose_precision
 from smolt.models.sampling import Book, Drawing, Slots, sample
 from smolt.models.sampling.slots import prefill, prefill_further
+from smolt.models.saving import load_policy
 from tests.serving.conftest import Models, policy_of
 from tests.tiny import WINDOW, Architecture
 
@@ -93,3 +96,23 @@ def test_refitting_keeps_what_is_held() -> None:
             outputs.append(one.attend(0, query, key, value, None, None))
             one.end_step()
         assert float((outputs[0] - outputs[1]).abs().max()) <= TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_a_server_holds_each_weight_once(architecture: Architecture, models: Models) -> None:
+    """Query, key and value lie in one tensor, which the decoding step uses; the forward's numbers stay bit for bit."""
+    policy = load_policy(str(models(architecture)), choose_precision("cpu", "fp32"))
+    context = torch.arange(5, 40)
+    with torch.inference_mode():
+        before = prefill(policy, [context])[1]
+    decoder = policy.trunk.lean_decoder(None, WINDOW)
+    assert decoder is not None
+    decoder.share(policy.trunk.network)
+    layer: Any = policy.trunk.network.base_model.layers[0]
+    places = {part.weight.untyped_storage().data_ptr() for part in (layer.self_attn.q_proj, layer.self_attn.v_proj)}
+    assert places == {decoder.layers[0].queries_keys_values.weight.untyped_storage().data_ptr()}
+    assert layer.mlp.up_proj.weight.untyped_storage().data_ptr() == (
+        decoder.layers[0].gate_up.weight.untyped_storage().data_ptr()
+    )
+    with torch.inference_mode():
+        assert torch.equal(prefill(policy, [context])[1], before)

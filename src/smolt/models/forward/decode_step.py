@@ -157,6 +157,17 @@ class LeanDecoder:
         cache.end_step()
         return _normed(self.norm, states)
 
+    def share(self, network: PreTrainedModel) -> None:
+        """Let the network's linear layers hold parts of the stacked weights in place of their own: each number once.
+
+        For a network that only answers. Layers with adapters, and weights in another order or precision, keep theirs.
+        """
+        backbone: Any = network.base_model
+        for layer, part in zip(self.layers, backbone.layers, strict=True):
+            attention, mlp = part.self_attn, part.mlp
+            _share(layer.queries_keys_values, [attention.q_proj, attention.k_proj, attention.v_proj])
+            _share(layer.gate_up, [mlp.gate_proj, mlp.up_proj])
+
     def logits(self, states: Tensor) -> Tensor:
         """Final states [slots, h] -> fp32 logits [slots, V], as training computes them."""
         return self.head.exact(states)
@@ -226,6 +237,16 @@ def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) 
     if bias is not None:
         bias = torch.cat([bias, bias.new_zeros(len(down))])
     return ordered(Affine(torch.cat([weight.to(dtype), down.to(dtype)]), bias, up.to(dtype)))
+
+
+def _share(stacked: Affine, modules: list[nn.Module]) -> None:
+    own = [module for module in modules if type(module) is nn.Linear]
+    if stacked.up is not None or stacked.ordered or len(own) < len(modules):
+        return
+    if all(module.weight.dtype == stacked.weight.dtype for module in own):
+        parts = stacked.weight.split([len(module.weight) for module in own])
+        for module, part in zip(own, parts, strict=True):
+            module.weight = nn.Parameter(part, requires_grad=False)
 
 
 def _plain(module: nn.Module) -> nn.Linear:
