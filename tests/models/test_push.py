@@ -212,6 +212,25 @@ def test_a_card_is_made_where_there_is_none(tmp_path: Path, hub: Hub) -> None:
     assert hub.made[0]["visibility"] == "public"
 
 
+def test_the_card_of_a_run(tmp_path: Path) -> None:
+    """What it started from by its name only, stage, seed and the figures of its record; no place of this machine."""
+    tiny_model(tmp_path / "base")
+    rows = [{"prompt": f"What is {number}?", "completion": f"It is {number}."} for number in range(8)]
+    Path("shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("tune.yaml").write_text(
+        "model: {path: base, device: cpu, dtype: fp32}\ndata: {path: shown.jsonl}\nbudget: {updates: 2}\nbatch: 4\n"
+    )
+    tuned = CliRunner().invoke(app, ["sft", "tune.yaml", "--out", "runs/tuned"])
+    assert tuned.exit_code == 0, tuned.output
+    done = push("http://127.0.0.1:9", "runs/tuned", NAME, "--json")
+    facts = json.loads(done.stdout)
+    card = facts["card"]
+    assert card.startswith("---\nlibrary_name: transformers\ntags: [smolt]\n---\n\n# tuned\n")
+    assert "A language model with weights of its own, from `base`." in card
+    assert "- stage: `sft`" in card and "- started from: `base`" in card and "| last update: loss |" in card
+    assert str(tmp_path) not in card and facts["files"]["README.md"] == len(card.encode())
+
+
 def test_the_token_of_the_log_in(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a variable the hub's own log-in is used; without either nothing is asked."""
     tiny_model(tmp_path / "model")

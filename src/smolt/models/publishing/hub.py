@@ -166,13 +166,23 @@ def _refuse_places(value: Any, field: str) -> None:
 def _card(path: str, located: Located, base: str | None) -> str:
     """A README.md of what is known: the base of an adapter, the run that made it."""
     manifest, result = run_of(Path(path).expanduser())
-    started = manifest.get("recipe", {}).get("model") or {}
     facts = {
         "kind": "reward" if is_reward_model(located) else "policy",
-        "base": base or started.get("path"),
+        "base": base or _start_of(manifest),
         "adapter": base is not None,
     }
     return model_card(title_of(path), facts, manifest, result)
+
+
+def _start_of(manifest: dict[str, Any]) -> str | None:
+    """The model a run started from: a hub name, or a place of this machine from its root on, which a card hides."""
+    recipe = manifest.get("recipe")
+    model = recipe.get("model") if isinstance(recipe, dict) else None
+    path = model.get("path") if isinstance(model, dict) else None
+    if not isinstance(path, str):
+        return None
+    place = Path(path).expanduser()
+    return str(place.resolve()) if place.exists() else path
 
 
 @contextlib.contextmanager
