@@ -47,8 +47,7 @@ def test_its_commands_run(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> No
     done = CliRunner().invoke(app, export.split()[1:])
     assert done.exit_code == 0, done.output
     (workshop / "votes.yaml").write_text("stage: dpo\nmodel: my-model\ndata: votes.jsonl\nbatch: 4\n")
-    command = [*train.replace("RECIPE", "votes.yaml").split()[1:], "--out", "runs/votes"]
-    done = CliRunner().invoke(app, command)
+    done = CliRunner().invoke(app, [*train.replace("RECIPE", "votes.yaml").split()[1:], "--out", "runs/votes"])
     assert done.exit_code == 0, done.output
 
 

@@ -12,11 +12,10 @@ pytest.importorskip("gradio", reason="the extra ui is not installed")
 from smolt.config import ChatSampling
 from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.models.rendering import load_renderer
 from smolt.serving.engine import Engine
 from smolt.serving.lane import Lane
 from smolt.ui.tabs.chat_tab import kept, page_of
-from smolt.ui.talks import Said, Speakers, fitting
+from smolt.ui.talks import Said, Speakers
 from tests.runs.test_listing import begun
 from tests.tiny import WINDOW, tiny_model
 from tests.ui.conftest import Opener, tab
@@ -170,17 +169,13 @@ def test_an_answer_is_that_of_smolt_chat(tmp_path: Path) -> None:
     assert all(said.reason is None for said in runs[0][:-1])
 
 
-def test_the_oldest_exchanges_leave_first(tmp_path: Path) -> None:
-    """As many as a window of so many tokens holds, a quarter kept for the answer; the question alone must fit."""
-    renderer = load_renderer(tiny_model(tmp_path / "alpha"))
-    talk = [Turn("user", "a" * 20), Turn("assistant", "b" * 20), Turn("user", "c")]
-    whole, none = fitting(renderer, 1000, talk, "", 10)
-    assert (whole, none) == (renderer.context(tuple(talk)), 0)
-    assert fitting(renderer, 60, talk, "", 10) == (renderer.context(tuple(talk[2:])), 1)
-    with pytest.raises(UserError, match="window is 8"):
-        fitting(renderer, 8, talk, "", 10)
+def test_a_system_message_needs_a_template(tmp_path: Path) -> None:
+    path = str(tiny_model(tmp_path / "plain", chat=False))
+    speakers = Speakers(lambda: {"plain": path}, Engine)
+    assert speakers.names() == ["plain"]
     with pytest.raises(UserError, match="no place for a system message"):
-        fitting(load_renderer(tiny_model(tmp_path / "plain", chat=False)), 60, talk, "Be kind.", 10)
+        next(speakers.answer("me", "plain", (Turn("user", "Who?"),), ChatSampling(), "Be kind."))
+    speakers.close()
 
 
 def test_what_was_stopped_before_a_word_is_forgotten() -> None:

@@ -153,3 +153,17 @@ def test_start_is_for_this_machine_alone(opened: Opener, page: Any) -> None:
     page.get_by_role("tab", name="Recipe", exact=True).click()
     page.wait_for_selector("#yaml")
     assert page.query_selector("#start") is None
+
+
+def test_a_start_in_the_page_is_a_run_under_runs(opened: Opener, page: Any, tmp_path: Path) -> None:
+    """Start runs the recipe as a process; what it says is on the page, and the run is complete under Runs."""
+    launches, text = started(tmp_path)
+    tab(page, opened(runs=launches.runs), "Recipe")
+    page.fill("#yaml textarea", text)
+    page.wait_for_selector("#start button:enabled, button#start:enabled")
+    page.click("#start")
+    page.get_by_text("first has ended with exit code 0").wait_for(timeout=120_000)
+    page.get_by_role("tab", name="Runs", exact=True).click()
+    page.get_by_text("✓ complete").first.wait_for()
+    assert page.inner_text("#run h2") == "first"
+    assert page.locator("#run .curve").count() > 0

@@ -54,7 +54,7 @@ class Conversation:
     @property
     def remembers(self) -> bool:
         """Whether the dialogue is the context; otherwise each question stands alone."""
-        return self.renderer.template is not None or self.renderer.style == "dialogue"
+        return remembers(self.renderer)
 
     def ask(self, question: str) -> int:
         """Add a question.
@@ -65,15 +65,10 @@ class Conversation:
         Raises:
             UserError: the question alone leaves no room for an answer; the conversation is as it was.
         """
-        kept = [*(self.turns if self.remembers else []), Turn("user", question)]
-        dropped = 0
-        while len(kept) > 1 and self._context_length(kept) + self._reserve() > self.window:
-            kept, dropped = kept[2:], dropped + 1
-        length = self._context_length(kept)
-        if length >= self.window:
-            raise UserError(f"the question has {length} tokens with its frame; the model's window is {self.window}")
-        self.turns, self.read = kept, length
-        return dropped
+        turns = [*self.turns, Turn("user", question)]
+        fits = fitting(self.renderer, self.window, turns, self.system, self.sampling.max_tokens)
+        self.turns, self.read = list(fits.turns), len(fits.context)
+        return fits.dropped
 
     def answer(self, stopped: Callable[[], bool]) -> Iterator[str]:
         """Pieces of the answer to the last question as they are drawn; the whole is then a turn.
@@ -124,11 +119,50 @@ class Conversation:
     def _framed(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
         return (*([Turn("system", self.system)] if self.system is not None else []), *turns)
 
-    def _context_length(self, turns: Sequence[Turn]) -> int:
-        return len(self.renderer.context(self._framed(turns)))
 
-    def _reserve(self) -> int:
-        return max(1, min(self.sampling.max_tokens, self.window // SHARE))
+@dataclass(frozen=True)
+class Fitting:
+    """What of a conversation a model is asked.
+
+    Attributes:
+        context: token ids.
+        turns: those of the conversation that are kept, the question last.
+        dropped: how many of the oldest exchanges are not.
+    """
+
+    context: list[int]
+    turns: tuple[Turn, ...]
+    dropped: int
+
+
+def remembers(renderer: Renderer) -> bool:
+    """Whether the dialogue is the context; otherwise each question stands alone."""
+    return renderer.template is not None or renderer.style == "dialogue"
+
+
+def fitting(renderer: Renderer, window: int, turns: Sequence[Turn], system: str | None, max_tokens: int) -> Fitting:
+    """The context of a conversation's last question, without the oldest exchanges where room is needed for an answer.
+
+    Args:
+        renderer: of the model.
+        window: most tokens of a context and its answer.
+        turns: questions and answers in turn, the question last, the system message not among them.
+        system: the system message, or None.
+        max_tokens: longest answer that is wanted.
+
+    Raises:
+        UserError: the question alone leaves no room for an answer.
+    """
+    first = [Turn("system", system)] if system is not None else []
+    kept = list(turns if remembers(renderer) else turns[-1:])
+    reserve, dropped = max(1, min(max_tokens, window // SHARE)), 0
+    context = renderer.context((*first, *kept))
+    while len(kept) > 1 and len(context) + reserve > window:
+        kept, dropped = kept[2:], dropped + 1
+        context = renderer.context((*first, *kept))
+    if len(context) >= window:
+        raise UserError(f"the question has {len(context)} tokens with its frame; the model's window is {window}")
+    return Fitting(context, tuple(kept), dropped)
 
 
 class Decoder(Protocol):

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from smolt.config import ChatSampling
 from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.models.conversation import SHARE
-from smolt.models.rendering import Renderer
+from smolt.models.conversation import fitting, remembers
 from smolt.serving.engine import Engine
 from smolt.serving.stream import AnswerStream, QueueFull, Request
 
@@ -100,8 +99,10 @@ class Speakers:
         if engine is None:
             raise UserError(f"{model!r} is no model of this face")
         renderer, window = engine.renderer(model), engine.window(model)
-        context, dropped = fitting(renderer, window, turns, system, sampling.max_tokens)
-        stream = self._asked(visitor, engine, model, context, sampling, copy)
+        if system and not remembers(renderer):
+            raise UserError("this model has no chat template, so there is no place for a system message")
+        fits = fitting(renderer, window, turns, system or None, sampling.max_tokens)
+        stream = self._asked(visitor, engine, model, fits.context, sampling, copy)
         text, last = "", 0.0
         try:
             for piece in stream:
@@ -109,8 +110,8 @@ class Speakers:
                 text += piece.text
                 if time.monotonic() - last >= PAUSE:
                     last = time.monotonic()
-                    yield Said(text, stream.tokens, None, dropped)
-            yield Said(text, stream.tokens, stream.reason, dropped)
+                    yield Said(text, stream.tokens, None, fits.dropped)
+            yield Said(text, stream.tokens, stream.reason, fits.dropped)
         finally:
             stream.cancel()
             with self._lock:
@@ -146,26 +147,3 @@ class Speakers:
         with self._lock:
             self._streams.setdefault(visitor or "", []).append(stream)
         return stream
-
-
-def fitting(
-    renderer: Renderer, window: int, turns: Sequence[Turn], system: str, max_tokens: int
-) -> tuple[list[int], int]:
-    """The context's token ids, and how many of the oldest exchanges were left out to make room for an answer.
-
-    Raises:
-        UserError: the question alone leaves no room, or the model has no place for a system message.
-    """
-    remembers = renderer.template is not None or renderer.style == "dialogue"
-    if system and not remembers:
-        raise UserError("this model has no chat template, so there is no place for a system message")
-    first = (Turn("system", system),) if system else ()
-    kept = list(turns if remembers else turns[-1:])
-    reserve, dropped = max(1, min(max_tokens, window // SHARE)), 0
-    context = renderer.context((*first, *kept))
-    while len(kept) > 1 and len(context) + reserve > window:
-        kept, dropped = kept[2:], dropped + 1
-        context = renderer.context((*first, *kept))
-    if len(context) >= window:
-        raise UserError(f"the question has {len(context)} tokens with its frame; the model's window is {window}")
-    return context, dropped
