@@ -248,8 +248,9 @@ class Lane:
         if not self.live:
             return True
         asked = [*(job.request for job in self.live.values()), request]
-        contexts = {tuple(one.context) for one in asked}
-        read = len(contexts) * max(map(len, contexts))
+        contexts = {job.number: len(job.request.context) for job in self.live.values()}
+        contexts[self._numbers.get(tuple(request.context), -1)] = len(request.context)
+        read = len(contexts) * max(contexts.values())
         written = len(asked) * max(min(one.max_tokens, self.window - len(one.context)) for one in asked)
         return (read + written) * self._token_bytes <= (self.memory or 0)
 
