@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -76,7 +77,7 @@ def test_the_key_of_the_environment(models: Models) -> None:
     [
         (("nowhere/model",), "nowhere/model"),
         (("MODEL", "--host", "0.0.0.0"), "--host 0.0.0.0: others could reach this server"),
-        (("MODEL", "MODEL"), "is MODEL already; give it another name"),
+        (("one=MODEL", "one=other"), "one is MODEL already; give it another name: OTHER=other"),
         (("=", "MODEL"), "names no model"),
         (("MODEL", "--port", "TAKEN"), "cannot listen there (Address already in use); give another with --port"),
         (("MODEL", "--host", "192.0.2.1", "--api-key", "k"), "cannot listen there"),
@@ -87,7 +88,9 @@ def test_what_cannot_be_served_is_refused(arguments: tuple[str, ...], message: s
     model = str(models("llama"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         known = {"MODEL": model, "TAKEN": str(taken.getsockname()[1])}
-        done = CliRunner().invoke(app, ["serve", *(known.get(one, one) for one in arguments)])
+        done = CliRunner().invoke(
+            app, ["serve", *(re.sub("MODEL|TAKEN", lambda name: known[name[0]], one) for one in arguments)]
+        )
     assert done.exit_code == 2, done.output
     assert message.replace("MODEL", model) in done.output
     assert "Traceback" not in done.output

@@ -52,17 +52,23 @@ def named_models(given: Sequence[str]) -> dict[str, str]:
         given: `PATH` or `NAME=PATH` each; a path alone is named by its last part, or the last two of a run's model.
 
     Raises:
-        UserError: two have one name, or a name or a path is empty.
+        UserError: two models have one name, or a name or a path is empty.
     """
     found: dict[str, str] = {}
     for one in given:
-        name, equals, path = one.partition("=")
-        if not equals or "/" in name:
-            parts = [part for part in Path(one).parts if part not in ("/", ".")]
-            name, path = "/".join(parts[-2:] if parts[-1:] == ["model"] else parts[-1:]), one
-        if not name.strip() or not path.strip():
-            raise UserError(f"{one!r}: names no model; give MODEL or NAME=MODEL")
-        if name.strip() in found:
-            raise UserError(f"{one}: {name} is {found[name.strip()]} already; give it another name: OTHER={path}")
-        found[name.strip()] = path.strip()
+        name, path = _named(one)
+        if not name or not path:
+            raise UserError(f"{one!r}: names no model; give PATH or NAME=PATH")
+        if found.get(name, path) != path:
+            raise UserError(f"{one}: {name} is {found[name]} already; give it another name: OTHER={path}")
+        found[name] = path
     return found
+
+
+def _named(one: str) -> tuple[str, str]:
+    name, equals, path = one.partition("=")
+    if equals and "/" not in name:
+        return name.strip(), path.strip()
+    parts = [part for part in Path(one).parts if part not in ("/", ".")]
+    short = parts[-2:] if parts and parts[-1] == "model" else parts[-1:]
+    return "/".join(short), one

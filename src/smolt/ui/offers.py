@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from smolt.errors import UserError
 from smolt.runs.listing import runs_below
+from smolt.serving.address import named_models
 
 
 def offered(given: Sequence[str], runs: Path) -> dict[str, str]:
@@ -17,24 +17,8 @@ def offered(given: Sequence[str], runs: Path) -> dict[str, str]:
     Raises:
         UserError: two of those given have one name, or a name or a path is empty.
     """
-    found: dict[str, str] = {}
-    for one in given:
-        name, path = _named(one)
-        if not name or not path:
-            raise UserError(f"{one!r}: names no model; give PATH or NAME=PATH")
-        if found.get(name, path) != path:
-            raise UserError(f"{one}: {name} is {found[name]} already; give it another name: OTHER={path}")
-        found[name] = path
+    found = named_models(given)
     for run in runs_below(runs):
         if run.model:
             found.setdefault(run.name, str(run.directory / "model"))
     return found
-
-
-def _named(one: str) -> tuple[str, str]:
-    name, equals, path = one.partition("=")
-    if equals and "/" not in name:
-        return name.strip(), path.strip()
-    parts = [part for part in Path(one).parts if part not in ("/", ".")]
-    short = parts[-2:] if parts and parts[-1] == "model" else parts[-1:]
-    return "/".join(short), one
