@@ -1,6 +1,7 @@
 """GGUF out: read back to the bit by transformers and smolt, run by llama.cpp with the same tokens and the same text."""
 
 import logging
+import resource
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -314,6 +315,21 @@ def test_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.undo()
     assert export_gguf(str(own), out / "m.gguf", fresh=True)["bytes"] == len(before)
     assert sorted(file.name for file in out.iterdir()) == ["m.gguf", "m.gguf.old-1"]
+
+
+def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """Files may grow to 60,000 bytes of the 102,000 that are needed: exit code 74, and nothing is left."""
+    own = model(tmp_path / "model")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        done = CliRunner().invoke(
+            app, ["export", str(own), "--gguf", "--type", "f32", "--out", str(tmp_path / "m.gguf")]
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.exit_code == 74 and "writing failed (" in done.stderr and "(None)" not in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize(

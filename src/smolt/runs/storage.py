@@ -40,9 +40,8 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        reason = (
-            f"{action} failed ({error.strerror}); earlier files are intact: put it right and run the same command again"
-        )
+        told = error.strerror or str(error)  # numpy says how many bytes it wrote, and not why no more
+        reason = f"{action} failed ({told}); earlier files are intact: put it right and run the same command again"
         raise StorageError(error.errno, reason, str(path)) from error
 
 

@@ -72,6 +72,7 @@ def export_gguf(
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
     architecture_of(config, f"model.path: {path}")
     network, renderer = merged_in_memory(path)
+    LOG.info("putting the tokenizer of %s as llama.cpp has it", path)
     rows = network.get_input_embeddings().weight.shape[0]
     try:
         vocabulary = vocabulary_of(renderer, rows)
