@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -183,11 +184,22 @@ def own_tokenizer(digits: bool) -> Callable[[], PreTrainedTokenizerFast]:
     return lambda: train_tokenizer([made.TEXT], vocab=400, digits=digits)
 
 
+def begun_twice() -> PreTrainedTokenizerFast:
+    """As Llama 3's: the tokenizer begins a text with bos, and so does the template; it must stand there once."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.chat_template)
+    return tokenizer
+
+
 TOKENIZERS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], str]] = {
     "ChatML": (made.smollm, "gpt-2"),
     "an added token that is not special": (made.qwen, "gpt-2"),
     "smolt's own": (own_tokenizer(digits=False), "gpt-2"),
     "smolt's own, digits apart": (own_tokenizer(digits=True), "smollm"),
+    "bos by tokenizer and template": (begun_twice, "gpt-2"),
     "SentencePiece": (made.llama2, "default"),
 }
 
