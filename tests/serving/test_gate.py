@@ -279,3 +279,18 @@ def test_an_engine_that_broke_leaves_nobody_waiting(engines: Engines, monkeypatc
             assert whole.status_code == status
         health = asked(url, "/health")
         assert (health.status_code, health.json()) == (503, {"status": "failed"})
+
+
+def test_a_fault_of_ours_is_a_500_in_their_form(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody foresaw in one request: no detail goes out, one line says what it was, and the next is answered."""
+    monkeypatch.setattr(Engine, "window", lambda self, name: 1 // 0)
+    with serving(engines()) as url:
+        answer = httpx.post(f"{url}/chat/completions", json={**LONG, "stream": False}, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+        assert "division" not in answer.text
+        ours = [record.getMessage() for record in caplog.records if record.name == "smolt.serving.openai_api"]
+        assert ours == ["POST /v1/chat/completions failed: ZeroDivisionError('integer division or modulo by zero')"]
+        monkeypatch.undo()
+        assert httpx.post(f"{url}/chat/completions", json={**LONG, "stream": False}, timeout=30).status_code == 200

@@ -336,12 +336,17 @@ def serve(
         for path in named.values():
             look_first(None, make_block(Model, path=path, device=device, dtype=dtype, threads=threads))
         typer.echo("smolt serve is starting ...", err=True)
+        from smolt.cli.progress import moved_on
         from smolt.serving.engine import Engine
         from smolt.serving.listening import serve as listen
 
+        def ready(url: str) -> None:
+            moved_on()
+            typer.echo(f"smolt serve: {url} (Ctrl-C ends it)")
+
         try:
             engine = Engine(named, slots, queue, device=device, dtype=dtype, threads=threads, memory=memory)
-            listen(engine, address, max_tokens, lambda url: typer.echo(f"smolt serve: {url} (Ctrl-C ends it)"))
+            listen(engine, address, max_tokens, ready)
         except KeyboardInterrupt:
             raise Stopped(INTERRUPTED, SERVED) from None
         return Outcome({})

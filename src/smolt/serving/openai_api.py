@@ -214,6 +214,7 @@ class Answering:
 
     async def _events(self, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+        headers.append((b"x-accel-buffering", b"no"))  # a proxy in between hands pieces on as they come
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         begun = [self.documents.opening(index) for index in range(len(self.streams))]
         await self._say(send, [choice for choice in begun if choice is not None])
@@ -345,7 +346,7 @@ def application(engine: Engine, longest: int) -> Starlette:
         return JSONResponse(Refusal(status, f"{request.method} {request.url.path}: {said or error}").document, status)
 
     async def broken(request: HttpRequest, error: Exception) -> Response:
-        LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        LOG.error("%s %s failed: %r", request.method, request.url.path, error)
         return JSONResponse(Refusal(500, "smolt serve failed at this request", kind="server_error").document, 500)
 
     return Starlette(
