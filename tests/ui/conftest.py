@@ -54,9 +54,9 @@ def serving(face: Any) -> Iterator[str]:
             thread.join(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A real Chromium, driven by Playwright."""
+    """A real Chromium, driven by Playwright; for one module, as its event loop runs in the thread of the tests."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
     driver = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (the extra dev)")

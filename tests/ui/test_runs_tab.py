@@ -127,3 +127,20 @@ def test_a_report_is_opened_by_keyboard(opened: Opener, page: Any, tmp_path: Pat
         page.keyboard.press("Enter")
     other.value.wait_for_selector("h1")
     assert other.value.inner_text("h1") == "The report"
+
+
+def test_arrows_go_through_the_runs(opened: Opener, page: Any, tmp_path: Path) -> None:
+    """Down, down, up, as fast as keys come: the run that is shown is the one that is chosen."""
+    for name in ("a", "b", "c"):
+        begun(tmp_path / "runs" / name).close()
+    tab(page, opened(), "Runs")
+    page.wait_for_selector("#run h2")
+    order = page.eval_on_selector_all("#run-list input", "all => all.map(one => one.value)")
+    assert sorted(order) == ["a", "b", "c"]
+    page.locator("#run-list input").first.focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowUp"):
+        page.keyboard.press(key)
+    page.wait_for_function(f"document.querySelector('#run h2').innerText == '{order[1]}'")
+    page.wait_for_timeout(2500)  # the clock has looked once more
+    assert page.inner_text("#run h2") == order[1]
+    assert page.eval_on_selector("#run-list input:checked", "one => one.value") == order[1]

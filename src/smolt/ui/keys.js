@@ -1,7 +1,7 @@
 // One key for each choice of the tab that is shown; what is typed into a field is typed, Escape stops everywhere.
 document.addEventListener("keydown", (event) => {
   const chosen = { 1: "left", ArrowLeft: "left", l: "left", 2: "right", ArrowRight: "right", r: "right", 0: "tie",
-    t: "tie", b: "bad", s: "skip", u: "undo", n: "new", Escape: "stop" }[event.key];
+    t: "tie", b: "bad", s: "skip", u: "undo", Escape: "stop" }[event.key];
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const field = event.target;
   const typing = field.matches("textarea, select, input:not([type=radio]):not([type=checkbox]), [role=tab], [contenteditable=true]");

@@ -29,7 +29,7 @@ def recipe_tab(face: Face, launches: Launches) -> None:
             form = gradio.Column(elem_id="form")
         with gradio.Column(scale=3, min_width=320):
             text = gradio.Textbox(
-                text_of(FIRST, {}), lines=14, max_lines=40, label="YAML", elem_id="yaml", buttons=["copy"]
+                text_of(FIRST, {}), lines=14, max_lines=24, label="YAML", elem_id="yaml", buttons=["copy"]
             )
             verdict = shown(elem_id="verdict")
             start = gradio.Button("Start", variant="primary", visible=face.alone, interactive=False, elem_id="start")
@@ -99,7 +99,9 @@ def _component(field: FormField) -> Any:
     label = f"{field.name} (required)" if field.default == REQUIRED else field.name
     options: dict[str, Any] = {"label": label, "info": field.about, "elem_id": f"field-{field.name.replace('.', '-')}"}
     if field.choices:
-        return gradio.Dropdown([("", ""), *((one, one) for one in field.choices)], value="", **options)
+        return gradio.Dropdown(
+            [(f"{field.default} (default)", ""), *((one, one) for one in field.choices)], value="", **options
+        )
     shown_default = "" if field.default == REQUIRED else field.default
     return gradio.Textbox("", placeholder=shown_default, max_lines=1, **options)
 

@@ -43,14 +43,15 @@ def runs_tab(face: Face) -> None:
         choices = tuple((line_of(run), run.name) for run in runs)
         names = [run.name for run in runs]
         picked = name if name in names else (names[0] if names else None)
-        now = (choices, picked, str(details_of(face.runs, picked)))
-        if now == before:
+        now = (choices, str(details_of(face.runs, picked)))
+        if now == before and picked == name:
             return gradio.skip(), gradio.skip(), gradio.skip()
-        same = before and (choices, picked) == before[:2]
-        return gradio.skip() if same else gradio.Radio(choices=list(choices), value=picked), now[2], now
+        listed: dict[str, Any] = {"choices": list(choices)} if not before or choices != before[0] else {}
+        listed |= {"value": picked} if picked != name else {}  # else the reader's: they may have moved on meanwhile
+        return gradio.Radio(**listed) if listed else gradio.skip(), now[1], now
 
     for trigger in (clock.tick, tab.select, chosen.input):
-        trigger(look, [chosen, seen], [chosen, details, seen], **QUIET)
+        trigger(look, [chosen, seen], [chosen, details, seen], trigger_mode="always_last", **QUIET)
 
 
 def line_of(run: FoundRun) -> str:
@@ -94,7 +95,9 @@ def _sections(runs: Path, study: FoundRun) -> Markup:
         )
         for run in now
     )
-    return Markup('<div class="scroll"><table>{}</table></div>{}').format(lines, curves)
+    if not found:
+        return Markup("")
+    return Markup('<h3>Sections</h3><div class="scroll"><table>{}</table></div>{}').format(lines, curves)
 
 
 def _head(run: FoundRun, rows: list[dict[str, Any]]) -> Markup:
