@@ -11,7 +11,7 @@ from smolt.data import Preference, Turn, preference_row, write_rows
 from smolt.errors import UserError
 from smolt.preferences.people import Label, LabelStore, left_side, make_queue, pair_of
 from smolt.ui.tabs.label_desk import LabelDesk
-from smolt.ui.tabs.label_tab import acted
+from smolt.ui.tabs.label_tab import acted, chooser
 from tests.ui.conftest import Opener, tab
 
 PREFERENCES = [
@@ -76,7 +76,7 @@ def test_without_pairs_or_a_name_it_says_what_to_do(tmp_path: Path) -> None:
 def test_pairs_of_the_store_are_labelled_where_none_are_given(tmp_path: Path) -> None:
     with LabelStore(tmp_path / "labels.sqlite") as store:
         store.add_pairs(PAIRS)
-    page, _, seen, _ = acted(LabelDesk(tmp_path / "labels.sqlite"), "ann", None)
+    page, _, seen, *_ = acted(LabelDesk(tmp_path / "labels.sqlite"), "ann", None)
     assert seen[0] in {pair.id for pair in PAIRS}
     assert "0 of 3" in page
     assert "&lt;b&gt;" in page
@@ -103,3 +103,15 @@ def test_labels_by_keyboard(opened: Opener, page: Any, tmp_path: Path) -> None:
         ("bob", right),
         ("bob", "both_bad"),
     ]
+
+
+def test_a_key_before_the_next_pair_is_seen_labels_nothing(tmp_path: Path) -> None:
+    """The server is at the second pair, the page still at the first: the key was about that one."""
+    desk = LabelDesk(tmp_path / "labels.sqlite", pairs_file(tmp_path))
+    first = acted(desk, "ann", None)[2]
+    second = acted(desk, "ann", first, "left")[2]
+    choose = chooser(desk, "right")
+    assert "behind" in choose("ann", second, first[0])[1]
+    assert len(labels(desk.store)) == 1
+    assert "Saved" in choose("ann", second, second[0])[1]
+    assert len(labels(desk.store)) == 2

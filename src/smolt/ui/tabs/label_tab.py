@@ -37,6 +37,7 @@ def label_tab(desk: LabelDesk, name: Any) -> None:
     """Lay the tab out; `name` is the field that says who labels."""
     with gradio.Tab("Label", id="label", elem_id="tab-label") as tab:
         seen = gradio.State(None)
+        here = gradio.Textbox("", visible=False)  # which pair the page shows: of a key that comes before the next one
         remark = shown(elem_id="label-remark")
         page = shown(elem_id="pair")
         with gradio.Row(elem_classes="picks"):
@@ -46,7 +47,7 @@ def label_tab(desk: LabelDesk, name: Any) -> None:
             undo = gradio.Button("Undo [u]", elem_classes="key-undo", elem_id="label-undo")
         figures = shown(elem_id="label-figures")
 
-    outputs = [page, remark, seen, figures]
+    outputs = [page, remark, seen, figures, here]
 
     def show(name: str) -> list[Any]:
         return acted(desk, name, None)
@@ -57,13 +58,15 @@ def label_tab(desk: LabelDesk, name: Any) -> None:
     for trigger in (tab.select, name.change):
         trigger(show, name, outputs, **QUIET)
     for button, (pick, _) in zip(buttons, PICKS.values(), strict=True):
-        button.click(_chooser(desk, pick), [name, seen], outputs, **QUIET)
+        button.click(chooser(desk, pick), [name, seen, here], outputs, **QUIET)
     undo.click(take_back, name, outputs, **QUIET)
 
 
-def _chooser(desk: LabelDesk, pick: Pick) -> Any:
-    def choose(name: str, seen: Shown) -> list[Any]:
-        return acted(desk, name, seen, pick)
+def chooser(desk: LabelDesk, pick: Pick) -> Any:
+    """What a button does; a key that was pressed before the next pair could be seen is about another one."""
+
+    def choose(name: str, seen: Shown, here: str) -> list[Any]:
+        return acted(desk, name, seen if seen and seen[0] == here else ("", desk.clock()), pick)
 
     return choose
 
@@ -87,9 +90,10 @@ def acted(desk: LabelDesk, name: str, seen: Shown, pick: Pick | None = None, und
             share = 100 * session.done / max(1, len(session.queue))
             page = joined([BAR.format(session.done, len(session.queue), share), done, content])
         figures = "" if current is not None else _figures(desk)
-        return [page, said, (current.id, desk.clock()) if current is not None else None, figures]
+        now = (current.id, desk.clock()) if current is not None else None
+        return [page, said, now, figures, current.id if current is not None else ""]
     except (UserError, StorageError, DirectoryInUse) as error:
-        return [gradio.skip() if seen else "", alarm(str(error)), gradio.skip(), gradio.skip()]
+        return [gradio.skip() if seen else "", alarm(str(error)), gradio.skip(), gradio.skip(), gradio.skip()]
 
 
 def _done(session: Session, seen: Shown, pick: Pick | None, undo: bool) -> Markup:
