@@ -10,10 +10,12 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra ui is not installed")
 
+from smolt.report.report import write_report
 from smolt.runs import Run
 from smolt.runs.listing import run_at
 from smolt.ui.tabs.line_picture import HIGH, WIDE
 from smolt.ui.tabs.runs_tab import details_of, line_of
+from tests.report.test_browser import hostile_record
 from tests.runs.test_listing import begun, manifest
 from tests.ui.conftest import Opener, tab
 
@@ -144,3 +146,22 @@ def test_arrows_go_through_the_runs(opened: Opener, page: Any, tmp_path: Path) -
     page.wait_for_timeout(2500)  # the clock has looked once more
     assert page.inner_text("#run h2") == order[1]
     assert page.eval_on_selector("#run-list input:checked", "one => one.value") == order[1]
+
+
+def test_a_whole_report_is_shown_and_runs_nothing(opened: Opener, page: Any, tmp_path: Path) -> None:
+    """A report full of payloads: its pictures load, its filter works, its title stays, it asks for nothing else."""
+    run = tmp_path / "runs" / "one"
+    begun(run).close()
+    write_report(run, hostile_record())
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    address = opened()
+    page.goto(f"{address}/report/one")
+    assert page.title().endswith(": smolt report")
+    pictures = "Array.from(document.images).filter(one => one.getClientRects().length)"
+    widths = page.evaluate(f"{pictures}.map(one => one.naturalWidth)")
+    assert len(widths) > 0
+    assert min(widths) > 0
+    page.locator("label[for=show-win]").click()
+    assert page.locator(".sample.regression").first.is_hidden()
+    assert {url for url in asked if not url.startswith("data:")} <= {f"{address}/report/one", f"{address}/favicon.ico"}
