@@ -37,7 +37,7 @@ def forward_facts(trunk: Trunk) -> dict[str, Any]:
 
 
 def _added(name: str) -> bool:
-    """Whether a parameter is an adapter's: an arm with one is no larger a model than its base, and merged it is gone."""
+    """Whether a parameter is an adapter's: an arm with one is no larger than its base, and merged it is gone."""
     return any(part.startswith("lora_") or part == "modules_to_save" for part in name.split("."))
 
 
