@@ -225,7 +225,7 @@ def test_doctor_says_what_is_free_and_what_a_recipe_needs(
     recipe.write_text(text + f"data: {inputs / 'preferences.jsonl'}\n")
     found = examined(str(recipe), [])
     assert found.exit_code == 0
-    assert found.facts["checks"][-1]["what"] == "memory of dpo"
+    assert [check["what"] for check in found.facts["checks"]][-2:] == ["memory of dpo", "time of dpo"]
     monkeypatch.setattr("smolt.training.memory.outlook.free_memory", lambda: 1000)
     refused = examined(str(recipe), [])
     assert refused.exit_code == 2
