@@ -1,5 +1,6 @@
 """`smolt export`: adapters, runs and pre-trained models go out; what llama.cpp would compute otherwise is refused."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -300,7 +301,7 @@ def test_ollamas_prompt_is_the_renderers(kind: str) -> None:
 
 def test_a_template_without_counterpart_is_left_out() -> None:
     """One that numbers its turns is no text around each turn; the Modelfile says so and has the rest."""
-    tokenizer = made.qwen()
+    tokenizer = copy.deepcopy(made.qwen())  # the renderer gives it the template
     numbered = "{% for m in messages %}{{ loop.index ~ m['role'] ~ ': ' ~ m['content'] ~ '<|im_end|>\\n' }}{% endfor %}"
     opened = "{% if add_generation_prompt %}{{ messages | length + 1 }}assistant: {% endif %}"
     renderer = Renderer(tokenizer, numbered + opened)
