@@ -4,8 +4,10 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from smolt.cli import app
@@ -43,6 +45,17 @@ def lines(page: Path) -> list[str]:
     """The commands of a page that can be run: `smolt` lines without a placeholder."""
     found = [line.partition("  #")[0].strip() for block in blocks(page, "sh") for line in block.text.splitlines()]
     return [line for line in found if line.startswith("smolt ") and "[" not in line]
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options of a command and their defaults."""
+    command: Any = get_command(app)
+    return {
+        option: parameter.default
+        for parameter in command.commands[name].params
+        for option in parameter.opts
+        if option.startswith("--") and option != "--help"
+    }
 
 
 def names_of(holder: Path) -> set[str]:

@@ -4,17 +4,15 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.serving import bodies
 from smolt.serving.address import Address
 from smolt.serving.engine import Engine
-from tests.docs.test_commands import lines
+from tests.docs.test_commands import lines, options_of
 from tests.docs.test_feedback_pages import widen
 from tests.docs.workshop import ROOT, blocks, table
 from tests.serving.conftest import serving
@@ -62,13 +60,7 @@ def test_its_commands_run(url: str, workshop: Path, monkeypatch: pytest.MonkeyPa
 
 def test_its_table_of_options_is_the_commands() -> None:
     """Every option and no other; the defaults that are numbers and addresses are the command's."""
-    command: Any = get_command(app)
-    options = {
-        name: parameter.default
-        for parameter in command.commands["serve"].params
-        for name in parameter.opts
-        if name.startswith("--") and name != "--help"
-    }
+    options = options_of("serve")
     shown: dict[str, str] = {}
     for names, default, _ in table(PAGE, "option"):
         found = re.findall(r"--[\w-]+", names)

@@ -3,10 +3,8 @@
 import gc
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
 pytest.importorskip("gradio", reason="the extra ui is not installed")
@@ -19,7 +17,7 @@ from smolt.ui.face import KEYS, QUEUE, make_page
 from smolt.ui.guard import LARGEST_BODY
 from smolt.ui.sign_in import FREE_TRIES
 from smolt.ui.tabs.runs_tab import EVERY
-from tests.docs.test_commands import lines
+from tests.docs.test_commands import lines, options_of
 from tests.docs.workshop import ROOT, table
 from tests.preferences.test_arena import voted
 
@@ -57,13 +55,7 @@ def test_its_tables_are_the_faces(workshop: Path) -> None:
         tabs = [block.label for block in page.blocks.values() if type(block).__name__ == "Tab"]
     gc.collect()  # as in tests/ui/conftest.py
     assert [row[0] for row in table(PAGE, "tab")] == tabs
-    command: Any = get_command(app)
-    known = {
-        name: parameter.default
-        for parameter in command.commands["ui"].params
-        for name in parameter.opts
-        if name.startswith("--") and name != "--help"
-    }
+    known = options_of("ui")
     written = {name: row[1] for row in table(PAGE, "option") for name in re.findall(r"--[\w-]+", row[0])}
     assert set(written) == set(known)
     for name in ("--runs", "--host", "--device", "--dtype"):

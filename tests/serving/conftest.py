@@ -1,22 +1,21 @@
 """Tiny models, engines over them, and servers over these."""
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from openai import OpenAI
 
 from smolt.models.forward.precision import choose_precision
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
-from smolt.serving.address import Address
+from smolt.serving.address import Address, bound, port_of, reached_at
 from smolt.serving.engine import Engine
-from smolt.serving.listening import bound, guarded, settings_for, url_of
+from smolt.serving.listening import guarded, settings_for
+from tests.answering import answering
 from tests.tiny import Architecture, tiny_model
 
 Models = Callable[[Architecture], Path]
@@ -59,16 +58,10 @@ def policy_of(directory: Path) -> Policy:
 def serving(engine: Engine, address: Address | None = None, longest: int = 64) -> Iterator[str]:
     """The base address of a server in a thread of this process, over an engine that stays open."""
     address = address or Address("127.0.0.1", 0)
-    with bound(address) as listening:
-        port = int(listening.getsockname()[1])
-        server = uvicorn.Server(settings_for(guarded(engine, address, port, longest)))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        try:
-            yield url_of(address, listening)
-        finally:
-            server.should_exit = True
-            thread.join(20)
+    with bound(address.host, [address.port]) as listening:
+        app = guarded(engine, address, port_of(listening), longest)
+        with answering(settings_for(app), listening):
+            yield f"{reached_at(address.host, listening)}/v1"
 
 
 @pytest.fixture(scope="session")

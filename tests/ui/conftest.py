@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,20 +37,18 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
 @contextlib.contextmanager
 def serving(face: Any) -> Iterator[str]:
     """The address of a face that is served by a thread."""
-    import uvicorn
-
+    from smolt.serving.address import bound, port_of, reached_at
+    from smolt.serving.listening import settings_for
     from smolt.ui.application import application
-    from smolt.ui.server import address_of, bound, names_of, port_of, settings_for
+    from smolt.ui.server import names_of
+    from tests.answering import answering
 
-    with bound(face.host, face.port) as listening, application(face, names_of(face, port_of(listening))) as guarded:
-        server = uvicorn.Server(settings_for(guarded))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        try:
-            yield address_of(face, listening)
-        finally:
-            server.should_exit = True
-            thread.join(20)
+    with (
+        bound(face.host, [face.port]) as listening,
+        application(face, names_of(face, port_of(listening))) as guarded,
+        answering(settings_for(guarded), listening),
+    ):
+        yield reached_at(face.host, listening)
 
 
 @pytest.fixture(scope="module")

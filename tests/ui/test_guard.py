@@ -15,9 +15,10 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from smolt.errors import UserError
+from smolt.serving.address import bound, port_of
 from smolt.ui.environment import Face, password_from
 from smolt.ui.guard import LARGEST_BODY, Guard
-from smolt.ui.server import bound, names_of, port_of
+from smolt.ui.server import names_of
 from smolt.ui.sign_in import FREE_TRIES, SignIn
 
 HOST = "127.0.0.1:7860"
@@ -131,12 +132,12 @@ def test_another_address_needs_a_password(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_taken_port_is_named() -> None:
-    with bound("127.0.0.1", 0) as first:
+    with bound("127.0.0.1", [0]) as first:
         assert first.getsockname()[0] == "127.0.0.1"
         with pytest.raises(UserError, match=f"port {port_of(first)}: cannot listen there"):
-            bound("127.0.0.1", port_of(first))
+            bound("127.0.0.1", [port_of(first)])
     with pytest.raises(UserError, match="cannot listen there"):
-        bound("192.0.2.1", 0)
+        bound("192.0.2.1", [0])
 
 
 def test_hosts_of_a_face(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Where a server listens, who may ask it, and by which names its models; loads no library."""
 
+import ipaddress
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from smolt.errors import UserError
 
@@ -43,6 +45,49 @@ class Address:
         known = {self.host, *self.names, *(here if self.host in (*LOOPBACK, *EVERYWHERE) else ())}
         names = [f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name for name in known]
         return [host.lower() for name in names for host in (f"{name}:{port}", name)]
+
+
+def bound(host: str, ports: Sequence[int]) -> socket.socket:
+    """A socket that listens at the first of some ports that is free; port 0 takes any.
+
+    Raises:
+        UserError: all are taken, or the address is none of this machine.
+    """
+    reason: object = "no port"
+    for port in ports:
+        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+            listening.listen(128)
+        except OSError as error:
+            listening.close()
+            reason = error.strerror or error
+            continue
+        return listening
+    what = f"port {ports[0]}" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]}"
+    raise UserError(f"{host}, {what}: cannot listen there ({reason}); give another with --port or --host")
+
+
+def port_of(listening: socket.socket) -> int:
+    """The port of a listening socket."""
+    return int(listening.getsockname()[1])
+
+
+def reached_at(host: str, listening: socket.socket) -> str:
+    """The address for a client on this machine."""
+    shown = LOOPBACK[0] if host in EVERYWHERE else host
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port_of(listening)}"
+
+
+def is_known(host: str, hosts: Sequence[str], numbers: bool) -> bool:
+    """Whether a Host header is one of `hosts`, or with `numbers` any address's: none can be another site's name."""
+    if host.lower() in hosts:
+        return True
+    try:
+        return numbers and bool(ipaddress.ip_address(urlsplit(f"//{host}").hostname or ""))
+    except ValueError:
+        return False
 
 
 def named_models(given: Sequence[str]) -> dict[str, str]:

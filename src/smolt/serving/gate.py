@@ -5,7 +5,6 @@ at 127.0.0.1) and at the Origin (a form that another site sends).
 """
 
 import hmac
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from smolt.serving.address import is_known
 from smolt.serving.bodies import Refusal
 
 OPEN = ("/health",)
@@ -54,7 +54,7 @@ class Gate:
         """Raises Refusal for what must not reach the application."""
         headers = Headers(scope=scope)
         hosts, origin = headers.getlist("host"), headers.get("origin")
-        if len(hosts) != 1 or not self.knows(hosts[0]):
+        if len(hosts) != 1 or not is_known(hosts[0], self.hosts, self.numbers):
             raise Refusal(400, "this server is not asked by this Host; see --allow-host", code="unknown_host")
         if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
             raise Refusal(403, "a request of another web site is not answered", code="foreign_origin")
@@ -71,12 +71,3 @@ class Gate:
                     kind="authentication_error",
                     headers={"www-authenticate": "Bearer"},
                 )
-
-    def knows(self, host: str) -> bool:
-        """Whether a Host header names this server."""
-        if host.lower() in self.hosts:
-            return True
-        try:
-            return self.numbers and bool(ipaddress.ip_address(urlsplit(f"//{host}").hostname or ""))
-        except ValueError:
-            return False

@@ -5,7 +5,6 @@ at 127.0.0.1) and at the Origin (a form that another site sends). Gradio brings 
 (files, uploads, a proxy, other programs' interfaces); only those that the page asks for are let through.
 """
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from smolt.serving.address import is_known
 from smolt.ui.sign_in import COOKIE, KEPT, PAGE, SignIn
 
 LARGEST_BODY = 1_000_000
@@ -79,7 +79,7 @@ class Guard:
         """The answer of a request that does not reach the application, None for one that does."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or not self.knows(host):
+        if len(headers.getlist("host")) != 1 or not is_known(host, self.hosts, self.numbers):
             return PlainTextResponse("this is not the host you are looking for", 400)
         origin = headers.get("origin")
         if scope["method"] not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc != host:
@@ -92,16 +92,6 @@ class Guard:
         if not OPEN.fullmatch(path) or ".." in path.split("/") or "\\" in path:
             return PlainTextResponse("not found", 404)
         return None
-
-    def knows(self, host: str) -> bool:
-        """Whether a Host header names this face."""
-        if host.lower() in self.hosts:
-            return True
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            return self.numbers and bool(ipaddress.ip_address(name))
-        except ValueError:
-            return False
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes | None:
