@@ -30,7 +30,8 @@ from smolt.training.streams import taken, updates_of
 
 MINUTE, HOUR = 60, 3600
 ASKED_FIRST = 64  # questions whose answers are watched
-TIMED = ("pretrain", "sft", "reward", "dpo", "ppo", "grpo", "pairs")
+FORETOLD = ("sft", "reward", "dpo", "ppo", "grpo")
+TIMED = (*FORETOLD, "pretrain", "pairs")
 SHOWN = 0.02  # of the whole, a part that is not worth a word
 
 
@@ -320,9 +321,7 @@ def foretell(recipe: Any) -> Iterator[tuple[str, Duration]]:
         if like in known:
             known[name] = Duration({"training": known[like].total})
         elif stage.stage in TIMED:
-            seen = foresee(stage) if _there(stage) else None
-            made = Duration(uncounted=["its model or its data are made by another section"])
-            known[name] = made if seen is None else told.training(stage, seen).times(runs)
+            known[name] = _training(told, stage).times(runs)
         else:
             continue
         yield name, known[name]
@@ -331,6 +330,15 @@ def foretell(recipe: Any) -> Iterator[tuple[str, Duration]]:
             arm = recipes.get(name)
             if arm is not None and _there_already(arm.model):
                 yield f"{name}'s answers", told.exam(recipe, arm).times(runs)
+
+
+def _training(told: Foretelling, stage: Any) -> Duration:
+    if stage.stage not in FORETOLD:
+        return Duration(uncounted=["a stage of this kind"])
+    seen = foresee(stage) if _there(stage) else None
+    if seen is None:
+        return Duration(uncounted=["its model or its data are made by another section"])
+    return told.training(stage, seen)
 
 
 def _there(stage: Any) -> bool:

@@ -17,7 +17,7 @@ from smolt.models.ground import Ground
 from smolt.models.groups import Groups, cut, from_answers
 from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
-from smolt.training.clock import now
+from smolt.training import clock
 
 LOG = logging.getLogger(__name__)
 TOKENS = 512  # of one forward that is measured
@@ -74,12 +74,18 @@ class Speeds:
         self.loading = 0.0
         """Seconds until the model stood in memory."""
 
+    def now(self) -> float:
+        """Seconds, once a card has done what it was given."""
+        if self.ground.precision.device.type == "cuda":
+            torch.cuda.synchronize()
+        return clock.now()
+
     @cached_property
     def policy(self) -> Policy:
         """The model, as a training opens it."""
-        began = now()
+        began = self.now()
         found = open_policy(self.ground.located, self.ground.precision, self.lora, 0)
-        self.loading = now() - began
+        self.loading = self.now() - began
         return found
 
     @cached_property
@@ -110,9 +116,9 @@ class Speeds:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-        began = now()
+        began = self.now()
         optimizer.step()
-        taken = now() - began
+        taken = self.now() - began
         optimizer.zero_grad(set_to_none=True)
         return taken
 
@@ -149,9 +155,9 @@ class Speeds:
         took = []
         for tokens in (1, 1 + STEPS):
             endless = replace(drawing, max_tokens=tokens, stop_ids=frozenset(), batch=len(contexts) * copies)
-            began = now()
+            began = self.now()
             sample(self.policy, contexts, copies, endless, (0, tokens))
-            took.append(now() - began)
+            took.append(self.now() - began)
         return max(1e-9, took[1] - took[0]) / STEPS, took[0] / len(contexts)
 
     def _length(self, contexts: list[list[int]], drawing: Drawing, step: float) -> float:
@@ -174,13 +180,13 @@ class Speeds:
         LOG.info("measuring the speed of %s", what)
         tokens = seconds = 0.0
         for number, part in enumerate(self._parts):
-            began = now()
+            began = self.now()
             with torch.set_grad_enabled(learning):
                 made = work(part)
                 if learning:
                     made.backward()
             if number or len(self._parts) == 1:
-                seconds += now() - began
+                seconds += self.now() - began
                 tokens += part.tokens
         for parameter in self.policy.parameters().values():
             parameter.grad = None
