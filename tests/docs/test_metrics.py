@@ -26,7 +26,10 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
     ],
     "sft": [{"model": "my-model", "data": "demonstrations.jsonl", "dev": "demonstrations.jsonl", "budget": TWO}],
     "reward": [{"model": "my-model", "data": "preferences.jsonl", "budget": TWO}],
-    "dpo": [{"model": "my-model", "data": "preferences.jsonl", "dev": "preferences.jsonl", "budget": TWO}],
+    "dpo": [
+        {"model": "my-model", "data": "preferences.jsonl", "dev": "preferences.jsonl", "budget": TWO},
+        {"model": "my-model", "data": "preferences.jsonl", "loss": "cpo", "budget": TWO},
+    ],
     # The first veto of the second recipe ends its inner epochs; its KL budget ends the run.
     "ppo": [
         {

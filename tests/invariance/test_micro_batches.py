@@ -6,6 +6,7 @@ compared after the division by the update's counts, in fp32, against one micro-b
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from smolt.config import DPORecipe, GRPORecipe, LoRA, Optim, PPORecipe, RewardRecipe
 from smolt.models.groups import Groups, cut, from_answers
 from smolt.models.roles import CRITIC, Policy, Scorer, score_head
-from smolt.training.algorithms.dpo import dpo_loss
+from smolt.training.algorithms.dpo import dpo_loss, imitation_column
 from smolt.training.algorithms.grpo import grpo_loss
 from smolt.training.algorithms.ppo import ppo_loss
 from smolt.training.algorithms.reward_model import reward_loss
@@ -131,11 +132,7 @@ def reward_case(folder: Path, lora: bool) -> Case:
 def dpo_case(folder: Path, lora: bool, **fields: Any) -> Case:
     policy = policy_of(folder, lora)
     recipe = DPORecipe.model_validate({**GIVEN, **fields})
-    return Case(dpo_loss(policy, recipe), {"policy": Role(policy.parameters())}, pairs())
-
-
-def ipo_case(folder: Path, lora: bool) -> Case:
-    return dpo_case(folder, lora, loss="ipo")
+    return Case(dpo_loss(policy, recipe), {"policy": Role(policy.parameters())}, imitation_column(pairs()))
 
 
 def ppo_case(folder: Path, lora: bool) -> Case:
@@ -157,7 +154,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "sft": sft_case,
     "reward": reward_case,
     "dpo": dpo_case,
-    "ipo": ipo_case,
+    **{name: partial(dpo_case, loss=name) for name in ("ipo", "simpo", "orpo", "cpo")},
     "ppo": ppo_case,
     "grpo": grpo_case,
 }
@@ -180,7 +177,7 @@ def assert_cut_does_not_matter(case: Case) -> None:
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "full"])
 @pytest.mark.parametrize("algorithm", CASES)
 def test_the_cut_never_changes_the_gradient(algorithm: str, lora: bool, models: Models) -> None:
-    """Five algorithms (DPO with both losses), with adapters and with all weights."""
+    """Five algorithms (DPO with all five losses), with adapters and with all weights."""
     assert_cut_does_not_matter(CASES[algorithm](models("llama"), lora))
 
 

@@ -1,8 +1,9 @@
 """Captures the parity goldens from the references: `python -m tests.parity.capture` (needs the extra `peers`).
 
-The references are plain transformers (SFT) and TRL 1.16.0 (reward model, DPO, GRPO), in fp32 on the CPU, on the models
-and rows of tests/parity/tiny.py. Every default that a number relies on is named in its settings below and is written
-into the golden file, because defaults move: TRL's `use_bias_correction_kl` flipped between releases.
+The references are plain transformers (SFT) and TRL 1.16.0 (reward model, DPO, CPO with SimPO, ORPO, GRPO), in fp32 on
+the CPU, on the models and rows of tests/parity/tiny.py. Every default that a number relies on is named in its settings
+below and is written into the golden file, because defaults move: TRL's `use_bias_correction_kl` flipped between
+releases.
 """
 
 import json
@@ -55,6 +56,19 @@ DPO_CASES: dict[str, Case] = {
     "sigmoid_beta_half": {"loss_type": ["sigmoid"], "beta": 0.5, "label_smoothing": 0.0},
     "smoothed": {"loss_type": ["aot"], "beta": 0.5, "label_smoothing": 0.2},
     "ipo": {"loss_type": ["ipo"], "beta": 0.5, "label_smoothing": 0.0},
+}
+CPO_SHARED: Case = {"max_length": 64, "alpha": 0.0, "label_smoothing": 0.0}
+CPO_CASES: dict[str, Case] = {
+    "cpo": {"loss_type": "sigmoid", "beta": 0.1, "cpo_alpha": 1.0},
+    "cpo_smoothed": {"loss_type": "sigmoid", "beta": 0.5, "cpo_alpha": 0.5, "label_smoothing": 0.2},
+    "simpo": {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0},
+    "cpo_simpo": {"loss_type": "simpo", "beta": 0.5, "simpo_gamma": 0.2, "cpo_alpha": 1.0},
+}
+# The NLL of TRL's ORPO counts the tokens of the prompt, that of the paper (and ours) does not. With a context of one
+# token both are the same; on the usual rows the odds-ratio term is captured alone.
+ORPO_CASES: dict[str, Case] = {
+    "one_token_contexts": {"beta": 0.1, "nll": True},
+    "odds_ratio_alone": {"beta": 0.5, "nll": False},
 }
 GRPO_SHARED: Case = {
     "num_generations": 4,
@@ -177,6 +191,65 @@ def dpo(folder: str) -> dict[str, Case]:
     return cases
 
 
+def answered(trainer: Any, contexts: list[list[int]]) -> Case:
+    """The three pairs with these contexts, as TRL's collator for its older trainers makes a batch of them."""
+    rows = []
+    for context, good, bad in zip(contexts, tiny.CHOSEN, tiny.REJECTED, strict=True):
+        row: Case = {"prompt_input_ids": context, "prompt_attention_mask": [1] * len(context)}
+        for side, answer in (("chosen", good), ("rejected", bad)):
+            row[f"{side}_input_ids"] = context + answer
+            row[f"{side}_attention_mask"] = [1] * len(context + answer)
+            row[f"{side}_labels"] = [-100] * len(context) + answer
+        rows.append(row)
+    batch: Case = trainer.data_collator(rows)
+    return batch
+
+
+def cpo(folder: str) -> dict[str, Case]:
+    """TRL's CPOTrainer (SimPO is a loss of it) on the three pairs."""
+    from datasets import Dataset
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    cases: dict[str, Case] = {}
+    for name, changes in CPO_CASES.items():
+        settings = CPO_SHARED | changes
+        trainer = CPOTrainer(
+            model=tiny.policy(),
+            args=CPOConfig(output_dir=folder, **TRAINER, **settings),
+            train_dataset=Dataset.from_list([{"prompt": "w9", "chosen": "w10", "rejected": "w11"}]),
+            processing_class=tiny.tokenizer(),
+        )
+        trainer.model.eval()
+        loss, _ = trainer.get_batch_loss_metrics(trainer.model, answered(trainer, tiny.CONTEXTS))
+        cases[name] = {"settings": settings, **fingerprint(trainer.model, loss)}
+    return cases
+
+
+def orpo(folder: str) -> dict[str, Case]:
+    """TRL's ORPOTrainer on the three pairs: whole on contexts of one token, the odds ratio alone on the usual ones."""
+    from datasets import Dataset
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    cases: dict[str, Case] = {}
+    for name, settings in ORPO_CASES.items():
+        trainer = ORPOTrainer(
+            model=tiny.policy(),
+            args=ORPOConfig(output_dir=folder, max_length=64, beta=settings["beta"], **TRAINER),
+            train_dataset=Dataset.from_list([{"prompt": "w9", "chosen": "w10", "rejected": "w11"}]),
+            processing_class=tiny.tokenizer(),
+        )
+        trainer.model.eval()
+        contexts = [[tiny.START]] * 3 if settings["nll"] else tiny.CONTEXTS
+        batch = answered(trainer, contexts)
+        if settings["nll"]:
+            loss, _ = trainer.get_batch_loss_metrics(trainer.model, batch)
+        else:
+            chosen, rejected, *_ = trainer.concatenated_forward(trainer.model, batch)
+            loss = -trainer.odds_ratio_loss(chosen, rejected)[0].mean()
+        cases[name] = {"settings": settings, "contexts": contexts, **fingerprint(trainer.model, loss)}
+    return cases
+
+
 def grpo_batch(temperature: float, on_policy: bool) -> Case:
     """Prompts padded left, completions padded right, as TRL's rollouts are, with fixed old and reference log-probs."""
     contexts = [context for context, group in zip(tiny.CONTEXTS, tiny.ANSWERS, strict=False) for _ in group]
@@ -236,6 +309,8 @@ CAPTURES: Mapping[str, Callable[[str], dict[str, Case]]] = {
     "sft": lambda folder: sft(),
     "reward_model": reward_model,
     "dpo": dpo,
+    "cpo": cpo,
+    "orpo": orpo,
     "grpo": grpo,
 }
 

@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from smolt.config import DPORecipe
 from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum
+from smolt.models.roles import Policy
 from smolt.training import objectives
+from smolt.training.algorithms.dpo import dpo_loss, imitation_column
 from tests.parity import tiny
-from tests.parity.capture import DPO_CASES, GRPO_CASES, REWARD_CASES, golden
+from tests.parity.capture import CPO_CASES, DPO_CASES, GRPO_CASES, ORPO_CASES, REWARD_CASES, golden
 from tests.parity.conftest import Roles
 
 pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
@@ -76,6 +79,37 @@ def test_dpo_equals_trl(name: str, roles: Roles) -> None:
     else:
         terms = objectives.dpo_sigmoid(lead, settings["beta"], weight, settings["label_smoothing"])
     assert_equal(case, terms.mean(), policy.trunk.network)
+
+
+def reference_free(policy: Policy, contexts: list[list[int]], **fields: Any) -> Tensor:
+    """The loss of the three pairs as the dpo stage computes it, divided by their number."""
+    recipe = DPORecipe.model_validate({"model": "(in memory)", "data": "(in memory)", **fields})
+    answers = [list(pair) for pair in zip(tiny.CHOSEN, tiny.REJECTED, strict=True)]
+    groups = from_answers(contexts, answers).with_columns(side=torch.tensor([0, 1] * 3), weight=torch.ones(6))
+    (loss,) = dpo_loss(policy, recipe)(imitation_column(groups))
+    return loss.total / loss.count
+
+
+@pytest.mark.parametrize("name", CPO_CASES)
+def test_cpo_and_simpo_equal_trl(name: str, roles: Roles) -> None:
+    """CPO with its NLL, smoothed with half of it; SimPO (means per token, gamma) alone and with the NLL."""
+    case = golden("cpo")["cases"][name]
+    settings, policy = case["settings"], roles.policy()
+    fields = {"beta": settings["beta"], "nll": settings["cpo_alpha"], "label_smoothing": settings["label_smoothing"]}
+    if settings["loss_type"] == "simpo":
+        fields |= {"loss": "simpo", "gamma": settings["simpo_gamma"]}
+    else:
+        fields |= {"loss": "cpo"}
+    assert_equal(case, reference_free(policy, tiny.CONTEXTS, **fields), policy.trunk.network)
+
+
+@pytest.mark.parametrize("name", ORPO_CASES)
+def test_orpo_equals_trl(name: str, roles: Roles) -> None:
+    """NLL and odds ratio together where contexts have one token, the odds ratio alone elsewhere (see capture)."""
+    case = golden("orpo")["cases"][name]
+    settings, policy = case["settings"], roles.policy()
+    fields = {"loss": "orpo", "beta": settings["beta"], "nll": float(settings["nll"])}
+    assert_equal(case, reference_free(policy, case["contexts"], **fields), policy.trunk.network)
 
 
 REDUCTIONS: dict[str, objectives.Reduction] = {

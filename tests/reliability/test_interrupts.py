@@ -65,7 +65,7 @@ def trial(
     """Interrupt a scene's command at random moments until so many met it alive, and continue it."""
     recipe = folder / "recipe.json"
     recipe.write_text(json.dumps(scene_recipe(name, inputs)))
-    stage, began = name.split("-")[0], time.perf_counter()
+    stage, began = scene_recipe(name, inputs)["stage"], time.perf_counter()
     assert (
         interrupted(server, [stage, str(recipe), "--out", str(folder / "whole")], folder / "e", 120, signal.SIGINT)
         is None

@@ -61,6 +61,7 @@ def test_margin_and_centering_of_a_reward_model_by_hand() -> None:
         ("reward-full", "reward_loss", {"dev": "preferences.jsonl", "batch": 8, "margin": 0.5, "centering": 0.2}),
         ("dpo-full", "loss", {"batch": 8, "label_smoothing": 0.3, "beta": 5.0}),
         ("dpo-full", "loss", {"batch": 8, "loss": "ipo"}),
+        ("dpo-full", "loss", {"batch": 8, "loss": "orpo"}),
     ],
 )
 def test_dev_loss_is_the_next_updates_loss_on_the_same_records(

@@ -30,6 +30,7 @@ def test_four_of_five_updates_three_nats_above_the_first() -> None:
     assert stopped_at(Divergence(3.0), rows("loss", [0.7, 15.6, 7.4, 42.8, 122.0, 0.0])) == 5
     assert stopped_at(Divergence(3.0), rows("reward_loss", [0.7, 4.1, 2.5, 92.9, 7.2, 14.2])) == 6
     assert stopped_at(Divergence(0.0), rows("loss", [1.0, *[300.0] * 20])) is None
+    assert stopped_at(Divergence(3.0), rows("nll", [1.0, *[4.1] * 6], loss=0.0)) == 5  # CPO: its sums say little
 
 
 def test_it_is_suspected_from_the_first_on() -> None:

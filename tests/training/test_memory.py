@@ -202,6 +202,16 @@ def test_a_recipe_that_can_be_changed_no_further(monkeypatch: pytest.MonkeyPatch
     assert "lora" not in advice
 
 
+def test_no_reference_takes_no_memory(inputs: Path, tmp_path: Path) -> None:
+    """With all weights trained ORPO holds one network, DPO a second that learns nothing: the estimate counts it."""
+    weights = {}
+    for scene in ("orpo-full", "dpo-full"):
+        training = open_scene(scene, inputs, tmp_path / scene)
+        training.close()
+        weights[scene] = json.loads((tmp_path / scene / "manifest.json").read_text())["memory"]["estimate"]["weights"]
+    assert weights["dpo-full"] == 2 * weights["orpo-full"]
+
+
 def test_the_record_of_a_run(inputs: Path, tmp_path: Path) -> None:
     """The estimate is in the manifest before update 1, and in the result beside what was measured."""
     training = open_scene("grpo-lora", inputs, tmp_path / "run", checks__forecast=False)

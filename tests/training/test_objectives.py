@@ -110,6 +110,28 @@ def test_ipo() -> None:
     assert objectives.ipo(lead, 0.1, torch.tensor([1.0, 0.75])).tolist() == pytest.approx([9.0, 19.0])
 
 
+def test_simpo() -> None:
+    """Beta 2, gamma log 3, lead log 3 a token: 2 log 3 - log 3 = log 3, sigmoid 3/4, loss log(4/3).
+
+    The wrong way round (weight 0): -2 log 3 - log 3 = log(1/27), sigmoid 1/28, loss log 28; so is the pair turned.
+    """
+    lead, one, gamma = torch.tensor([math.log(3)]), torch.ones(1), math.log(3)
+    assert objectives.simpo(lead, 2.0, gamma, one).item() == pytest.approx(math.log(4 / 3), abs=1e-6)
+    assert objectives.simpo(lead, 2.0, gamma, 0 * one).item() == pytest.approx(math.log(28), abs=1e-5)
+    assert objectives.simpo(-lead, 2.0, gamma, one).item() == pytest.approx(math.log(28), abs=1e-5)
+
+
+def test_log_odds() -> None:
+    """P = 3/4 has odds 3, 1/2 odds 1, 1e-30 odds 1e-30; certainty (log 1) stays finite, and so does its gradient."""
+    logs_of = torch.tensor([0.75, 0.5, 1e-30, 1.0]).log().requires_grad_()
+    odds = objectives.log_odds(logs_of)
+    assert odds[:3].tolist() == pytest.approx([math.log(3), 0.0, math.log(1e-30)], abs=1e-5)
+    assert odds[3].item() > 16
+    odds.sum().backward()
+    assert logs_of.grad is not None
+    assert bool(logs_of.grad.isfinite().all())
+
+
 # --- KL and actor-critic ----------------------------------------------------------------------------------------------
 
 

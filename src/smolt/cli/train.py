@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 STAGE_HELP = {
     "sft": "Fine-tune on demonstrations.",
     "reward": "Train a reward model on preferences.",
-    "dpo": "Align with preferences, without sampling (DPO, IPO).",
+    "dpo": "Align with preferences, without sampling (DPO, IPO, SimPO, ORPO, CPO).",
     "ppo": "Align with a reward, with a critic (PPO).",
     "grpo": "Align with a reward, within groups of answers (GRPO and its kin).",
     "pretrain": "Make a tokenizer and a small model from plain text.",

@@ -1,7 +1,7 @@
 """One frozen recipe per stage: what a run does is exactly what its recipe says."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -163,13 +163,17 @@ class RewardRecipe(Block):
     )
 
 
+USUAL: dict[str, dict[str, float]] = {"simpo": {"beta": 2.0, "gamma": 1.0}, "orpo": {"nll": 1.0}, "cpo": {"nll": 1.0}}
+"""The losses without a reference, with the defaults that are theirs."""
+
+
 class DPORecipe(Block):
-    """Direct preference optimization (2305.18290) or IPO (2310.12036)."""
+    """DPO (2305.18290), IPO (2310.12036), SimPO (2405.14734), ORPO (2403.07691) or CPO (2401.08417)."""
 
     stage: Literal["dpo"] = "dpo"
     name: Name = Field(default="dpo", description="name of the run")
     seed: Seed = Field(default=0, description="seed of everything random")
-    model: Model = Field(description="the policy to start from; also the reference")
+    model: Model = Field(description="the policy to start from; also the reference, where the loss has one")
     lora: LoRA | None = Field(default=None, description="adapters; null = all weights")
     optim: Annotated[Optim, stage_defaults(lr=5e-6)] = Field(default={}, validate_default=True, description="optimizer")
     budget: OfflineBudget = Field(default=Budget(), validate_default=True, description="how long; 1 epoch unless given")
@@ -178,15 +182,39 @@ class DPORecipe(Block):
     watch: Watch = Field(default=Watch(), description="evaluation while training")
     save: Save = Field(default=Save(), description="checkpoints")
     batch: Int = Field(default=8, ge=1, description="pairs per update")
-    beta: Float = Field(default=0.1, gt=0, description="strength of the leash to the reference (tau in IPO)")
-    loss: Literal["sigmoid", "ipo"] = Field(default="sigmoid", description="sigmoid = DPO")
+    loss: Literal["sigmoid", "ipo", "simpo", "orpo", "cpo"] = Field(
+        default="sigmoid", description="sigmoid = DPO; simpo, orpo and cpo need no reference"
+    )
+    beta: Float = Field(
+        default=0.1,
+        gt=0,
+        description="leash to the reference (sigmoid, tau in ipo), scale of the log-probabilities (cpo; simpo: 2 "
+        "unless given), weight of the odds ratio (orpo)",
+    )
+    gamma: Float = Field(default=0.0, ge=0, description="simpo: margin of beta times the lead; 1 unless given")
+    nll: Float = Field(
+        default=0.0, ge=0, description="weight of the better answers' loss per token; orpo and cpo: 1 unless given"
+    )
     label_smoothing: Float = Field(default=0.0, ge=0, lt=0.5, description="share of labels taken to be wrong")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_usual_for_the_loss(cls, given: Any) -> Any:
+        usual = USUAL.get(str(given.get("loss")), {}) if isinstance(given, dict) else {}
+        return {**usual, **given} if usual else given
+
     @model_validator(mode="after")
-    def _smoothing_belongs_to_sigmoid(self) -> "DPORecipe":
-        if self.loss == "ipo" and self.label_smoothing > 0:
-            raise ValueError("label_smoothing is for loss sigmoid; remove it or write loss: sigmoid")
+    def _fields_belong_to_the_loss(self) -> "DPORecipe":
+        if self.label_smoothing > 0 and self.loss not in ("sigmoid", "cpo"):
+            raise ValueError("label_smoothing is for loss sigmoid and cpo; remove it, or write one of these")
+        if self.gamma > 0 and self.loss != "simpo":
+            raise ValueError("gamma is for loss simpo; remove it, or write loss: simpo")
         return self
+
+    @property
+    def reference_free(self) -> bool:
+        """Whether the loss asks nothing of the model it started from."""
+        return self.loss in USUAL
 
 
 class Inner(Block):

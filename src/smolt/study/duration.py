@@ -160,7 +160,7 @@ def _lessons(recipe: Any, seen: Foresight, speeds: Speeds) -> Duration:
     found.add("training", total * (tokens / (speeds.learning_scores if scores else speeds.learning) + speeds.stepping))
     measured = sum(item.tokens for item in held_out)
     times = evaluations(0, total, recipe.watch.every) if held_out else 0
-    if isinstance(recipe, DPORecipe):
+    if isinstance(recipe, DPORecipe) and not recipe.reference_free:
         seen_once = min(total * recipe.batch, len(items)) * tokens / recipe.batch
         found.add("reference", (seen_once + measured) / speeds.forward)
     found.add("measuring", times * measured / (speeds.scoring if scores else speeds.forward))

@@ -126,15 +126,16 @@ class Divergence:
             )
 
     def _rose(self, metrics: Mapping[str, Any]) -> str | None:
-        loss = next((metrics[name] for name in ("loss", "reward_loss") if name in metrics), None)
-        if loss is None:
+        name = next((name for name in ("nll", "loss", "reward_loss") if name in metrics), None)  # CPO's sums are noisy
+        if name is None:
             return None
+        loss = metrics[name]
         if self._first is None:
             self._first = loss
         self._risen = [*self._risen, loss > self._first + self._most][-LATEST:]
         if sum(self._risen) < MANY:
             return None
-        return f"its loss is {loss:.3g}, and {self._first:.3g} in update 1"
+        return f"its {'NLL' if name == 'nll' else 'loss'} is {loss:.3g}, and {self._first:.3g} in update 1"
 
     def _moved(self, metrics: Mapping[str, Any]) -> str | None:
         name, value = "entropy", metrics.get("entropy")

@@ -48,6 +48,8 @@ def bradley_terry(
 def dpo_sigmoid(lead: Tensor, beta: float, weight: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """DPO loss of each pair, [P] (2305.18290 eq. 7; label smoothing as in conservative DPO).
 
+    Of leads without a reference it is CPO's (2401.08417 eq. 3), of log odds with beta 1 ORPO's (2403.07691 eq. 7).
+
     Args:
         lead: (log pi - log ref)(chosen) - (log pi - log ref)(rejected), token SUMS, [P].
         beta: strength of the implicit KL penalty, > 0.
@@ -56,6 +58,24 @@ def dpo_sigmoid(lead: Tensor, beta: float, weight: Tensor, label_smoothing: floa
     """
     right = weight * (1 - label_smoothing) + (1 - weight) * label_smoothing
     return -(right * logsigmoid(beta * lead) + (1 - right) * logsigmoid(-beta * lead))
+
+
+def simpo(average_lead: Tensor, beta: float, gamma: float, weight: Tensor) -> Tensor:
+    """SimPO loss of each pair, [P] (2405.14734 eq. 6): beta times the lead is to exceed gamma.
+
+    Args:
+        average_lead: mean log pi of a token of the chosen answer minus that of the rejected one, [P].
+        beta: scale of the means, > 0.
+        gamma: target margin, >= 0.
+        weight: probability that chosen is better, [P].
+    """
+    lead = beta * average_lead
+    return -(weight * logsigmoid(lead - gamma) + (1 - weight) * logsigmoid(-lead - gamma))
+
+
+def log_odds(average: Tensor) -> Tensor:
+    """Log of p / (1 - p), [any], of p = exp(mean log pi of an answer token) (2403.07691 eq. 4)."""
+    return average - torch.log(-torch.expm1(average.clamp(max=-1e-7)))
 
 
 def ipo(average_lead: Tensor, beta: float, weight: Tensor) -> Tensor:

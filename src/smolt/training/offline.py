@@ -87,6 +87,7 @@ def plan_for(
     loss: LossFunction,
     save: Callable[[Path], None],
     complete: Callable[[Groups], Groups] | None = None,
+    whole: Callable[[Groups], Groups] | None = None,
 ) -> Plan:
     """The plan of a stage that goes through its lessons in `batch` records an update, without dev measurement.
 
@@ -96,6 +97,7 @@ def plan_for(
         loss: of a micro-batch.
         save: writes the finished model into a directory.
         complete: adds columns that the loss needs to records.
+        whole: adds columns that depend on all records of an update.
     """
     recipe = lessons.recipe
     micro_tokens = model.trunk.settle(recipe.budget, lessons.items)
@@ -105,7 +107,7 @@ def plan_for(
         stage=recipe.stage,
         recipe=recipe,
         identity=lessons.identity,
-        stream=Rows(lessons.items, recipe.batch, total, recipe.seed, complete),
+        stream=Rows(lessons.items, recipe.batch, total, recipe.seed, complete, whole),
         loss=loss,
         learner=Learner({role: Role(model.parameters())}, recipe.optim, total),
         micro_tokens=micro_tokens,
@@ -122,6 +124,7 @@ def dev_loss(
     held_out: Sequence[Groups],
     figures: Sequence[str] = ("loss",),
     complete: Callable[[Groups], Groups] = lambda groups: groups,
+    whole: Callable[[Groups], Groups] | None = None,
 ) -> Dev | None:
     """The stage's own loss on held-out records, and other figures that it gives; None without records.
 
@@ -130,13 +133,15 @@ def dev_loss(
         held_out: one Groups a record.
         figures: which of the loss's metrics are wanted.
         complete: adds columns that the loss needs, when they are first needed.
+        whole: adds columns that depend on all records, each time.
     """
     if not held_out:
         return None
     groups = cache(lambda: complete(join(held_out)))
 
     def measure() -> dict[str, float]:
-        found = without_learning(groups(), plan.loss, plan.micro_tokens)
+        update = groups() if whole is None else whole(groups())
+        found = without_learning(update, plan.loss, plan.micro_tokens)
         return {name: found[name] for name in figures}
 
     return Dev(measure, "loss", "min")

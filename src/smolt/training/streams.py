@@ -33,6 +33,7 @@ class Rows:
         total: updates in all.
         seed: of the order.
         complete: adds columns to some records, once for each record when it is first used; None adds nothing.
+        whole: adds columns that depend on all records of an update, each time; None adds nothing.
     """
 
     items: list[Groups]
@@ -40,6 +41,7 @@ class Rows:
     total: int
     seed: int
     complete: Callable[[Groups], Groups] | None = None
+    whole: Callable[[Groups], Groups] | None = None
 
     def next(self, number: int) -> Update:
         """Records [number * batch, (number + 1) * batch) of the endless shuffled sequence."""
@@ -47,9 +49,10 @@ class Rows:
         for place in places:
             if self.complete is not None and place not in self._completed:
                 self._replace(self.together(place), self.complete)
-        return Update(
-            [join([self.items[place] for place in places])], {"epoch": (number + 1) * self.batch / len(self.items)}
-        )
+        groups = join([self.items[place] for place in places])
+        if self.whole is not None:
+            groups = self.whole(groups)
+        return Update([groups], {"epoch": (number + 1) * self.batch / len(self.items)})
 
     def _replace(self, places: list[int], complete: Callable[[Groups], Groups]) -> None:
         """Complete records in one batch: always those of one update of the first epoch.

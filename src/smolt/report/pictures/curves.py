@@ -28,6 +28,7 @@ GUIDES: dict[str, tuple[str, str]] = {
     "reward_loss": ("Loss", "Good: falls below 0.69, a coin's; held out, it must not turn upwards."),
     "accuracy": ("Accuracy on pairs", "Good: rises from 0.5; held out, it follows."),
     "margin": ("Margin", "Good: grows slowly from 0; a fast climb is overfitting."),
+    "nll": ("NLL of the better answers", "Good: falls or stays; a rise means the pairs cost fluency."),
     "chosen_logprob": ("Log-probability, chosen", "Good: does not fall; a fall makes good answers less likely too."),
     "rejected_logprob": ("Log-probability, rejected", "Good: falls, but gently; a plunge drags the chosen along."),
     "kl": ("KL to reference", "Good: grows slowly and stays small; never below 0 for long."),
@@ -46,7 +47,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "pretrain": ("loss", "entropy", "gradient_norm"),
     "sft": ("loss", "entropy", "gradient_norm"),
     "reward": ("reward_loss", "accuracy", "margin"),
-    "dpo": ("loss", "accuracy", "margin", "chosen_logprob", "rejected_logprob", "gradient_norm"),
+    "dpo": ("loss", "accuracy", "margin", "nll", "chosen_logprob", "rejected_logprob", "gradient_norm"),
     "ppo": ("reward", "kl", "entropy", "stop_rate", "length", "explained_variance"),
     "grpo": ("reward", "kl", "entropy", "stop_rate", "length", "signal"),
 }

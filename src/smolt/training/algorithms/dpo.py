@@ -1,10 +1,10 @@
-"""Direct preference optimization (2305.18290) and IPO (2310.12036): preferences without a reward model.
+"""Preferences without a reward model: DPO (2305.18290) and its kin, of which SimPO, ORPO and CPO need no reference.
 
-The reference is the policy as it was at step 0; its log-probabilities are computed once for each pair, when the stream
-first comes to it.
+The reference of the others is the policy as it was at step 0; its log-probabilities are computed once for each pair.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from smolt.models.roles import Policy, open_policy
 from smolt.models.saving import save_policy
 from smolt.training.checks import same_policy
 from smolt.training.fit import Loss, LossFunction
-from smolt.training.objectives import dpo_sigmoid, ipo
+from smolt.training.objectives import dpo_sigmoid, ipo, log_odds, simpo
 from smolt.training.offline import dev_loss, open_lessons, plan_for
 from smolt.training.stage import Training
 from smolt.training.stage_input import in_memory, recipe_for
+
+PER_TOKEN = ("ipo", "simpo", "orpo")
+"""Losses of an answer's mean log-probability per token; the others take its sum."""
 
 
 def dpo(
@@ -33,7 +36,7 @@ def dpo(
     fresh: bool = False,
     **fields: Any,
 ) -> Training:
-    """DPO of a recipe, or of a model path on preferences in memory.
+    """DPO, IPO, SimPO, ORPO or CPO of a recipe, or of a model path on preferences in memory.
 
     Args:
         recipe: a recipe, or a model path or hub name with `preferences` and recipe fields.
@@ -45,15 +48,16 @@ def dpo(
     checked = recipe_for(DPORecipe, recipe, fields, data=in_memory(preferences))
     ground, lessons = open_lessons(checked, preferences, preference_items, out, fresh)
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
-    reference = policy.as_reference()
+    reference = None if checked.reference_free else policy.as_reference()
 
     def referred(groups: Groups) -> Groups:
-        return reference_column(reference, plan.micro_tokens, groups)
+        return groups if reference is None else reference_column(reference, plan.micro_tokens, groups)
 
-    loss = dpo_loss(policy, checked)
-    plan = plan_for(lessons, policy, loss, lambda directory: save_policy(policy, ground.renderer, directory), referred)
-    plan.dev = dev_loss(plan, lessons.held_out, ("loss", "accuracy"), referred)
-    plan.checks.append(lambda: same_policy(policy, reference, join(lessons.items[:2])))
+    save, whole = partial(save_policy, policy, ground.renderer), imitation_column if checked.nll else None
+    plan = plan_for(lessons, policy, dpo_loss(policy, checked), save, referred, whole)
+    plan.dev = dev_loss(plan, lessons.held_out, ("loss", "accuracy"), referred, whole)
+    if reference is not None:
+        plan.checks.append(partial(same_policy, policy, reference, join(lessons.items[:2])))
     plan.facts |= length_gap(lessons.items)
     return Training(plan, out, fresh)
 
@@ -69,14 +73,15 @@ def reference_column(reference: Policy, micro_tokens: int, groups: Groups) -> Gr
     return groups.with_columns(reference=without_gradient(groups, micro_tokens, lambda part: reference(part)[0]))
 
 
-def lead(logprobs: Tensor, batch: Groups, average: bool) -> tuple[Tensor, Tensor]:
-    """Log pi - log ref of the chosen and of the rejected answers, [P] each: token sums, or averages for IPO."""
-    mask = batch.mask.to(logprobs.device)
-    ratio = answer_sums(logprobs - batch.columns["reference"].to(logprobs.device), mask)
-    if average:
-        ratio = ratio / mask.sum(dim=1)
-    side = batch.columns["side"].to(logprobs.device)
-    return ratio[side == 0], ratio[side == 1]
+def imitation_column(groups: Groups) -> Groups:
+    """All pairs of an update, with what each answer's NLL counts there, [B]: times it, summed, divided by the pairs.
+
+    That is the mean over all tokens of the better answers, so it does not depend on the cut into micro-batches. An
+    answer counts by the probability that it is the better one.
+    """
+    weight = groups.columns["weight"]
+    better = torch.where(groups.columns["side"] == 0, weight, 1 - weight)
+    return groups.with_columns(imitation=better * len(groups) / 2 / (better * groups.lengths).sum())
 
 
 def dpo_loss(policy: Policy, recipe: DPORecipe) -> LossFunction:
@@ -84,27 +89,32 @@ def dpo_loss(policy: Policy, recipe: DPORecipe) -> LossFunction:
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, _ = policy(batch)
-        chosen, rejected = lead(logprobs, batch, average=recipe.loss == "ipo")
-        side = batch.columns["side"].to(logprobs.device)
-        weight = batch.columns["weight"].to(logprobs.device)[side == 0]
-        if recipe.loss == "ipo":
-            terms = ipo(chosen - rejected, recipe.beta, weight)
-        else:
-            terms = dpo_sigmoid(chosen - rejected, recipe.beta, weight, recipe.label_smoothing)
-        pairs = float(len(terms))
-        sums = answer_sums(logprobs.detach(), batch.mask.to(logprobs.device))
-        margin = recipe.beta * (chosen - rejected).detach()
-        yield Loss(
-            terms.sum(),
-            pairs,
-            {
-                "margin": (margin.sum(), pairs),
-                "accuracy": ((margin > 0).float().sum(), pairs),
-                "chosen_logprob": (sums[side == 0].sum(), pairs),
-                "rejected_logprob": (sums[side == 1].sum(), pairs),
-                "chosen_reward": (recipe.beta * chosen.detach().sum(), pairs),
-                "rejected_reward": (recipe.beta * rejected.detach().sum(), pairs),
-            },
-        )
+        mask, columns = batch.mask.to(logprobs.device), {k: v.to(logprobs.device) for k, v in batch.columns.items()}
+        sums, first = answer_sums(logprobs, mask), columns["side"] == 0
+        values = sums if recipe.reference_free else answer_sums(logprobs - columns["reference"], mask)
+        if recipe.loss in PER_TOKEN:
+            values = values / mask.sum(dim=1)
+        chosen, rejected = values[first], values[~first]
+        terms = pair_terms(chosen, rejected, columns["weight"][first], recipe)
+        pairs, total = float(len(terms)), terms.sum()
+        seen = {"chosen_logprob": sums[first], "rejected_logprob": sums[~first]}
+        seen |= {"chosen_reward": recipe.beta * chosen, "rejected_reward": recipe.beta * rejected}
+        seen |= {"margin": recipe.beta * (chosen - rejected), "accuracy": (chosen > rejected).float()}
+        if recipe.nll:
+            imitation = -columns["imitation"] * sums
+            total = total + recipe.nll * imitation.sum()
+            seen |= {"pair_loss": terms, "nll": imitation}
+        yield Loss(total, pairs, {name: (value.detach().sum(), pairs) for name, value in seen.items()})
 
     return loss
+
+
+def pair_terms(chosen: Tensor, rejected: Tensor, weight: Tensor, recipe: DPORecipe) -> Tensor:
+    """The loss of each pair, [P], from its answers' log-probabilities or log-ratios: sums, or means `PER_TOKEN`."""
+    if recipe.loss == "ipo":
+        return ipo(chosen - rejected, recipe.beta, weight)
+    if recipe.loss == "simpo":
+        return simpo(chosen - rejected, recipe.beta, recipe.gamma, weight)
+    if recipe.loss == "orpo":
+        return recipe.beta * dpo_sigmoid(log_odds(chosen) - log_odds(rejected), 1.0, weight)
+    return dpo_sigmoid(chosen - rejected, recipe.beta, weight, recipe.label_smoothing)

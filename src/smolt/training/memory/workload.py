@@ -122,4 +122,6 @@ def _copies(recipe: Any) -> int:
     """Networks beside the trained one when all weights are trained: a reference, a critic."""
     if isinstance(recipe, PPORecipe):
         return 2
-    return int(isinstance(recipe, DPORecipe) or (isinstance(recipe, GRPORecipe) and recipe.kl.beta > 0))
+    if isinstance(recipe, DPORecipe):
+        return int(not recipe.reference_free)
+    return int(isinstance(recipe, GRPORecipe) and recipe.kl.beta > 0)
