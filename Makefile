@@ -1,4 +1,4 @@
-# smolt: make setup | quickstart | check | bench | soak | soak-full | format
+# smolt: make setup | quickstart | check | package | bench | soak | soak-full | format
 # Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv.
 SHELL := /bin/bash
 VENV ?= .venv
@@ -12,8 +12,10 @@ SUM := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 USER_STAMP := $(VENV)/.installed-user-$(SUM)
 DEV_STAMP := $(VENV)/.installed-dev-$(SUM)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The distribution was once called smolt: beside smolt-align it would own the same command.
+CLEAR_OLD := $(BIN)/python -m pip uninstall -qq --yes smolt && rm -rf src/smolt.egg-info
 
-.PHONY: setup quickstart picture check bench soak soak-full format
+.PHONY: setup quickstart picture check package bench soak soak-full format
 .DEFAULT_GOAL := check
 
 setup: $(DEV_STAMP)
@@ -30,6 +32,11 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+package: $(DEV_STAMP)  # the source distribution, and the wheel made from it, in dist
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --quiet
+	@ls dist/*
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m bench
@@ -51,9 +58,11 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
 
 $(USER_STAMP): | $(BIN)/python
+	@$(CLEAR_OLD)
 	$(PIP_INSTALL) -e .
 	@rm -f $(VENV)/.installed-user-* && touch $@
 
 $(DEV_STAMP): | $(BIN)/python
+	@$(CLEAR_OLD)
 	$(PIP_INSTALL) -e '.[dev]'
 	@rm -f $(VENV)/.installed-user-* $(VENV)/.installed-dev-* && touch $@ $(USER_STAMP)

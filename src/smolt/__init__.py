@@ -6,10 +6,14 @@ The names below are imported when first used, so that `import smolt` and `smolt 
 metrics of each update, or call `.finish()` for the result.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+if sys.platform == "win32":
+    raise ImportError("smolt needs a POSIX system such as Linux: Windows has no flock to lock a run directory with")
+
+__version__: str
 
 _HOMES = {
     "sft": "smolt.training.algorithms",
@@ -36,15 +40,26 @@ __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home.
+    """Import a public name from its home; the version is that of the installed distribution.
 
     Raises:
         AttributeError: smolt has no such name.
     """
+    if name == "__version__":
+        return _version()
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'smolt' has no attribute {name!r}")
     return vars(import_module(home))[name]
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 25 ms that `smolt --help` need not wait for
+
+    try:
+        return version("smolt-align")
+    except PackageNotFoundError:  # the source itself, on a path and not installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -112,7 +112,7 @@ def test_the_extra_is_named_where_it_is_missing(models: Models, monkeypatch: pyt
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else name)
     done = CliRunner().invoke(app, ["serve", str(models("llama"))])
     assert done.exit_code == 2
-    assert 'pip install -c constraints.txt -e ".[serve]"' in done.output
+    assert 'pip install -c constraints.txt "smolt-align[serve]"' in done.output
 
 
 def test_help_loads_no_library() -> None:

@@ -77,7 +77,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        'error: smolt ui needs packages that are not installed: pip install -c constraints.txt -e ".[ui]"'
+        'error: smolt ui needs packages that are not installed: pip install -c constraints.txt "smolt-align[ui]"'
     )
 
 

@@ -14,7 +14,7 @@ from smolt.cli.train import Overrides
 from smolt.errors import UserError
 
 GIB = 2**30
-PACKAGES = ("smolt", "torch", "transformers", "peft", "tokenizers", "safetensors", "pydantic")
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "pydantic")
 KINDS = {
     "sft": "demonstrations",
     "reward": "preferences",
@@ -51,6 +51,7 @@ def machine() -> dict[str, Any]:
     """Python, packages, cores, threads, memory, disk and device of this machine; sizes in GiB."""
     import torch
 
+    from smolt import __version__
     from smolt.training.memory import system as here
 
     versions = {name: version for name in PACKAGES if (version := _version(name)) is not None}
@@ -58,6 +59,7 @@ def machine() -> dict[str, Any]:
     found: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "smolt": __version__,
         **versions,
         "cores": len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),

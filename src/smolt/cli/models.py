@@ -28,7 +28,7 @@ from smolt.cli.suite import suite
 from smolt.cli.train import Fresh, look_first
 
 LOOPBACK = "127.0.0.1"
-SERVE_EXTRA = 'smolt serve needs packages that are not installed: pip install -c constraints.txt -e ".[serve]"'
+SERVE_EXTRA = 'smolt serve needs packages that are not installed: pip install -c constraints.txt "smolt-align[serve]"'
 API_KEY = "SMOLT_API_KEY"
 SERVED = "smolt serve has ended"
 

@@ -23,7 +23,7 @@ from smolt.runs import Run, atomic_write, jsontext
 from smolt.runs.identity import package_versions
 from smolt.statistics import Measure, Z
 
-INSTALL = 'install it with: pip install -c constraints.txt ".[lm-eval]"'
+INSTALL = 'install it with: pip install -c constraints.txt "smolt-align[lm-eval]"'
 SAME = 1e-9  # a mean over samples that differs more from the harness's own figure is not how that figure is made
 UNFILTERED = "none"
 _OWN = "and samples and scores by its own rules: compare with other lm-eval figures only"

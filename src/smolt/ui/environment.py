@@ -14,7 +14,7 @@ from smolt.ui.sign_in import SHORTEST_PASSWORD
 
 LOOPBACK = "127.0.0.1"
 NEEDED = ("gradio", "starlette", "uvicorn")
-INSTALL = 'smolt ui needs packages that are not installed: pip install -c constraints.txt -e ".[ui]"'
+INSTALL = 'smolt ui needs packages that are not installed: pip install -c constraints.txt "smolt-align[ui]"'
 ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
