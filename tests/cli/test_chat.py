@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from smolt.cli.chat import Terminal, Wrapped
+from smolt.cli.chat import converse
+from smolt.cli.chat.plain_lines import PlainLines
+from smolt.cli.chat.talk import Speaker, Talk, Wrapped
 from smolt.cli.progress import SOON
-from smolt.config import ChatSampling
+from smolt.config import ChatSampling, Model
 from smolt.data import Turn
 from smolt.errors import UserError
 from smolt.models.conversation import Conversation, Incremental
@@ -54,7 +56,7 @@ def said(found: Conversation, question: str) -> str:
 def session(found: Conversation, lines: str) -> tuple[str, str]:
     """What stdout and stderr hold after a piped conversation."""
     answers, notices = StringIO(), StringIO()
-    Terminal(found, StringIO(lines), answers, notices).run("a model")
+    converse(Talk([Speaker(Model(path="a model"), found)], PlainLines(StringIO(lines)), answers, notices))
     return answers.getvalue(), notices.getvalue()
 
 

@@ -1,10 +1,7 @@
 """The labeller in a real terminal (tmux): two annotators, undo, a kill, a resume, agreement, export, a reward model."""
 
 import json
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,59 +12,15 @@ from typer.testing import CliRunner
 from smolt.cli import app
 from smolt.preferences.people import LabelStore
 from tests.tiny import tiny_model
+from tests.tmux import Terminal, tmux_terminal
 
-PATIENCE = 60.0  # seconds for a screen to appear, on a busy machine
 LABELS = 50
-
-
-class Terminal:
-    """A tmux session on a server of its own, 110 columns wide."""
-
-    def __init__(self, socket: Path) -> None:
-        self._socket = str(socket)
-
-    def tmux(self, *words: str) -> str:
-        done = subprocess.run(["tmux", "-S", self._socket, *words], capture_output=True, text=True, check=True)
-        return done.stdout
-
-    def start(self, words: list[str]) -> None:
-        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", "110", "-y", "24", *words)
-
-    def see(self, wanted: str) -> str:
-        """The screen, once the text is on it."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            screen = self.tmux("capture-pane", "-p")
-            if wanted in screen:
-                return screen
-            time.sleep(0.01)
-        raise AssertionError(f"{wanted!r} not seen within {PATIENCE} s; the screen is:\n{screen}")
-
-    def press(self, key: str, then: str) -> str:
-        """Press a key and wait for a text."""
-        self.tmux("send-keys", key)
-        return self.see(then)
-
-    def kill(self) -> None:
-        """SIGKILL to the program in the terminal."""
-        subprocess.run(["kill", "-9", self.tmux("display-message", "-p", "#{pane_pid}").strip()], check=True)
-        end = time.monotonic() + PATIENCE
-        while self.tmux("display-message", "-p", "#{pane_dead}").strip() != "1" and time.monotonic() < end:
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        subprocess.run(["tmux", "-S", self._socket, "kill-server"], capture_output=True, check=False)
 
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    if shutil.which("tmux") is None:
-        pytest.skip("tmux is not on this machine")
-    opened = Terminal(tmp_path / "tmux")
-    try:
+    with tmux_terminal(tmp_path) as opened:
         yield opened
-    finally:
-        opened.stop()
 
 
 def pairs_file(folder: Path) -> Path:

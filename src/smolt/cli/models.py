@@ -110,15 +110,22 @@ def chat(
         typer.Option(min=1, help="Penalty of tokens the answer holds already, 1.1 to 1.3 against loops; 1 = off."),
     ] = 1.0,
     seed: Seed = 0,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="OTHER", help="A second model that is asked the same.")
+    ] = None,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Remember typed lines in the user's state directory.")
+    ] = True,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Talk to a model in the terminal."""
+    """Talk to a model in the terminal, or to two side by side; /help lists what can be typed."""
 
     def work() -> Outcome:
         from smolt.config import ChatSampling, Model, make_block
 
         machine = make_block(Model, path=model, device=device, dtype=dtype)
+        other = None if against is None else make_block(Model, path=against, device=device, dtype=dtype)
         sampling = make_block(
             ChatSampling,
             max_tokens=max_tokens,
@@ -128,11 +135,11 @@ def chat(
             repetition=repetition,
             seed=seed,
         )
-        look_first(None, machine)
+        look_first(None, *(one for one in (machine, other) if one is not None))
         from smolt.cli.chat import chat as converse
 
         try:
-            converse(machine, sampling, system)
+            converse(machine, sampling, system, against=other, history=history)
         except KeyboardInterrupt:
             raise Stopped(INTERRUPTED, "interrupted") from None
         return Outcome({})

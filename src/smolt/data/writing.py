@@ -3,12 +3,13 @@
 A file is replaced as a whole: after a crash it holds all of the old rows or all of the new ones.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from smolt.data.nouns import Context, Demonstration, Preference, Question, as_messages
 from smolt.runs import jsontext
-from smolt.runs.storage import atomic_stream
+from smolt.runs.storage import append, atomic_stream, sync
 
 
 def write_preferences(path: Path | str, preferences: Iterable[Preference]) -> None:
@@ -47,6 +48,22 @@ def write_rows(path: Path | str, rows: Iterable[Mapping[str, object]]) -> None:
         StorageError: The disk is full or failing; the old file is intact.
     """
     atomic_stream(Path(path), (jsontext.encode(row, Path(path).name).encode() + b"\n" for row in rows))
+
+
+def append_rows(path: Path | str, rows: Iterable[Mapping[str, object]]) -> None:
+    """Add JSON objects, one a line, at the end of a file, all of them or none; a file that is not there is made.
+
+    Raises:
+        StorageError: The disk is full or failing; what was in the file is intact.
+    """
+    path = Path(path)
+    lines = b"".join(jsontext.encode(row, path.name).encode() + b"\n" for row in rows)
+    if path.exists() and path.stat().st_size:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read() == b"\n" else b"\n" + lines
+    append(path, lines)
+    sync(path)
 
 
 def preference_row(preference: Preference) -> dict[str, object]:

@@ -27,7 +27,8 @@ class Conversation:
         window: most tokens of a context and its answer.
         sampling: how answers are drawn.
         system: the system message, or None.
-        turns: questions and answers in turn, the system message not among them.
+        turns: questions and answers in turn that are still in the context, the system message not among them.
+        left: turns before these.
         drawn: answers drawn so far; with the seed what the next one's randomness is a function of.
         cut: whether the last answer reached its longest length.
         read, written: tokens of the last question's context and of the last answer.
@@ -39,22 +40,29 @@ class Conversation:
     sampling: ChatSampling
     system: str | None = None
     turns: list[Turn] = field(default_factory=list)
+    left: list[Turn] = field(default_factory=list)
     drawn: int = 0
     cut: bool = False
     read: int = 0
     written: int = 0
 
     def __post_init__(self) -> None:
-        if self.system is None:
-            return
-        if not self.remembers:
-            raise UserError("--system: this model has no chat template, so there is no place for a system message")
-        self.renderer.context((Turn("system", self.system), Turn("user", "Hi.")))
+        if self.system is not None:
+            self.instruct(self.system)
 
     @property
     def remembers(self) -> bool:
         """Whether the dialogue is the context; otherwise each question stands alone."""
         return remembers(self.renderer)
+
+    def instruct(self, system: str) -> None:
+        """Take a system message, in the place of the one there was.
+
+        Raises:
+            UserError: this model takes none; the conversation is as it was.
+        """
+        framed(self.renderer, (Turn("user", "Hi."),), system)
+        self.system = system
 
     def ask(self, question: str) -> int:
         """Add a question.
@@ -65,8 +73,11 @@ class Conversation:
         Raises:
             UserError: the question alone leaves no room for an answer; the conversation is as it was.
         """
-        turns = [*self.turns, Turn("user", question)]
+        return self._fit([*self.turns, Turn("user", question)])
+
+    def _fit(self, turns: list[Turn]) -> int:
         fits = fitting(self.renderer, self.window, turns, self.system, self.sampling.max_tokens)
+        self.left += turns[: len(turns) - len(fits.turns)]
         self.turns, self.read = list(fits.turns), len(fits.context)
         return fits.dropped
 
@@ -76,7 +87,7 @@ class Conversation:
         Args:
             stopped: asked after every token; what was said until then stays, a question without any answer goes.
         """
-        context = self.renderer.context(self._framed(self.turns))
+        context = framed(self.renderer, self.turns, self.system)
         limit = min(self.sampling.max_tokens, self.window - len(context))
         sampling = self.sampling
         drawing = Drawing(
@@ -106,18 +117,26 @@ class Conversation:
             self.turns.append(Turn("assistant", text.shown))
 
     def again(self) -> bool:
-        """Take the last answer back; False where there is none."""
+        """Take the last answer back; False where there is none.
+
+        Raises:
+            UserError: the question leaves no room for an answer (of another model, whose window is smaller).
+        """
         if len(self.turns) < 2:
             return False
-        self.turns.pop()
+        self._fit(self.turns[:-1])
         return True
 
     def reset(self) -> None:
         """Forget all but the system message."""
-        self.turns = []
+        self.turns, self.left = [], []
 
-    def _framed(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-        return (*([Turn("system", self.system)] if self.system is not None else []), *turns)
+    def dialogues(self) -> list[tuple[Turn, ...]]:
+        """All that was said: one dialogue after the system message, or one an exchange where each stands alone."""
+        said = [*self.left, *self.turns]
+        if self.remembers:
+            return [(*_opening(self.system), *said)] if said else []
+        return [tuple(said[start : start + 2]) for start in range(0, len(said), 2)]
 
 
 @dataclass(frozen=True)
@@ -140,6 +159,22 @@ def remembers(renderer: Renderer) -> bool:
     return renderer.template is not None or renderer.style == "dialogue"
 
 
+def framed(renderer: Renderer, turns: Sequence[Turn], system: str | None) -> list[int]:
+    """The context of turns after a system message, or after none.
+
+    Raises:
+        UserError: there is one, and the model takes none.
+    """
+    if system is not None and not remembers(renderer):
+        raise UserError("this model has no chat template, so there is no place for a system message")
+    return renderer.context((*_opening(system), *turns))
+
+
+def _opening(system: str | None) -> tuple[Turn, ...]:
+    """What stands before the first question."""
+    return () if system is None else (Turn("system", system),)
+
+
 def fitting(renderer: Renderer, window: int, turns: Sequence[Turn], system: str | None, max_tokens: int) -> Fitting:
     """The context of a conversation's last question, without the oldest exchanges where room is needed for an answer.
 
@@ -151,15 +186,14 @@ def fitting(renderer: Renderer, window: int, turns: Sequence[Turn], system: str 
         max_tokens: longest answer that is wanted.
 
     Raises:
-        UserError: the question alone leaves no room for an answer.
+        UserError: the question alone leaves no room for an answer, or the model takes no system message.
     """
-    first = [Turn("system", system)] if system is not None else []
     kept = list(turns if remembers(renderer) else turns[-1:])
     reserve, dropped = max(1, min(max_tokens, window // SHARE)), 0
-    context = renderer.context((*first, *kept))
+    context = framed(renderer, kept, system)
     while len(kept) > 1 and len(context) + reserve > window:
         kept, dropped = kept[2:], dropped + 1
-        context = renderer.context((*first, *kept))
+        context = framed(renderer, kept, system)
     if len(context) >= window:
         raise UserError(f"the question has {len(context)} tokens with its frame; the model's window is {window}")
     return Fitting(context, tuple(kept), dropped)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from smolt.config import ChatSampling
 from smolt.data import Turn
 from smolt.errors import UserError
-from smolt.models.conversation import fitting, remembers
+from smolt.models.conversation import fitting
 from smolt.serving.engine import Engine
 from smolt.serving.stream import AnswerStream, QueueFull, Request
 
@@ -99,8 +99,6 @@ class Speakers:
         if engine is None:
             raise UserError(f"{model!r} is no model of this face")
         renderer, window = engine.renderer(model), engine.window(model)
-        if system and not remembers(renderer):
-            raise UserError("this model has no chat template, so there is no place for a system message")
         fits = fitting(renderer, window, turns, system or None, sampling.max_tokens)
         stream = self._asked(visitor, engine, model, fits.context, sampling, copy)
         text, last = "", 0.0

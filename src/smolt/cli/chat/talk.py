@@ -1,0 +1,206 @@
+"""One model or two that are asked the same, and their answers as they are written; all of it inert."""
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TextIO
+
+from rich.cells import cell_len
+
+from smolt.cli.chat.plain_lines import Lines
+from smolt.config import ChatSampling, Model, make_block
+from smolt.errors import UserError
+from smolt.models.conversation import Conversation, remembers
+from smolt.models.ground import open_ground
+from smolt.models.saving import load_policy
+from smolt.report.inert import visible
+
+LONG = 1000
+"""Tokens of a context that take seconds to read."""
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model in a conversation of its own.
+
+    Attributes:
+        model: its path, and where and how precisely it computes.
+        conversation: what was said.
+    """
+
+    model: Model
+    conversation: Conversation
+
+    @property
+    def name(self) -> str:
+        """As the user named it."""
+        return self.model.path
+
+    @property
+    def place(self) -> str:
+        """Where and how precisely it computes."""
+        precision = self.conversation.policy.trunk.precision
+        return f"on {precision.device.type} in {str(precision.dtype).removeprefix('torch.')}"
+
+
+def open_speaker(model: Model, sampling: ChatSampling, system: str | None = None) -> Speaker:
+    """A model at the beginning of a conversation.
+
+    Raises:
+        UserError: the model cannot be read, or takes no system message.
+    """
+    ground = open_ground(model)
+    policy = load_policy(model.path, ground.precision)
+    talk = Conversation(policy, ground.renderer, ground.window, sampling)
+    if system is not None:
+        try:
+            talk.instruct(system)
+        except UserError as error:
+            raise UserError(f"--system: {model.path}: {error}") from None
+    return Speaker(model, talk)
+
+
+def successor(before: Speaker, path: str) -> Speaker:
+    """Another model that goes on with the conversation; without its system message where it takes none.
+
+    Raises:
+        UserError: the model cannot be read.
+    """
+    after = open_speaker(make_block(Model, **{**before.model.model_dump(), "path": path}), before.conversation.sampling)
+    policy, renderer, window = after.conversation.policy, after.conversation.renderer, after.conversation.window
+    system = before.conversation.system if remembers(renderer) else None
+    talk = replace(before.conversation, policy=policy, renderer=renderer, window=window, system=system)
+    return Speaker(after.model, talk)
+
+
+@dataclass
+class Wrapped:
+    """Text in pieces onto a terminal, broken between words: a word is written once it is whole, or fills a line.
+
+    Attributes:
+        out: the terminal.
+        width: its columns.
+        column: where the next character goes.
+        word: what is not written yet.
+    """
+
+    out: TextIO
+    width: int
+    column: int = 0
+    word: str = ""
+
+    def add(self, piece: str) -> None:
+        """Write the words that this piece completes."""
+        for character in piece:
+            if character not in " \n":
+                self.word += character
+                if len(self.word) >= self.width:
+                    self.rest()
+                continue
+            self.rest()
+            if character == "\n" or self.column < self.width - 1:
+                self.out.write(character)
+                self.column = 0 if character == "\n" else self.column + 1
+        self.out.flush()
+
+    def rest(self) -> None:
+        """Write the word that waits, on a line of its own where it does not fit any more."""
+        length = cell_len(self.word)
+        if self.column and self.column + length > self.width:
+            self.out.write("\n")
+            self.column = 0
+        self.out.write(self.word)
+        self.column, self.word = self.column + length, ""
+
+
+@dataclass
+class Talk:
+    """Questions to one model, or the same to two of them.
+
+    Attributes:
+        speakers: who answers, one after the other.
+        lines: where questions come from.
+        answers: where answers go.
+        notices: where everything else goes.
+    """
+
+    speakers: list[Speaker]
+    lines: Lines
+    answers: TextIO
+    notices: TextIO
+
+    def notice(self, text: str) -> None:
+        """A line for the person, not part of an answer."""
+        self.answers.flush()
+        self.notices.write(visible(text) + "\n")
+        self.notices.flush()
+
+    def remark(self, speaker: Speaker, text: str) -> None:
+        """A line on one of the models."""
+        self.notice(f"({text})" if len(self.speakers) == 1 else f"({speaker.name}: {text})")
+
+    def ask(self, question: str) -> None:
+        """Put a question to everybody; a model whose window it exceeds is left out.
+
+        Raises:
+            KeyboardInterrupt: an answer was stopped and nobody is there to go on.
+        """
+        for speaker in self.speakers:
+            try:
+                dropped = speaker.conversation.ask(question)
+            except UserError as error:
+                self.remark(speaker, str(error))
+                continue
+            if dropped:
+                oldest = f"the oldest {dropped} exchange{'s' * (dropped > 1)}"
+                self.remark(speaker, f"{oldest} no longer fit the window and are left out")
+            self.answer(speaker)
+
+    def answer(self, speaker: Speaker) -> None:
+        """A model's answer to its last question, as it is written; Ctrl-C stops it.
+
+        Raises:
+            KeyboardInterrupt: it was stopped and nobody is there to go on.
+        """
+        found, person = speaker.conversation, self.lines.person
+        margin = self._name(speaker)
+        if person and found.read > LONG:
+            self.notice(f"(reading {found.read:,} tokens)")
+        width = shutil.get_terminal_size().columns if self.answers.isatty() else sys.maxsize
+        page, first = Wrapped(self.answers, width), None
+        with self.lines.hearing() as stopped:
+            for piece in found.answer(stopped):
+                first = first or time.perf_counter()
+                page.add(visible(piece).replace("\n", "\n" + margin))
+            seconds = time.perf_counter() - (first or 0.0)
+            page.rest()
+            self.answers.write("\n")
+            self.answers.flush()
+            is_over = not stopped()
+        if not is_over:
+            self.notice("(stopped)")
+            if not person:
+                raise KeyboardInterrupt
+            return
+        if person and found.written > 1:
+            self.notice(f"({found.written:,} tokens, {(found.written - 1) / seconds:.0f} a second)")
+        if found.cut:
+            self.notice("(cut: the answer reached its longest length; see --max-tokens)")
+
+    def _name(self, speaker: Speaker) -> str:
+        """Say whose answer comes, where there are two; what each line of it begins with."""
+        if len(self.speakers) == 1:
+            return ""
+        name = visible(speaker.name)
+        if self.answers.isatty():
+            self.answers.write(f"--- {name} ---\n")
+            return ""
+        self.answers.write(f"{name}\t")
+        return f"{name}\t"
+
+
+def titles(speakers: Sequence[Speaker]) -> str:
+    """Who answers, and where each of them computes."""
+    return ", ".join(f"{speaker.name} {speaker.place}" for speaker in speakers)

@@ -1,0 +1,138 @@
+"""What lines with a slash do in a conversation, and two models that are asked the same."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from smolt.cli.chat import converse
+from smolt.cli.chat.plain_lines import PlainLines
+from smolt.cli.chat.talk import Speaker, Talk, open_speaker
+from smolt.config import ChatSampling, Model
+from smolt.data import Source, Turn, load
+from smolt.report.inert import visible
+from tests.tiny import tiny_model
+
+GREEDY = ChatSampling(max_tokens=8, temperature=0)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Three tiny models: two with a chat template, and one without."""
+    folder = tmp_path_factory.mktemp("models")
+    made = {"one": (0, True), "other": (1, True), "plain": (0, False)}
+    return {name: str(tiny_model(folder / name, seed=seed, chat=chat)) for name, (seed, chat) in made.items()}
+
+
+def speaker(path: str, system: str | None = None) -> Speaker:
+    return open_speaker(Model(path=path, device="cpu"), GREEDY, system)
+
+
+def session(speakers: list[Speaker], lines: str) -> tuple[str, str]:
+    """What stdout and stderr hold after a piped conversation."""
+    answers, notices = StringIO(), StringIO()
+    converse(Talk(speakers, PlainLines(StringIO(lines)), answers, notices))
+    return answers.getvalue(), notices.getvalue()
+
+
+def test_a_system_message_is_taken_and_shown(models: dict[str, str]) -> None:
+    """The greedy answer is that of a conversation which began with it; without a chat template there is no place."""
+    answers, notices = session([speaker(models["one"])], "/system\n/system Be brief.\n/system\nHi.\n")
+    assert notices.splitlines() == [
+        "(there is no system message)",
+        *["(system: Be brief.)"] * 2,
+        "(cut: the answer reached its longest length; see --max-tokens)",
+    ]
+    assert answers == session([speaker(models["one"], "Be brief.")], "Hi.\n")[0]
+    assert answers != session([speaker(models["one"])], "Hi.\n")[0]
+    _, notices = session([speaker(models["plain"])], "/system Be brief.\n")
+    assert "(this model has no chat template, so there is no place for a system message)" in notices
+
+
+def test_a_saved_conversation_is_training_data(models: dict[str, str], tmp_path: Path) -> None:
+    """Two exchanges are one row of `messages`, two demonstrations; a second save is a second row."""
+    file = tmp_path / "talk.jsonl"
+    found = speaker(models["one"], "Be brief.")
+    _, notices = session([found], f"/save {file}\nHi.\nAnd?\n/save {file}\n/reset\nBye.\n/save {file}\n")
+    for words in ("(nothing was said yet)", f"(1 row in {file})", f"(1 row appended to {file}, which was there)"):
+        assert words in notices
+    shown = load(Source(str(file)), "demonstrations").records
+    assert [len(one.context) for one in shown] == [2, 4, 2]
+    assert shown[1].context[:2] == (Turn("system", "Be brief."), Turn("user", "Hi."))
+    assert shown[1].context[2] == Turn("assistant", shown[0].answer)
+    assert found.conversation.turns == [Turn("user", "Bye."), Turn("assistant", shown[2].answer)]
+
+
+def test_what_left_the_window_is_saved_too(models: dict[str, str], tmp_path: Path) -> None:
+    """Six exchanges, of which a window of 128 tokens holds fewer; without a template each is a row of its own."""
+    for name, rows in (("one", 1), ("plain", 6)):
+        found, file = speaker(models[name]), tmp_path / f"{name}.jsonl"
+        session([found], "What is in the box?\n" * 6 + f"/save {file}\n")
+        assert len(found.conversation.turns) < 12
+        saved = [json.loads(line)["messages"] for line in file.read_text(encoding="utf-8").splitlines()]
+        assert (len(saved), sum(len(one) for one in saved)) == (rows, 12)
+
+
+def test_a_file_of_something_else_is_left_alone(models: dict[str, str], tmp_path: Path) -> None:
+    """Not JSON, or rows of another kind: refused; a last line without its end gets one."""
+    for content in ("print(1)\n", '{"prompt": "a", "completion": "b"}\n'):
+        (tmp_path / "mine").write_text(content)
+        _, notices = session([speaker(models["one"])], f"Hi.\n/save {tmp_path / 'mine'}\n")
+        assert f"({tmp_path / 'mine'}:1: " in notices
+        assert (tmp_path / "mine").read_text() == content
+    (tmp_path / "mine").write_text('{"messages": []}')
+    session([speaker(models["one"])], f"Hi.\n/save {tmp_path / 'mine'}\n")
+    rows = [json.loads(line) for line in (tmp_path / "mine").read_text().splitlines()]
+    assert [list(row) for row in rows] == [["messages"], ["messages", "model"]]
+    _, notices = session([speaker(models["one"])], f"Hi.\n/save {tmp_path / 'none' / 'mine'}\n")
+    assert f"({tmp_path / 'none' / 'mine'}: " in notices
+
+
+def test_another_model_goes_on_with_the_conversation(models: dict[str, str]) -> None:
+    """Its answer is drawn after what the first one said; a wrong name changes nothing."""
+    lines = "Hi.\n/model nowhere/at/all\nAnd?\n"
+    found = speaker(models["one"])
+    kept, notices = session([found], lines)
+    assert kept == session([speaker(models["one"])], "Hi.\nAnd?\n")[0]
+    assert f"no such directory, and not a hub name (owner/name); {models['one']} stays)" in notices
+    talk = [speaker(models["one"])]
+    answers, notices = session(talk, f"Hi.\n/model {models['other']}\nAnd?\n/model\n")
+    assert notices.count(f"({models['other']} on cpu in float32)") == 2
+    other = speaker(models["other"])
+    other.conversation.turns = talk[0].conversation.turns[:2]
+    assert answers == kept.splitlines(keepends=True)[0] + session([other], "And?\n")[0]
+
+
+def test_a_model_without_a_place_for_it_goes_on_without_the_system_message(models: dict[str, str]) -> None:
+    talk = [speaker(models["one"], "Be brief.")]
+    answers, notices = session(talk, f"Hi.\n/model {models['plain']}\nHi.\n")
+    assert f"({models['plain']} has no chat template, so the system message is left out)" in notices
+    assert answers.endswith(session([speaker(models["plain"])], "Hi.\n")[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "notice"),
+    [
+        ("/rset", "(/rset is no command; did you mean /reset? /help lists them)"),
+        ("/sytem Be brief.", "(/sytem is no command; did you mean /system? /help lists them)"),
+        ("/zzz", "(/zzz is no command; /help lists them)"),
+        ("/reset all", "(/reset takes nothing behind it)"),
+        ("/save", "(/save FILE: the file is missing)"),
+        ("/again", "(there is no answer yet)"),
+    ],
+)
+def test_lines_that_cannot_be_heeded_say_why(models: dict[str, str], line: str, notice: str) -> None:
+    assert session([speaker(models["one"])], line + "\n") == ("", notice + "\n")
+
+
+def test_two_models_are_asked_the_same(models: dict[str, str]) -> None:
+    """From a pipe each line of an answer begins with its model's name and a tab; each goes on with its own answers."""
+    alone = {name: session([speaker(models[name])], "Hi.\nAnd?\n/again\n")[0] for name in ("one", "other")}
+    both, _ = session([speaker(models["one"]), speaker(models["other"])], "Hi.\nAnd?\n/again\n")
+    for name, answers in alone.items():
+        mine = [line.partition("\t")[2] for line in both.split("\n") if line.startswith(models[name] + "\t")]
+        assert "\n".join(mine) + "\n" == answers
+    assert [line.partition("\t")[0] for line in both.splitlines()][:2] != [models["one"]] * 2
+    assert alone["one"] != alone["other"]
+    assert "\x1b" not in visible(both)
