@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.data import Turn
+from smolt.errors import UserError
 from smolt.models.gguf.reader import import_gguf
 from smolt.models.gguf.writer import export_gguf
 from smolt.models.rendering import Renderer, load_renderer, train_tokenizer
@@ -150,6 +151,40 @@ def test_transformers_reads_back_the_same_logits(name: str, tmp_path: Path) -> N
     assert facts["tensors"].keys() == {"F32"}
     names = [tensor.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors]
     assert ("output.weight" in names) == ("untied" in name)
+
+
+@pytest.mark.parametrize("name", ["llama, llama3 positions", "llama, linear positions"])
+def test_positions_come_back(name: str, tmp_path: Path) -> None:
+    """transformers alone reads neither, its logits are off by more than 0.01; imported, the difference is 0.0."""
+    own = model(tmp_path / "model", name)
+    export_gguf(str(own), tmp_path / "m.gguf", "f32")
+    import_gguf(tmp_path / "m.gguf", tmp_path / "in")
+    ids = torch.randint(0, 266, (100,), generator=torch.Generator().manual_seed(1)).tolist()
+    wanted = logits(network(own), ids)
+    assert float((logits(network(tmp_path, gguf_file="m.gguf"), ids) - wanted).abs().max()) > 0.01
+    assert float((logits(network(tmp_path / "in"), ids) - wanted).abs().max()) == 0.0
+
+
+def test_an_import_that_would_be_another_model_is_refused(tmp_path: Path) -> None:
+    """Weights and fields that transformers leaves; a stretch of positions that is not known."""
+    for number, (name, old, new, message) in enumerate(
+        (
+            ("llama, biases", b"", b"", "448 of its 24,576 numbers have no place in what transformers makes of it"),
+            (
+                "gemma3_text, every second, positions of its own",
+                b"",
+                b"",
+                "sliding_window_pattern is 2, but .* makes 3",
+            ),
+            ("llama, linear positions", b"linear", b"yarned", "its positions are stretched by 'yarned'"),
+        )
+    ):
+        file = tmp_path / f"{number}.gguf"
+        export_gguf(str(model(tmp_path / str(number), name)), file, "f32")
+        file.write_bytes(file.read_bytes().replace(old, new) if old else file.read_bytes())
+        with pytest.raises(UserError, match=message):
+            import_gguf(file, tmp_path / "in")
+    assert not (tmp_path / "in").exists()
 
 
 def furthest(one: Any, theirs: LlamaCpp, ids: list[int]) -> list[float]:

@@ -30,6 +30,7 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 from smolt.data.inputs import is_gguf
 from smolt.errors import UserError
 from smolt.models.forward.quiet import hush, read_by_library, read_network
+from smolt.models.gguf.header import complete, field
 from smolt.models.gguf.pretokenizers import PRE, SPLITS, WHOLE_WORDS
 from smolt.models.gguf.vocabulary import SPACE, STOPS
 from smolt.runs import jsontext, storage
@@ -94,24 +95,19 @@ def import_gguf(path: Path, out: Path, fresh: bool = False) -> dict[str, Any]:
         LOG.info("building the tokenizer of %s", path.name)
         tokenizer = _tokenizer(path, reader, split)
         tokenizer.save_pretrained(staging)
-        parameters = _write_weights(path, staging, dtype, _stops(reader, tokenizer))
+        parameters = _write_weights(path, reader, staging, dtype, _stops(reader, tokenizer))
         facts = {
             "file": path.name,
             "sha256": digest,
-            "architecture": _field(reader, "general.architecture"),
+            "architecture": field(reader, "general.architecture"),
             "matrices": dict(tensors),
-            "pre_tokenizer": _field(reader, "tokenizer.ggml.pre"),
+            "pre_tokenizer": field(reader, "tokenizer.ggml.pre"),
             "chat_template": tokenizer.chat_template is not None,
             "dtype": str(dtype).removeprefix("torch."),
             "parameters": parameters,
         }
         jsontext.write(staging / NOTE, facts)
     return {**facts, "status": "complete"}
-
-
-def _field(reader: gguf.GGUFReader, name: str) -> Any:
-    found = reader.get_field(name)
-    return None if found is None else found.contents()
 
 
 def _refuse_unknown(path: Path, reader: gguf.GGUFReader) -> str | None:
@@ -121,7 +117,7 @@ def _refuse_unknown(path: Path, reader: gguf.GGUFReader) -> str | None:
         UserError: an architecture that transformers does not read, or a tokenizer whose splits are not known.
     """
     architecture, kind, pre = (
-        _field(reader, name) for name in ("general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.pre")
+        field(reader, name) for name in ("general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.pre")
     )
     known = sorted(set(GGUF_SUPPORTED_ARCHITECTURES) - {"general", "tokenizer"})
     if architecture not in known:
@@ -142,29 +138,29 @@ def _tokenizer(path: Path, reader: gguf.GGUFReader, split: str | None) -> PreTra
         read: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     if split is not None:
         read.backend_tokenizer.pre_tokenizer = SPLITS[split]()
-        read.backend_tokenizer.model.ignore_merges = _field(reader, "tokenizer.ggml.pre") in WHOLE_WORDS
+        read.backend_tokenizer.model.ignore_merges = field(reader, "tokenizer.ggml.pre") in WHOLE_WORDS
     else:
         # llama.cpp puts a space after a control token too; the library's class at the very beginning only.
-        prefix = [] if _field(reader, "tokenizer.ggml.add_space_prefix") is False else [normalizers.Prepend(SPACE)]
+        prefix = [] if field(reader, "tokenizer.ggml.add_space_prefix") is False else [normalizers.Prepend(SPACE)]
         read.backend_tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
         read.backend_tokenizer.pre_tokenizer = None
-    names = _field(reader, "tokenizer.ggml.tokens")
+    names = field(reader, "tokenizer.ggml.tokens")
     described = json.loads(read.backend_tokenizer.to_str())
     # The library's classes add control tokens that every one of their models has, and this one need not have.
     described["added_tokens"] = [token for token in described["added_tokens"] if token["id"] < len(names)]
-    ids = {role: _field(reader, f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "unknown", "padding")}
+    ids = {role: field(reader, f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "unknown", "padding")}
     roles = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
     tokens = {roles[role]: names[index] for role, index in ids.items() if index is not None and index < len(names)}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(described)),
         **tokens,
-        chat_template=_field(reader, "tokenizer.chat_template"),
+        chat_template=field(reader, "tokenizer.chat_template"),
     )
 
 
 def _stops(reader: gguf.GGUFReader, tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     """What ends an answer: the end of the text, and of a turn where that is another token."""
-    ids = [_field(reader, f"tokenizer.ggml.{name}_token_id") for name in STOPS]
+    ids = [field(reader, f"tokenizer.ggml.{name}_token_id") for name in STOPS]
     stops = list(dict.fromkeys(int(index) for index in ids if index is not None))
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=stops or None, pad_token_id=tokenizer.pad_token_id
@@ -191,13 +187,16 @@ def _named_tensors(name: str) -> Iterator[None]:
         library["tqdm"] = bar
 
 
-def _write_weights(path: Path, out: Path, dtype: torch.dtype, generation: GenerationConfig) -> int:
+def _write_weights(
+    path: Path, reader: gguf.GGUFReader, out: Path, dtype: torch.dtype, generation: GenerationConfig
+) -> int:
     """Dequantised weights in a network that was never quantised; their number."""
     with _named_tensors(path.name):
         given = {"gguf_file": path.name, "dtype": torch.float32}
         read = read_network(AutoModelForCausalLM, str(path.parent), f"{path}: its weights", **given)
     LOG.info("writing the weights of %s as %s", path.name, str(dtype).removeprefix("torch."))
     config = copy.deepcopy(read.config)
+    complete(config, read, reader, str(path))
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):

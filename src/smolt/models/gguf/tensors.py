@@ -252,7 +252,7 @@ def tensors_of(network: PreTrainedModel, architecture: Architecture) -> Iterator
     config = network.config
     names = gguf.get_tensor_name_map(architecture.kind, config.num_hidden_layers)
     if _rope(config)["rope_type"] == "llama3":
-        yield FREQUENCIES, _frequency_factors(config)
+        yield FREQUENCIES, frequency_factors(config)
     found = set()
     with torch.no_grad():
         for name, weight in network.named_parameters():
@@ -265,7 +265,7 @@ def tensors_of(network: PreTrainedModel, architecture: Architecture) -> Iterator
             yield "output.weight", network.get_output_embeddings().weight.detach().float()
 
 
-def _frequency_factors(config: Any) -> Tensor:
+def frequency_factors(config: Any) -> Tensor:
     """By what llama.cpp divides each rotary frequency, fp32 [head_dim / 2], for Llama 3's stretched positions."""
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     width = 2 * len(scaled)
