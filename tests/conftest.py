@@ -9,12 +9,23 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import gc
 import ipaddress
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+gc.disable()  # while everything is imported: nothing of it becomes garbage
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of later searches for garbage: a study searches after each section."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
 
 ATTEMPTS: list[str] = []
 """Every address outside this machine that was tried; a test that tries on purpose clears it again."""
