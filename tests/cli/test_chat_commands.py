@@ -5,7 +5,9 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from smolt.cli import app
 from smolt.cli.chat import converse
 from smolt.cli.chat.plain_lines import PlainLines
 from smolt.cli.chat.talk import Speaker, Talk, open_speaker
@@ -136,3 +138,10 @@ def test_two_models_are_asked_the_same(models: dict[str, str]) -> None:
     assert [line.partition("\t")[0] for line in both.splitlines()][:2] != [models["one"]] * 2
     assert alone["one"] != alone["other"]
     assert "\x1b" not in visible(both)
+
+
+def test_a_model_is_not_asked_against_itself(models: dict[str, str]) -> None:
+    """Exit code 2 before anything is loaded."""
+    done = CliRunner().invoke(app, ["chat", models["one"], "--against", models["one"]])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"error: --against: {models['one']}: is the model itself; name another one\n"

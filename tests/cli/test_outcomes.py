@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -31,3 +33,27 @@ def test_a_signal_while_a_command_begins_or_ends(
         deliver(lambda: Outcome({}, "done"), as_json=False)
     assert left.value.exit_code == 143
     assert capfd.readouterr().err.startswith("terminated")
+
+
+class Watched:
+    """What a weak reference can point to."""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_callback_of_the_interpreter_is_heard(
+    number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Python drops what is raised where a weak reference dies, as at the end of every import."""
+
+    def work() -> Outcome:
+        watched = Watched()
+        reference = weakref.ref(watched, lambda dead: signal.raise_signal(number))
+        del watched
+        for _ in range(3000):
+            time.sleep(0.01)
+        return Outcome({}, f"{reference} went unheard")
+
+    with pytest.raises(typer.Exit) as left:
+        deliver(work, as_json=False)
+    assert left.value.exit_code == code
+    assert "ignored" not in capfd.readouterr().err

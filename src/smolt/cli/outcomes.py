@@ -3,6 +3,7 @@
 This is the one place where exceptions become exit codes (docs/reference/command-line.md).
 """
 
+import _thread
 import contextlib
 import errno
 import functools
@@ -30,6 +31,8 @@ OUT_OF_MEMORY = 71
 DISK = 74
 INTERRUPTED = 130
 TERMINATED = 143
+ONCE_MORE = 0.01
+"""Seconds after which a signal that nobody could hear comes again."""
 DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 CONTINUES = "terminated; the same command continues what was begun"
 MEMORY_HINT = "out of memory; lower budget.memory, the batch, or the lengths, then run the same command again"
@@ -76,7 +79,7 @@ def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES) 
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 
     def listening() -> Outcome:
-        with aside, _terminable(ended), steps_named():
+        with aside, _heard(), _terminable(ended), steps_named():
             return work()
 
     # A signal may come while these contexts are entered or left, so they are inside what answers it.
@@ -145,6 +148,31 @@ def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> int:
         label = "" if outcome.exit_code in (INTERRUPTED, TERMINATED) else "error: "
         typer.echo(f"{label}{visible(outcome.words)}", err=True)
     return code
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """A signal is heard wherever it comes.
+
+    Python passes over what is raised in the callback of a weak reference and in `__del__`, and there is such a callback
+    at the end of every import: Ctrl-C while libraries are loaded was lost now and then.
+    """
+    before = sys.unraisablehook
+
+    def passed_over(found: "sys.UnraisableHookArgs") -> None:
+        number = {KeyboardInterrupt: signal.SIGINT, Stopped: signal.SIGTERM}.get(found.exc_type)
+        if number is None:
+            before(found)
+            return
+        again = threading.Timer(ONCE_MORE, _thread.interrupt_main, [number])
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = passed_over
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager
