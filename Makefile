@@ -1,4 +1,4 @@
-# smolt: make setup | quickstart | check | package | bench | soak | soak-full | format
+# smolt: make setup | quickstart | check | docs | package | bench | soak | soak-full | format
 # Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv.
 SHELL := /bin/bash
 VENV ?= .venv
@@ -15,7 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # The distribution was once called smolt: beside smolt-align it would own the same command.
 CLEAR_OLD := $(BIN)/python -m pip uninstall -qq --yes smolt && rm -rf src/smolt.egg-info
 
-.PHONY: setup quickstart picture check package bench soak soak-full format
+.PHONY: setup quickstart picture check docs package bench soak soak-full format
 .DEFAULT_GOAL := check
 
 setup: $(DEV_STAMP)
@@ -37,6 +37,10 @@ package: $(DEV_STAMP)  # the source distribution, and the wheel made from it, in
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --quiet
 	@ls dist/*
+
+docs: $(DEV_STAMP)  # the pages as a site that needs no server; a dead link or an unlisted page is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The pages: $(abspath site/index.html)"
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m bench
