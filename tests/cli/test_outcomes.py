@@ -57,3 +57,17 @@ def test_a_signal_in_a_callback_of_the_interpreter_is_heard(
         deliver(work, as_json=False)
     assert left.value.exit_code == code
     assert "ignored" not in capfd.readouterr().err
+
+
+def test_a_signal_while_a_module_begins_is_no_failed_import(capfd: pytest.CaptureFixture[str]) -> None:
+    """As pybind11's modules raise it; an import that failed for another reason stays one."""
+
+    def work(cause: BaseException) -> Outcome:
+        raise ImportError("initialization failed") from cause
+
+    with pytest.raises(typer.Exit) as left:
+        deliver(lambda: work(KeyboardInterrupt()), as_json=False)
+    assert left.value.exit_code == 130
+    assert capfd.readouterr().err.startswith("interrupted")
+    with pytest.raises(ImportError, match="initialization failed"):
+        deliver(lambda: work(OSError("no such library")), as_json=False)

@@ -155,7 +155,8 @@ def _heard() -> Iterator[None]:
     """A signal is heard wherever it comes.
 
     Python passes over what is raised in the callback of a weak reference and in `__del__`, and there is such a callback
-    at the end of every import: Ctrl-C while libraries are loaded was lost now and then.
+    at the end of every import: Ctrl-C while libraries are loaded was lost now and then. A module of pybind11's that is
+    interrupted as it begins raises an ImportError.
     """
     before = sys.unraisablehook
 
@@ -171,6 +172,10 @@ def _heard() -> Iterator[None]:
     sys.unraisablehook = passed_over
     try:
         yield
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt | Stopped):
+            raise error.__cause__ from None
+        raise
     finally:
         sys.unraisablehook = before
 
