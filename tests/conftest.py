@@ -27,6 +27,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def _not_waiting(descriptor: Any) -> None:
+    """`os.fsync` where no power is cut: nothing waits for the disk; what is not open is an error as ever."""
+    os.fstat(descriptor if isinstance(descriptor, int) else descriptor.fileno())
+
+
+setattr(os, "fsync", _not_waiting)  # noqa: B010  (as below)
+
+
 ATTEMPTS: list[str] = []
 """Every address outside this machine that was tried; a test that tries on purpose clears it again."""
 

@@ -1,7 +1,6 @@
 """The pages on RLAIF and on a niche of one's own: their studies run as written, on models too small to learn."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,7 @@ TINY_SUPPORT = [
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power is cut here, and pictures would take most of the time."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    """Pictures would take most of the time."""
     monkeypatch.setattr(plots, "draw", lambda *given: plots.Pictures())
 
 

@@ -1,7 +1,6 @@
 """The start pages and the guide to studies: recipes and commands run as written, a tiny model in SmolLM2's place."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -31,8 +30,7 @@ TINY = [
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power is cut here, and pictures would take most of the time."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    """Pictures would take most of the time."""
     monkeypatch.setattr(plots, "draw", lambda *given: plots.Pictures())
 
 

@@ -1,7 +1,6 @@
 """The inputs of all scenes and what each leaves when nobody disturbs it."""
 
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -17,12 +16,6 @@ from tests.reliability.traces import traces
 Uninterrupted = Callable[..., dict[str, Any]]
 NAME, CHANGES = "grpo-lora", {"watch__every": 1, "save__every": 1}
 """The run that is harmed."""
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power is cut here, so nothing waits for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

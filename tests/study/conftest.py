@@ -1,6 +1,5 @@
 """The smoke study, shrunk to seconds: every section, models too small and trained too little to learn anything."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +40,8 @@ SMALL = (
 
 @pytest.fixture(autouse=True, scope="package")
 def quick() -> Iterator[None]:
-    """No power is cut here, so nothing waits for the disk; pictures would take most of the time of such a study."""
+    """Pictures would take most of the time of such a study."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(plots, "draw", lambda *given: plots.Pictures())
         yield
 
