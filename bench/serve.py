@@ -1,7 +1,7 @@
 """Tokens a second of `smolt serve` and of llama.cpp's server, with concurrent streaming clients on the same weights.
 
-python -m bench.serve MODEL GGUF [--clients 1 4 16] [--tokens 128] [--rounds 3] [--slots 16] [--threads 2]
-    [--dtype fp32]
+python -m bench.serve MODEL GGUF [--clients 1 4 16] [--tokens 128] [--rounds 3] [--slots 16]
+    [--llama-slots 16] [--threads 2] [--dtype fp32]
 
 GGUF holds the weights of MODEL (`smolt export MODEL --gguf --type f32`). Each server is a process of its own and the
 only one that runs. A round is one request of each client at once: a chat of one message, temperature 1, at most so
@@ -120,7 +120,7 @@ def commands(choice: argparse.Namespace) -> dict[str, list[str]]:
     """Side -> the command that serves its model."""
     ours = [sys.executable, "-m", "smolt", "serve", f"it={choice.model}", "--port", "0", "--dtype", choice.dtype]
     ours += ["--slots", str(choice.slots), "--threads", str(choice.threads)]
-    theirs = [sys.executable, "-c", LLAMA, *map(str, (choice.gguf, choice.slots, choice.threads, WINDOW))]
+    theirs = [sys.executable, "-c", LLAMA, *map(str, (choice.gguf, choice.llama_slots, choice.threads, WINDOW))]
     return {"smolt serve": ours, "llama.cpp": theirs}
 
 
@@ -145,14 +145,16 @@ def main() -> None:
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--slots", type=int, default=16, help="answers side by side in smolt serve")
+    parser.add_argument("--llama-slots", type=int, default=16, help="the same in llama.cpp's server")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--dtype", default="fp32")
     choice = parser.parse_args()
     if not choice.gguf.is_file() or installed("xllamacpp") is None:
         sys.exit(f"{choice.gguf}: is no file, or xllamacpp is not installed")
     found = measured(choice)
-    print(f"{processor()}, {choice.threads} threads, {choice.slots} slots, xllamacpp {installed('xllamacpp')}\n")
+    slots = f"slots {choice.slots} and {choice.llama_slots}"
+    print(f"{processor()}, {choice.threads} threads, {slots}, xllamacpp {installed('xllamacpp')}\n")
     print("| clients | server | tokens/s | first piece, s | tokens |\n|---|---|---|---|---|")
     for clients in choice.clients:
         for side in commands(choice):

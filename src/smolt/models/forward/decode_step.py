@@ -3,12 +3,13 @@
 A step of the Hugging Face modules spends much of its time on small products and on Python. Here queries, keys and
 values are one product, and so are gate and up; a role's adapter is added in fp32 to copies of the weights it changes,
 or, in half precision, where that would lose it, stays a low-rank term of its own. The network's own weights are only
-read.
+read. What stands between the products is compiled where it can be (`kernels`), and so are products of very few rows.
 `Trunk.choose_forward` compares the states with the network's own before any of this is used.
 """
 
+import platform
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm, silu
 from transformers import PreTrainedModel
 
+from smolt.models.forward.kernels import Kernels, kernels
 from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.logprobs import exact_logits
 from smolt.models.forward.packed_attention import window_of_layer
@@ -23,6 +25,7 @@ from smolt.models.forward.packed_forward import is_plain, normed_and_scale
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROWS = 64  # answers that oneDNN should reckon with when it chooses an order
+FEW = 2  # answers for which reading the weights is all the work, and their order does not matter
 ROTARY = ("default", "linear", "llama3")  # angles that depend on the position alone
 
 
@@ -35,12 +38,14 @@ class Affine:
         bias: [out] or None; zero for the rows of a term.
         up: [rank, out], a term's second matrix, scaled; None without one.
         ordered: whether the weight is in oneDNN's order.
+        parts: the same as the network's own weights and biases, one beside the other; empty where it is not.
     """
 
     weight: Tensor
     bias: Tensor | None
     up: Tensor | None = None
     ordered: bool = False
+    parts: tuple[tuple[Tensor, Tensor | None], ...] = ()
 
     def __call__(self, states: Tensor) -> Tensor:
         """[rows, in] -> [rows, out]."""
@@ -58,18 +63,32 @@ class Affine:
         if not self.ordered:
             return exact_logits(states, self.weight)
         rounded = self(states)
+        if rounded.dtype == torch.float32:
+            return rounded
         rest = torch.ops.mkldnn._linear_pointwise.binary(states, rounded, self.weight, self.bias, "sub")
         return rounded.float().add_(rest)
 
 
 def ordered(affine: Affine) -> Affine:
-    """The same with its weight put in oneDNN's order once, where a step would do so at every product."""
+    """The same with its weight put in oneDNN's order once.
+
+    In bf16 a step would do so at every product. In fp32 it would take MKL's product, half as fast for few rows on an
+    AMD EPYC (docs/why/performance.md).
+    """
     weight = affine.weight
-    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return affine
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # a processor without AVX-512, say: oneDNN has no such order
+    if weight.device.type != "cpu" or not _has_order(weight.dtype):
         return affine
     return replace(affine, weight=torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS), ordered=True)
+
+
+def _has_order(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has an order of its own for weights of this kind here."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:  # a processor without AVX-512, say, has none
+        supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return supported
+    return dtype == torch.float32 and platform.machine() in ("x86_64", "AMD64")
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,14 @@ class Layer:
     before_mlp: nn.Module
     gate_up: Affine
     down: Affine
+
+    @property
+    def norms(self) -> tuple[Tensor | None, Tensor | None, float]:
+        """Weights of queries' and keys' own norms, None without, and their eps."""
+        if not hasattr(self.attention, "q_norm"):
+            return None, None, 0.0
+        query, key = self.attention.q_norm, self.attention.k_norm
+        return query.weight, key.weight, query.variance_epsilon
 
 
 class LeanDecoder:
@@ -107,7 +134,8 @@ class LeanDecoder:
         self.embedding: Tensor = backbone.embed_tokens.weight
         self.norm: nn.Module = backbone.norm
         head = network.get_output_embeddings() or backbone.embed_tokens  # a classifier has none, and draws no tokens
-        self.head = ordered(Affine(head.weight.to(self.embedding.dtype), None))
+        weight = head.weight.to(self.embedding.dtype)
+        self.head = ordered(Affine(weight, None, parts=((weight, None),)))
         self.layers = [_layer(part, adapter, dtype) for part in backbone.layers]
         attention: Any = backbone.layers[0].self_attn
         config: Any = network.config
@@ -118,6 +146,14 @@ class LeanDecoder:
         half = self.d // 2
         self.cosine = cosine[0][:, None]
         self.sine = torch.cat([-sine[0][:, :half], sine[0][:, half:]], dim=-1)[:, None]
+        self.kernels = kernels(dtype) if self._uniform(dtype) else None
+
+    def _uniform(self, dtype: torch.dtype) -> bool:
+        """Whether states, norms and products have one precision, and the processor computes them."""
+        norms = [self.norm, *(norm for layer in self.layers for norm in (layer.before_attention, layer.before_mlp))]
+        heads = [getattr(self.layers[0].attention, name, self.norm) for name in ("q_norm", "k_norm")]
+        held = [self.embedding, *(norm.weight for norm in (*norms, *heads))]
+        return self.embedding.device.type == "cpu" and all(tensor.dtype == dtype for tensor in held)
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Feed each slot's newest token; the final states, [slots, h].
@@ -128,11 +164,37 @@ class LeanDecoder:
         """
         cache.begin_step()
         positions = torch.tensor(cache.positions, device=tokens.device)
-        cosine, sine = self.cosine[positions], self.sine[positions]
-        states, turned = self.embedding[tokens], self.heads + self.key_heads
+        angles = self.cosine[positions], self.sine[positions]
+        states = (self._through_torch if self.kernels is None else self._compiled)(
+            self.embedding[tokens], angles, cache
+        )
+        cache.end_step()
+        return states
+
+    def _compiled(self, states: Tensor, angles: tuple[Tensor, Tensor], cache: Cache) -> Tensor:
+        """The layers, their products alone through torch."""
+        own, more = cast(Kernels, self.kernels), None
+        for number, layer in enumerate(self.layers):
+            normed = own.norm(states, more, layer.before_attention.weight, layer.before_attention.variance_epsilon)
+            mixed = self._product(layer.queries_keys_values, normed)
+            scaling, window = layer.attention.scaling, window_of_layer(layer.attention)
+            attended = cache.attend_compiled(own, number, mixed, angles, layer.norms, scaling, window)
+            more = self._product(layer.out, attended)
+            normed = own.norm(states, more, layer.before_mlp.weight, layer.before_mlp.variance_epsilon)
+            more = self._product(layer.down, own.gate(self._product(layer.gate_up, normed)))
+        return own.norm(states, more, self.norm.weight, self.norm.variance_epsilon)
+
+    def _product(self, affine: Affine, states: Tensor) -> Tensor:
+        if self.kernels is None or not affine.parts or len(states) > FEW:
+            return affine(states)
+        return self.kernels.product(states, affine.parts)
+
+    def _through_torch(self, states: Tensor, angles: tuple[Tensor, Tensor], cache: Cache) -> Tensor:
+        """The layers."""
+        (cosine, sine), turned = angles, self.heads + self.key_heads
         for number, layer in enumerate(self.layers):
             mixed = layer.queries_keys_values(_normed(layer.before_attention, states).to(self.dtype))
-            mixed = mixed.view(len(tokens), -1, self.d)
+            mixed = mixed.view(len(states), -1, self.d)
             rotary, values = mixed[:, :turned], mixed[:, turned:]
             if hasattr(layer.attention, "q_norm"):
                 rotary = torch.cat(
@@ -154,7 +216,6 @@ class LeanDecoder:
             states = states + layer.out(attended)
             gate, up = layer.gate_up(_normed(layer.before_mlp, states).to(self.dtype)).chunk(2, dim=-1)
             states = states + layer.down(silu(gate) * up)
-        cache.end_step()
         return _normed(self.norm, states)
 
     def share(self, network: PreTrainedModel) -> None:
@@ -170,6 +231,8 @@ class LeanDecoder:
 
     def logits(self, states: Tensor) -> Tensor:
         """Final states [slots, h] -> fp32 logits [slots, V], as training computes them."""
+        if self.kernels is not None and len(states) <= FEW:
+            return self.kernels.product(states, self.head.parts, exact=True)
         return self.head.exact(states)
 
 
@@ -217,15 +280,16 @@ def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) 
     if any(held is not None for held in biases):
         made = [torch.zeros(len(m.weight)) if m.bias is None else m.bias for m in plain]
         bias = torch.cat([part.to(plain[0].weight.device, dtype) for part in made])
+    parts = () if any(terms) else _parts(plain, dtype)
     if dtype == torch.float32:
         merged = [
             module.weight if term is None else module.weight + term[1] @ term[0]
             for module, term in zip(plain, terms, strict=True)
         ]
-        return Affine(torch.cat(merged) if len(merged) > 1 else merged[0], bias)
+        return ordered(Affine(torch.cat(merged) if len(merged) > 1 else merged[0], bias, parts=parts))
     weight = torch.cat([module.weight for module in plain]) if len(plain) > 1 else plain[0].weight
     if all(term is None for term in terms):
-        return ordered(Affine(weight.to(dtype), bias))
+        return ordered(Affine(weight.to(dtype), bias, parts=parts))
     down = torch.cat([term[0] for term in terms if term is not None])
     up = torch.zeros(len(down), len(weight), device=weight.device)
     row = column = 0
@@ -237,6 +301,12 @@ def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) 
     if bias is not None:
         bias = torch.cat([bias, bias.new_zeros(len(down))])
     return ordered(Affine(torch.cat([weight.to(dtype), down.to(dtype)]), bias, up.to(dtype)))
+
+
+def _parts(modules: list[nn.Linear], dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    """Weights and biases as they stand in the network; none where their precision is another."""
+    held = tuple((module.weight.detach(), module.bias) for module in modules)
+    return held if all(tensor is None or tensor.dtype == dtype for pair in held for tensor in pair) else ()
 
 
 def _share(stacked: Affine, modules: list[nn.Module]) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from smolt.models.forward.kernels import Kernels
+
 COPIED = 2000  # slots times context tokens up to which a copy for each slot is cheaper than products of their own
 COLUMNS = 32  # fewest that the slots grow by
 
@@ -170,6 +172,7 @@ class Cache:
         beyond = torch.arange(self._longest, device=device)[None] >= lengths[:, None]
         self._context_bias = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, self._blocked)
         self._lengths, self._born = lengths, torch.tensor(self.born, device=device)
+        self._places = places.to(device)
         self._arranged = True
 
     def _by_row(self, bias: Tensor) -> Tensor:
@@ -206,9 +209,7 @@ class Cache:
         keys[..., self.copied + self._column] = key
         values[:, :, self.copied + self._column] = value
         keys, values = keys.view(count * kinds, d, -1), values.view(count * kinds, -1, d)
-        if window not in self._bias and window is not None:
-            self._bias[window] = self._windowed(window)
-        bias, scaling = self._bias[window], d**-0.5 if scaling is None else scaling
+        bias, scaling = self._bias_of(window), d**-0.5 if scaling is None else scaling
         asked = query.reshape(count * kinds, -1, d).to(keys.dtype)
         if self.copied:
             weights = torch.baddbmm(bias, asked, keys, alpha=scaling).softmax(dim=-1)
@@ -224,6 +225,38 @@ class Cache:
             )
             outputs += weights[..., self._longest :] @ values
         return outputs.view(count, heads * d).to(query.dtype)
+
+    def attend_compiled(
+        self,
+        kernels: Kernels,
+        layer: int,
+        mixed: Tensor,
+        angles: tuple[Tensor, Tensor],
+        norms: tuple[Tensor | None, Tensor | None, float],
+        scaling: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """`attend` in one call, of `mixed` as the product of queries, keys and values leaves it.
+
+        Args:
+            kernels: of the cache's precision.
+            layer: as in `attend`.
+            mixed: as `Kernels.attend` takes it.
+            angles: likewise.
+            norms: likewise.
+            scaling: as in `attend`.
+            window: likewise.
+        """
+        keys, values = self.own_keys[layer], self.own_values[layer]
+        contexts = None if self.copied else (self.shared_keys[layer], self.shared_values[layer], self._longest)
+        own = keys, values, self.copied + self._column
+        scaling = keys.shape[2] ** -0.5 if scaling is None else scaling
+        return kernels.attend(mixed, angles, norms, own, contexts, self._places, self._bias_of(window), scaling)
+
+    def _bias_of(self, window: int | None) -> Tensor:
+        if window not in self._bias and window is not None:
+            self._bias[window] = self._windowed(window)
+        return self._bias[window]
 
     def _over_contexts(self, rows: Tensor, matrices: Tensor) -> Tensor:
         """Each slot's rows [slots * key heads, group, x] times its context's matrix, of [contexts, key heads, x, y]."""

@@ -38,8 +38,7 @@ class Linear:
 
 
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Linear layers with one input, which the lean decoder stacks."""
-STACKED = frozenset(name for group in TOGETHER for name in group)
+"""Linear layers with one input."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,14 @@ class Network:
     lean: bool
 
     @property
-    def stacked(self) -> int:
-        """Entries of the matrices of all blocks that the lean decoder copies into one another."""
-        return self.layers * sum(linear.weights for linear in self.linears if linear.name in STACKED)
-
-    @property
     def blocks(self) -> int:
         """Entries of the matrices of all blocks."""
         return self.layers * sum(linear.weights for linear in self.linears)
+
+    @property
+    def products(self) -> int:
+        """Entries of all matrices that a decoding step multiplies with: those of the blocks, and the head."""
+        return self.blocks + self.vocabulary * self.width
 
 
 @dataclass(frozen=True)
@@ -251,19 +250,16 @@ def sampling(network: Network, way: Way, rollout: Rollout) -> int:
 
 
 def decoder(network: Network, way: Way) -> int:
-    """Bytes of the lean decoder's own copies of weights."""
-    if not network.lean:
-        return 0
-    if way.half:
-        return HALF * (network.blocks + network.vocabulary * network.width)
-    alone = sum(part.weights for part in network.linears if part.name not in STACKED and way.adapts(part))
-    return FLOAT * (network.stacked + network.layers * alone)
+    """Bytes of the lean decoder's own copies of weights: all of them, in oneDNN's order."""
+    return way.number * network.products if network.lean else 0
 
 
 def loading(network: Network, way: Way) -> int:
     """Bytes beyond the stored weights while they are read, and compared with the network's own forward in fp32."""
     other_kind = network.file != way.state
-    copies = (FLOAT * network.parameters if way.state == HALF else 0) + (FLOAT * network.stacked if network.lean else 0)
+    copies = (FLOAT * network.parameters if way.state == HALF else 0) + (
+        FLOAT * network.products if network.lean else 0
+    )
     return max(network.parameters * network.file if other_kind else 0, copies)
 
 
