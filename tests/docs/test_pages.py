@@ -51,7 +51,8 @@ def test_the_index_names_every_page() -> None:
     """docs/README.md links each page of docs, and says its folder's purpose."""
     index = DOCS / "README.md"
     linked = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", index.read_text(encoding="utf-8"))}
-    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} - {"README.md"}
+    found = [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]
+    pages = {page.relative_to(DOCS).as_posix() for page in found} - {"README.md"}
     assert pages <= linked | {f"decisions/{page.name}" for page in (DOCS / "decisions").iterdir()}
     assert "decisions" in linked
 
