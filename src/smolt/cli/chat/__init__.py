@@ -11,7 +11,7 @@ import sys
 
 from smolt.cli.chat.commands import COMMANDS, FILES, heed
 from smolt.cli.chat.plain_lines import Lines, PlainLines
-from smolt.cli.chat.talk import Talk, open_speaker, titles
+from smolt.cli.chat.talk import Talk, open_speaker
 from smolt.cli.progress import moved_on
 from smolt.config import ChatSampling, Model
 from smolt.errors import UserError
@@ -71,7 +71,8 @@ def converse(talk: Talk) -> None:
     """
     person = talk.lines.person
     if person:
-        talk.notice(f"{titles(talk.speakers)}. /help lists the commands, Ctrl-D leaves.")
+        titles = "\n".join(speaker.title for speaker in talk.speakers)
+        talk.notice(f"{titles}. /help lists the commands, Ctrl-D leaves.")
     for speaker in talk.speakers:
         if not speaker.conversation.remembers:
             who = "This model" if len(talk.speakers) == 1 else speaker.name

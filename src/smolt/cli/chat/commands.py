@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolt.cli.chat.talk import Talk, successor, titles
+from smolt.cli.chat.talk import Talk, successor
 from smolt.cli.progress import moved_on
 from smolt.data.nouns import as_messages
 from smolt.data.writing import append_rows
@@ -131,7 +131,8 @@ def _model(talk: Talk, behind: str) -> None:
             moved_on()
         if before.conversation.system is not None and talk.speakers[0].conversation.system is None:
             talk.notice(f"({behind} has no chat template, so the system message is left out)")
-    talk.notice(f"({titles(talk.speakers)})")
+    for speaker in talk.speakers:
+        talk.notice(f"({speaker.title})")
 
 
 def reason(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TextIO
 
@@ -39,10 +38,10 @@ class Speaker:
         return self.model.path
 
     @property
-    def place(self) -> str:
-        """Where and how precisely it computes."""
+    def title(self) -> str:
+        """Its name, and where and how precisely it computes."""
         precision = self.conversation.policy.trunk.precision
-        return f"on {precision.device.type} in {str(precision.dtype).removeprefix('torch.')}"
+        return f"{self.name} on {precision.device.type} in {str(precision.dtype).removeprefix('torch.')}"
 
 
 def open_speaker(model: Model, sampling: ChatSampling, system: str | None = None) -> Speaker:
@@ -199,8 +198,3 @@ class Talk:
             return ""
         self.answers.write(f"{name}\t")
         return f"{name}\t"
-
-
-def titles(speakers: Sequence[Speaker]) -> str:
-    """Who answers, and where each of them computes."""
-    return ", ".join(f"{speaker.name} {speaker.place}" for speaker in speakers)
