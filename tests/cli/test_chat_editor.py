@@ -72,7 +72,7 @@ def test_history_is_kept_for_the_owner_alone(keys: PipeInput, tmp_path: Path, mo
     """The next conversation finds the last one's messages, one of several lines too, in a file of mode 600."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     file = history_file()
-    assert file == tmp_path / "state" / "smolt" / "chat-history"
+    assert file is not None and file == tmp_path / "state" / "smolt" / "chat-history"
     keys.send_text(f"earlier\rone{ALT_ENTER}two\r")
     keys.send_bytes(b"\xff\r")
     first = editor(file)

@@ -26,14 +26,15 @@ from smolt.cli.chat.plain_lines import PROMPT, StopSwitch
 from smolt.report.inert import visible
 
 
-def history_file() -> Path:
-    """Where lines are remembered: in the user's state directory.
-
-    Raises:
-        RuntimeError: the user has no home directory.
-    """
+def history_file() -> Path | None:
+    """Where lines are remembered: in the user's state directory; None for a user without a home directory."""
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (state if state.is_absolute() else Path.home() / ".local" / "state") / "smolt" / "chat-history"
+    if not state.is_absolute():
+        try:
+            state = Path.home() / ".local" / "state"
+        except RuntimeError:
+            return None
+    return state / "smolt" / "chat-history"
 
 
 class Remembered(FileHistory):
