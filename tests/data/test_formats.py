@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smolt.data import FORMATS, Demonstration, Kind, Preference, Question, Source, Turn, load
+from smolt.data import FORMATS, Demonstration, Feedback, Kind, Preference, Question, Source, Turn, load
 from smolt.errors import UserError
 
 
@@ -202,6 +202,39 @@ def test_questions(tmp_path: Path, name: str, row: dict[str, Any], expected: Que
         load(source, "demonstrations")
 
 
+FEEDBACK: list[tuple[str, dict[str, Any], Feedback]] = [
+    ("unpaired", {"prompt": "Tea?", "completion": "Yes.", "label": True}, Feedback(asked("Tea?"), "Yes.", True)),
+    ("unpaired", {"prompt": "Tea?", "completion": "No.", "label": "False"}, Feedback(asked("Tea?"), "No.", False)),
+    (
+        "unpaired",  # as in kto-mix-14k
+        {"prompt": CHAT[:3], "completion": [CHAT[3]], "label": False},
+        Feedback(HH_CONTEXT, "Yes.", False),
+    ),
+    ("unpaired_messages", {"messages": CHAT, "label": 1}, Feedback(HH_CONTEXT, "Yes.", True)),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "expected"), FEEDBACK)
+def test_feedback(tmp_path: Path, name: str, row: dict[str, Any], expected: Feedback) -> None:
+    """A judged answer is feedback and a question, and never a demonstration: it may be a bad one."""
+    source = written(tmp_path, row)
+    loaded = load(source, "feedback")
+    assert (loaded.format, loaded.records, loaded.remarks) == (name, [expected], [])
+    assert [question.context for question in load(source, "questions").records] == [expected.context]
+    if name == "unpaired":
+        with pytest.raises(UserError, match=r"label: is .*: feedback, for `smolt kto`"):
+            load(source, "demonstrations")
+
+
+def test_pairs_as_feedback(tmp_path: Path) -> None:
+    """The chosen answer is desirable, below weight 1/2 the rejected one; 1/2 and equal answers say nothing."""
+    rows = [{**GOOD, "weight": weight} for weight in (1, 0.25, 0.5)] + [{**GOOD, "rejected": "Yes."}]
+    loaded = load(written(tmp_path, *rows), "feedback")
+    found = [(one.answer, one.desirable) for one in loaded.records]
+    assert found == [("Yes.", True), ("No.", False), ("No.", True), ("Yes.", False)]
+    assert loaded.remarks == ["each pair is two answers: the chosen one desirable, the rejected one not"]
+
+
 def test_text(tmp_path: Path) -> None:
     """A text row is its text; blank rows say nothing; a dialogue is its turns, a line each."""
     source = written(tmp_path, {"text": "One."}, {"text": " "}, {"text": "Two."})
@@ -212,7 +245,7 @@ def test_text(tmp_path: Path) -> None:
 
 def test_every_format_is_tested() -> None:
     """The rows above cover all formats but `text`, which has its own test."""
-    names = {name for name, *_ in [*PREFERENCES, *DEMONSTRATIONS, *QUESTIONS]}
+    names = {name for name, *_ in [*PREFERENCES, *DEMONSTRATIONS, *FEEDBACK, *QUESTIONS]}
     assert names == {form.name for form in FORMATS} - {"text"}
 
 
@@ -264,6 +297,12 @@ BAD: list[tuple[Kind, str | None, dict[str, Any], str]] = [
     ),
     ("demonstrations", "preference", {**GOOD, "chosen": ""}, "chosen: is empty: it cannot be a demonstration"),
     ("demonstrations", "alpaca", {"instruction": "a", "output": ""}, "output: is empty"),
+    (
+        "feedback",
+        "unpaired",
+        {"prompt": "a", "completion": "b", "label": "maths"},
+        "label: is 'maths', neither true or 1 nor false or 0",
+    ),
     ("questions", "gsm8k", {"question": "a", "answer": "b #### "}, "answer: has nothing after ####"),
     ("questions", "mt_bench", {"turns": []}, "turns: is not a list of questions"),
     ("questions", "self_instruct", {"instruction": "a", "instances": ["b"]}, "instances[0]: is not an object"),

@@ -49,7 +49,7 @@ def test_the_formats_of_the_page_are_those_of_the_command() -> None:
     rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
     found = json.loads(CliRunner().invoke(app, ["data", "formats", "--json"]).stdout)["formats"]
     assert [form["name"] for form in found] == rows[: len(found)]
-    assert found[9] == {
+    assert found[11] == {
         "name": "prompt_completion",
         "required": ["prompt", "completion"],
         "optional": ["system", "history", "label", "id", "kind"],

@@ -31,7 +31,7 @@ def test_the_scripts_run(workshop: Path) -> None:
 
 def test_every_name_of_smolt_is_a_field() -> None:
     """The second column names fields of some stage's recipe."""
-    known = {field.name for stage in ("sft", "reward", "dpo", "ppo", "grpo") for field in stage_fields(stage)}
+    known = {field.name for stage in ("sft", "reward", "dpo", "kto", "ppo", "grpo") for field in stage_fields(stage)}
     known |= {name.partition(".")[0] for name in known} | SEVERAL
     named = {name for row in table(PAGE, "TRL") for name in NAME.findall(f"`{row[1]}`".replace("``", "`"))}
     named |= {

@@ -30,6 +30,7 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
         {"model": "my-model", "data": "preferences.jsonl", "dev": "preferences.jsonl", "budget": TWO},
         {"model": "my-model", "data": "preferences.jsonl", "loss": "cpo", "budget": TWO},
     ],
+    "kto": [{"model": "my-model", "data": "feedback.jsonl", "dev": "feedback.jsonl", "budget": TWO}],
     # The first veto of the second recipe ends its inner epochs; its KL budget ends the run.
     "ppo": [
         {

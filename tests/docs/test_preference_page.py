@@ -1,4 +1,4 @@
-"""The page on learning from pairs: its recipe runs, and its table says what the recipe's class does."""
+"""The page on learning from pairs: its recipes run, and its table says what the recipe's class does."""
 
 import json
 from pathlib import Path
@@ -11,15 +11,16 @@ from tests.docs.workshop import ROOT, blocks, table
 PAGE = ROOT / "docs" / "guides" / "preference-losses.md"
 
 
-def test_the_recipe_runs(workshop: Path) -> None:
-    """Both commands; the run is complete, and SimPO's own defaults are in its manifest."""
-    (block,) = blocks(PAGE, "yaml")
-    (workshop / block.text.split()[1]).write_text(block.text, encoding="utf-8")
+def test_the_recipes_run(workshop: Path) -> None:
+    """Every command; the runs are complete, and SimPO's own defaults are in its manifest."""
+    for block in blocks(PAGE, "yaml"):
+        (workshop / block.text.split()[1]).write_text(block.text, encoding="utf-8")
     for command in lines(PAGE):
         run(command)
     manifest = json.loads((workshop / "runs" / "simpo" / "manifest.json").read_text())
     assert (manifest["recipe"]["beta"], manifest["recipe"]["gamma"], manifest["recipe"]["nll"]) == (2.0, 1.0, 0.0)
-    assert (workshop / "runs" / "simpo" / "result.json").exists()
+    facts = json.loads((workshop / "runs" / "kto" / "result.json").read_text())["facts"]
+    assert (facts["desirable"], facts["undesirable"]) == (12, 12)
 
 
 def test_the_table_is_true() -> None:

@@ -73,9 +73,19 @@ def furnish(folder: Path) -> Path:
     _write(folder / "questions.jsonl", rows)
     _write(folder / "preferences.jsonl", pairs)
     _write(folder / "demonstrations.jsonl", shown)
+    answers = [
+        (row, pair, "chosen" if n % 2 else "rejected") for n, (row, pair) in enumerate(zip(rows, pairs, strict=True))
+    ]
+    _write(
+        folder / "feedback.jsonl",
+        [
+            {"prompt": row["question"], "completion": pair[side], "label": side == "chosen"}
+            for row, pair, side in answers
+        ],
+    )
     _write(folder / "text.jsonl", [{"text": "\n".join(row.values())} for row in rows])
     return folder
 
 
-def _write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

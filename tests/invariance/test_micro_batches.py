@@ -1,4 +1,4 @@
-"""The gradient of an update does not depend on how it is cut into micro-batches (trap 12), for all five algorithms.
+"""The gradient of an update does not depend on how it is cut into micro-batches (trap 12), for all six algorithms.
 
 Everything that a loss reads is drawn at random, so that clips act on some tokens and weights differ. Gradients are
 compared after the division by the update's counts, in fp32, against one micro-batch that holds everything.
@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.config import DPORecipe, GRPORecipe, LoRA, Optim, PPORecipe, RewardRecipe
+from smolt.config import DPORecipe, GRPORecipe, KTORecipe, LoRA, Optim, PPORecipe, RewardRecipe
 from smolt.models.groups import Groups, cut, from_answers
 from smolt.models.roles import CRITIC, Policy, Scorer, score_head
 from smolt.training.algorithms.dpo import dpo_loss, imitation_column
 from smolt.training.algorithms.grpo import grpo_loss
+from smolt.training.algorithms.kto import kto_loss
 from smolt.training.algorithms.ppo import ppo_loss
 from smolt.training.algorithms.reward_model import reward_loss
 from smolt.training.fit import Learner, LossFunction, Role, accumulate
@@ -135,6 +136,16 @@ def dpo_case(folder: Path, lora: bool, **fields: Any) -> Case:
     return Case(dpo_loss(policy, recipe), {"policy": Role(policy.parameters())}, imitation_column(pairs()))
 
 
+def kto_case(folder: Path, lora: bool) -> Case:
+    """Seven answers, three of them undesirable; the KL is a constant of the update."""
+    policy, groups = policy_of(folder, lora), answers_to(7, 1)
+    groups = groups.with_columns(
+        desirable=torch.arange(7) % 2 == 0, reference=-3 + draw(*groups.mask.shape), kl=torch.full((7,), 0.7)
+    )
+    recipe = KTORecipe.model_validate({**GIVEN, "undesirable_weight": 1.5})
+    return Case(kto_loss(policy, recipe), {"policy": Role(policy.parameters())}, groups)
+
+
 def ppo_case(folder: Path, lora: bool) -> Case:
     policy = policy_of(folder, lora)
     critic = scorer_beside(policy, folder)
@@ -155,6 +166,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "reward": reward_case,
     "dpo": dpo_case,
     **{name: partial(dpo_case, loss=name) for name in ("ipo", "simpo", "orpo", "cpo")},
+    "kto": kto_case,
     "ppo": ppo_case,
     "grpo": grpo_case,
 }
@@ -177,7 +189,7 @@ def assert_cut_does_not_matter(case: Case) -> None:
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "full"])
 @pytest.mark.parametrize("algorithm", CASES)
 def test_the_cut_never_changes_the_gradient(algorithm: str, lora: bool, models: Models) -> None:
-    """Five algorithms (DPO with all five losses), with adapters and with all weights."""
+    """Six algorithms (DPO with all five losses), with adapters and with all weights."""
     assert_cut_does_not_matter(CASES[algorithm](models("llama"), lora))
 
 

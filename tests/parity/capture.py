@@ -1,9 +1,9 @@
 """Captures the parity goldens from the references: `python -m tests.parity.capture` (needs the extra `peers`).
 
-The references are plain transformers (SFT) and TRL 1.16.0 (reward model, DPO, CPO with SimPO, ORPO, GRPO), in fp32 on
-the CPU, on the models and rows of tests/parity/tiny.py. Every default that a number relies on is named in its settings
-below and is written into the golden file, because defaults move: TRL's `use_bias_correction_kl` flipped between
-releases.
+The references are plain transformers (SFT) and TRL 1.16.0 (reward model, DPO, CPO with SimPO, ORPO, KTO, GRPO), in fp32
+on the CPU, on the models and rows of tests/parity/tiny.py. Every default that a number relies on is named in its
+settings below and is written into the golden file, because defaults move: TRL's `use_bias_correction_kl` flipped
+between releases.
 """
 
 import json
@@ -69,6 +69,11 @@ CPO_CASES: dict[str, Case] = {
 ORPO_CASES: dict[str, Case] = {
     "one_token_contexts": {"beta": 0.1, "nll": True},
     "odds_ratio_alone": {"beta": 0.5, "nll": False},
+}
+KTO_SHARED: Case = {"loss_type": "kto", "precompute_ref_log_probs": False, "max_length": None}
+KTO_CASES: dict[str, Case] = {
+    "even": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
+    "weighted": {"beta": 0.5, "desirable_weight": 1.25, "undesirable_weight": 0.5},
 }
 GRPO_SHARED: Case = {
     "num_generations": 4,
@@ -250,6 +255,37 @@ def orpo(folder: str) -> dict[str, Case]:
     return cases
 
 
+def kto(folder: str) -> dict[str, Case]:
+    """TRL's KTOTrainer.compute_loss on six answers: each context with its good, then with its bad one.
+
+    A context's answer for the KL is that of the row before, as TRL rotates the answers of a batch.
+    """
+    import trl
+    from datasets import Dataset
+
+    rows = [
+        {"prompt_ids": context, "completion_ids": answer, "label": good}
+        for answers, good in ((tiny.CHOSEN, True), (tiny.REJECTED, False))
+        for context, answer in zip(tiny.CONTEXTS, answers, strict=True)
+    ]
+    rows = [row | {"KL_completion_ids": rows[number - 1]["completion_ids"]} for number, row in enumerate(rows)]
+    cases: dict[str, Case] = {}
+    for name, changes in KTO_CASES.items():
+        settings = KTO_SHARED | changes
+        trainer = trl.KTOTrainer(
+            model=tiny.policy(),
+            ref_model=tiny.reference(),
+            args=trl.KTOConfig(output_dir=folder, **TRAINER, **settings),
+            train_dataset=Dataset.from_list([{"prompt": "w9", "completion": "w10", "label": True}] * 2),
+            processing_class=tiny.tokenizer(),
+        )
+        trainer.model.eval()
+        loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
+        kl = trainer._metrics["eval"]["kl"][-1]
+        cases[name] = {"settings": settings, **fingerprint(trainer.model, loss), "kl": kl}
+    return cases
+
+
 def grpo_batch(temperature: float, on_policy: bool) -> Case:
     """Prompts padded left, completions padded right, as TRL's rollouts are, with fixed old and reference log-probs."""
     contexts = [context for context, group in zip(tiny.CONTEXTS, tiny.ANSWERS, strict=False) for _ in group]
@@ -311,6 +347,7 @@ CAPTURES: Mapping[str, Callable[[str], dict[str, Case]]] = {
     "dpo": dpo,
     "cpo": cpo,
     "orpo": orpo,
+    "kto": kto,
     "grpo": grpo,
 }
 

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.config import DPORecipe
+from smolt.config import DPORecipe, KTORecipe
 from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum
 from smolt.models.roles import Policy
 from smolt.training import objectives
 from smolt.training.algorithms.dpo import dpo_loss, imitation_column
+from smolt.training.algorithms.kto import kl_column, kto_loss, mismatched
+from smolt.training.offline import reference_column
 from tests.parity import tiny
-from tests.parity.capture import CPO_CASES, DPO_CASES, GRPO_CASES, ORPO_CASES, REWARD_CASES, golden
+from tests.parity.capture import CPO_CASES, DPO_CASES, GRPO_CASES, KTO_CASES, ORPO_CASES, REWARD_CASES, golden
 from tests.parity.conftest import Roles
 
 pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
@@ -110,6 +112,22 @@ def test_orpo_equals_trl(name: str, roles: Roles) -> None:
     settings, policy = case["settings"], roles.policy()
     fields = {"loss": "orpo", "beta": settings["beta"], "nll": float(settings["nll"])}
     assert_equal(case, reference_free(policy, case["contexts"], **fields), policy.trunk.network)
+
+
+@pytest.mark.parametrize("name", KTO_CASES)
+def test_kto_equals_trl(name: str, roles: Roles) -> None:
+    """Three desirable and three undesirable answers, a moved reference: the KL of mismatched answers, the loss."""
+    case = golden("kto")["cases"][name]
+    settings, policy, reference = case["settings"], roles.policy(), Policy(roles.open("reference"), None)
+    answers = [[answer] for answer in (*tiny.CHOSEN, *tiny.REJECTED)]
+    groups = from_answers(tiny.CONTEXTS * 2, answers).with_columns(desirable=torch.arange(6) < 3)
+    groups = reference_column(reference, 1000, groups)
+    groups = kl_column(policy, reference, mismatched(groups, 64), 30, groups)
+    assert groups.columns["kl"].tolist() == pytest.approx([case["kl"]] * 6, abs=TOLERANCE)
+    named = {key: settings[key] for key in ("beta", "desirable_weight", "undesirable_weight")}
+    recipe = KTORecipe.model_validate({"model": "(in memory)", "data": "(in memory)", **named})
+    (loss,) = kto_loss(policy, recipe)(groups)
+    assert_equal(case, loss.total / loss.count, policy.trunk.network)
 
 
 REDUCTIONS: dict[str, objectives.Reduction] = {

@@ -11,7 +11,7 @@ from tests.tiny import tiny_model
 
 UPDATES = 3
 STAGE_NAMES = ("sft", "reward", "dpo", "ppo", "grpo")
-SCENES = (*(f"{stage}-{weights}" for stage in STAGE_NAMES for weights in ("lora", "full")), "orpo-full")
+SCENES = (*(f"{stage}-{weights}" for stage in STAGE_NAMES for weights in ("lora", "full")), "orpo-full", "kto-lora")
 WITH_PRETRAINING = (*SCENES, "pretrain-full")
 
 WORDS = ("the hen", "a tin", "no one in there", "her", "an inn by the sea", "he then ate", "eh", "the other heron")
@@ -38,6 +38,7 @@ OWN: dict[str, dict[str, Any]] = {
     "reward": {"data": "preferences.jsonl", "batch": 2, "gate": False, "optim": {"lr": 0.01}},
     "dpo": {"data": "preferences.jsonl", "dev": "preferences.jsonl", "batch": 3, "beta": 0.3, "optim": {"lr": 0.01}},
     "orpo": {"stage": "dpo", "data": "preferences.jsonl", "batch": 3, "loss": "orpo", "optim": {"lr": 0.01}},
+    "kto": {"data": "preferences.jsonl", "dev": "preferences.jsonl", "batch": 3, "optim": {"lr": 0.01}},
     "ppo": {
         "data": "questions.jsonl",
         "reward": {"name": "python", "path": "reward.py:reward"},
@@ -105,7 +106,7 @@ def scene_recipe(name: str, inputs: Path) -> dict[str, Any]:
     fields = {key: _placed(value, inputs) for key, value in OWN[kind].items()}
     stage = fields.get("stage", kind)
     if weights == "lora":
-        dropout = 0.2 if stage in ("sft", "reward", "dpo") else 0.0
+        dropout = 0.2 if stage in ("sft", "reward", "dpo", "kto") else 0.0
         fields["lora"] = {"rank": 2, "alpha": 8.0, "dropout": dropout}
     model = {"device": "cpu", "threads": 1} | ({} if stage == "pretrain" else {"path": str(inputs / "model")})
     return fields | {"stage": stage, "model": model, "seed": 3, "budget": {"updates": UPDATES}, "save": {"every": 1}}

@@ -75,20 +75,22 @@ grpo:
   budget: {updates: 3}
   sampling: {max_tokens: 8}
 free: {stage: dpo, from: base, loss: simpo, budget: {updates: 4}}
+kto: {from: base, dev: p.jsonl, budget: {updates: 4}}
 again: {stage: dpo, data: "{grpo}/pairs.jsonl"}
 pairs: {stage: pairs, data: q.jsonl, reward: {name: length, options: {target: 4}}}
 best_of_n: {reward_model: reward, n: 4, sampling: {max_tokens: 8}}
 """
     )
     found = dict(foretell(load_recipe("s.yaml")))
-    answers = [f"{name}'s answers" for name in ("base", "dpo", "grpo", "free", "again", "best_of_n")]
-    assert list(found) == ["reward", "dpo", "grpo", "free", "again", "pairs", *answers]
+    answers = [f"{name}'s answers" for name in ("base", "dpo", "grpo", "free", "kto", "again", "best_of_n")]
+    assert list(found) == ["reward", "dpo", "grpo", "free", "kto", "again", "pairs", *answers]
     assert [name for name, duration in found.items() if not duration.total] == ["again", "pairs"]
     assert found["pairs"].sentence == "not foretold: a stage of this kind"
     assert found["again"].sentence == "not foretold: its model or its data are made by another section"
     assert set(found["reward"].seconds) == {"training", "measuring", "audit", "loading"}
     assert set(found["dpo"].seconds) == {"training", "reference", "measuring", "loading"}
     assert set(found["free"].seconds) == {"training", "measuring", "loading"}
+    assert set(found["kto"].seconds) == {"training", "reference", "KL", "measuring", "loading"}
     assert set(found["grpo"].seconds) == {"sampling", "rating", "training", "measuring", "loading"}
     assert found["grpo"].uncounted == ["the reward python (f.py:f)"]
     assert "distance" not in found["base's answers"].seconds

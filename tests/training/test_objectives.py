@@ -104,6 +104,22 @@ def test_dpo_gradient_at_the_start() -> None:
     assert lead.grad.item() == pytest.approx(-0.05, abs=1e-8)
 
 
+def test_kahneman_tversky() -> None:
+    """Beta 1/2, KL 1: ratio 1 + 2 log 3 leads by h = log 3: a desirable answer costs 1 - 3/4, an undesirable one 3/4.
+
+    Weights 2 and 4: 0.5 and 3. At the KL itself each costs half its weight, and the gradients are -+ weight beta / 4.
+    """
+    ratio, kl = torch.tensor([1 + 2 * math.log(3)] * 2), torch.ones(2)
+    kinds = torch.tensor([True, False])
+    assert objectives.kahneman_tversky(ratio, kl, kinds, 0.5, 2.0, 4.0).tolist() == pytest.approx([0.5, 3.0])
+    start = torch.ones(2, requires_grad=True)
+    losses = objectives.kahneman_tversky(start, kl, kinds, 0.5, 2.0, 4.0)
+    losses.sum().backward()
+    assert losses.tolist() == [1.0, 2.0]
+    assert start.grad is not None
+    assert start.grad.tolist() == pytest.approx([-0.25, 0.5])
+
+
 def test_ipo() -> None:
     """Beta 0.1: target 5. h = 2 costs (2 - 5)^2 = 9; weight 3/4: 3/4 * 9 + 1/4 * (-2 - 5)^2 = 6.75 + 12.25 = 19."""
     lead = torch.tensor([2.0, 2.0])

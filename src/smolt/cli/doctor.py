@@ -19,6 +19,7 @@ KINDS = {
     "sft": "demonstrations",
     "reward": "preferences",
     "dpo": "preferences",
+    "kto": "feedback",
     "ppo": "questions",
     "grpo": "questions",
     "pairs": "questions",

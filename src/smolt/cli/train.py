@@ -39,6 +39,7 @@ STAGE_HELP = {
     "sft": "Fine-tune on demonstrations.",
     "reward": "Train a reward model on preferences.",
     "dpo": "Align with preferences, without sampling (DPO, IPO, SimPO, ORPO, CPO).",
+    "kto": "Align with single answers that are good or not (KTO).",
     "ppo": "Align with a reward, with a critic (PPO).",
     "grpo": "Align with a reward, within groups of answers (GRPO and its kin).",
     "pretrain": "Make a tokenizer and a small model from plain text.",

@@ -29,22 +29,25 @@ from smolt.config.loading import (
     recipe_hash,
     shipped_recipes,
 )
-from smolt.config.sections import section_references, with_directories
-from smolt.config.stages import (
+from smolt.config.rollout_stages import (
     GAE,
     Advantage,
     Critic,
-    DPORecipe,
     GRPORecipe,
     Inner,
     LossKL,
     MissingStop,
     PPORecipe,
+    Surrogate,
+)
+from smolt.config.sections import section_references, with_directories
+from smolt.config.stages import (
+    DPORecipe,
+    KTORecipe,
     PretrainRecipe,
     RewardRecipe,
     SFTRecipe,
     Shape,
-    Surrogate,
     Vocabulary,
 )
 from smolt.config.study_recipe import (
@@ -79,6 +82,7 @@ __all__ = [
     "GRPORecipe",
     "Inner",
     "Judging",
+    "KTORecipe",
     "LoRA",
     "LossKL",
     "Machine",

@@ -19,7 +19,8 @@ from smolt.config.blocks import (
     Sampling,
 )
 from smolt.config.judging import Judging
-from smolt.config.stages import DPORecipe, GRPORecipe, Name, PPORecipe, PretrainRecipe, RewardRecipe, Seed, SFTRecipe
+from smolt.config.rollout_stages import GRPORecipe, PPORecipe
+from smolt.config.stages import DPORecipe, KTORecipe, Name, PretrainRecipe, RewardRecipe, Seed, SFTRecipe
 from smolt.errors import UserError
 
 
@@ -172,6 +173,7 @@ StageRecipe = (
     | SFTRecipe
     | RewardRecipe
     | DPORecipe
+    | KTORecipe
     | PPORecipe
     | GRPORecipe
     | PairsRecipe
@@ -188,7 +190,7 @@ class Section(Block):
     recipe: StageRecipe = Field(discriminator="stage", description="`{section}` in a path is that section's directory")
 
 
-ARMS = ("sft", "dpo", "ppo", "grpo", "best_of_n")
+ARMS = ("sft", "dpo", "kto", "ppo", "grpo", "best_of_n")
 """Stages whose models answer the final questions."""
 
 
@@ -231,6 +233,7 @@ STAGE_RECIPES: dict[str, type[StageRecipe]] = {
     "sft": SFTRecipe,
     "reward": RewardRecipe,
     "dpo": DPORecipe,
+    "kto": KTORecipe,
     "ppo": PPORecipe,
     "grpo": GRPORecipe,
     "pairs": PairsRecipe,

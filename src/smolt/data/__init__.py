@@ -1,7 +1,7 @@
 """Records: the text smolt learns from and is measured on, read from the formats people have, and written back."""
 
 from smolt.data.formats import FORMATS, Format, Kind
-from smolt.data.nouns import Answer, Context, Demonstration, Preference, Question, Role, Score, Turn
+from smolt.data.nouns import Answer, Context, Demonstration, Feedback, Preference, Question, Role, Score, Turn
 from smolt.data.reading import DataSource, Loaded, Source, load
 from smolt.data.writing import preference_row, write_demonstrations, write_preferences, write_questions, write_rows
 
@@ -11,6 +11,7 @@ __all__ = [
     "Context",
     "DataSource",
     "Demonstration",
+    "Feedback",
     "Format",
     "Kind",
     "Loaded",

@@ -14,7 +14,9 @@ from smolt.data.nouns import Context, Turn
 from smolt.data.turns import (
     Row,
     RowProblem,
+    desirable,
     dialogue,
+    is_judged,
     is_list,
     joined,
     messages,
@@ -26,10 +28,11 @@ from smolt.data.turns import (
     weighted_messages,
 )
 
-Kind = Literal["demonstrations", "preferences", "questions", "text"]
+Kind = Literal["demonstrations", "preferences", "feedback", "questions", "text"]
 
-_ANY: tuple[Kind, ...] = ("demonstrations", "preferences", "questions", "text")
+_ANY: tuple[Kind, ...] = ("demonstrations", "preferences", "feedback", "questions", "text")
 _ANSWERED: tuple[Kind, ...] = ("demonstrations", "questions", "text")
+_JUDGED: tuple[Kind, ...] = ("feedback", "questions")
 _ASKED: tuple[Kind, ...] = ("questions", "text")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _ASSISTANT = "\n\nAssistant:"
@@ -49,6 +52,7 @@ class Entry:
         id: The row's own name, '' where it has none.
         kind: The group of questions it belongs to.
         last: False for an earlier assistant turn of a dialogue, which is a demonstration but not a question.
+        desirable: Whether a judged answer is a good one; None where nobody judged it.
     """
 
     context: Context
@@ -59,6 +63,7 @@ class Entry:
     id: str = ""
     kind: str = ""
     last: bool = True
+    desirable: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -205,9 +210,18 @@ def _completion(row: Row) -> list[Entry]:
     before, answer = _reply(row["completion"], "completion")
     if not answer.strip():
         raise RowProblem("completion", "is empty")
-    if row.get("label") in (False, 0, "false", "False"):
-        raise RowProblem("label", "is false: the completion is one not to be imitated; leave such rows out")
+    if is_judged(row):
+        raise RowProblem("label", f"is {str(row['label']).lower()}: feedback, for `smolt kto`; remove it for sft")
     return _demonstration(row, joined(_prompt(row), before, "completion"), answer)
+
+
+def _unpaired(row: Row) -> list[Entry]:
+    """A judged answer, in a column of its own or at the end of messages."""
+    field = "completion" if "completion" in row else "messages"
+    before, answer = _reply(row[field], field)
+    asked = opening(row, _ending_with_question(before, field)) if field == "messages" else _prompt(row)
+    context = asked if field == "messages" else joined(asked, before, field)
+    return [Entry(context, answer, desirable=desirable(row), **_named(row))]
 
 
 def _hh(row: Row) -> list[Entry]:
@@ -368,6 +382,8 @@ FORMATS: tuple[Format, ...] = (
         (*_OPENING, "weight", *_NAMED),
         lambda row: is_list(row["chosen"]),
     ),
+    Format("unpaired", ("prompt", "completion", "label"), _unpaired, _JUDGED, (*_OPENING, *_NAMED), is_judged),
+    Format("unpaired_messages", ("messages", "label"), _unpaired, _JUDGED, (*_OPENING, *_NAMED), is_judged),
     Format("messages", ("messages",), _messages, _ANSWERED, (*_OPENING, *_NAMED)),
     Format("sharegpt", ("conversations",), _sharegpt, _ANSWERED, (*_OPENING, *_NAMED)),
     Format("prompt_completion", ("prompt", "completion"), _completion, _ANSWERED, (*_OPENING, "label", *_NAMED)),

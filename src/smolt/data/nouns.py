@@ -1,4 +1,4 @@
-"""The text that flows through smolt: five nouns, no tensors."""
+"""The text that flows through smolt: nouns without tensors."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -40,9 +40,26 @@ class Preference:
     weight: float = 1.0
 
     @property
+    def unpaired(self) -> tuple["Feedback", ...]:
+        """The likelier answer as desirable, the other as undesirable; nothing where both are as likely, or the same."""
+        if self.weight == 0.5 or self.chosen == self.rejected:
+            return ()
+        pair = self.likelier_first
+        return Feedback(self.context, pair.chosen, True), Feedback(self.context, pair.rejected, False)
+
+    @property
     def likelier_first(self) -> "Preference":
         """The same, turned so that `chosen` is the likelier answer: a weight of at least a half."""
         return self if self.weight >= 0.5 else Preference(self.context, self.rejected, self.chosen, 1 - self.weight)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """One answer to a context, and whether it is desirable: a thumb up or down."""
+
+    context: Context
+    answer: str
+    desirable: bool
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, Union, o
 
 from smolt.data import files
 from smolt.data.formats import FORMATS, LOST_COLUMNS, Entry, Format, Kind
-from smolt.data.nouns import Demonstration, Preference, Question
+from smolt.data.nouns import Demonstration, Feedback, Preference, Question
 from smolt.data.turns import Row, RowProblem, structured
 from smolt.errors import UserError
 
@@ -87,18 +87,22 @@ def load(data: DataSource, kind: Literal["demonstrations"]) -> Loaded[Demonstrat
 @overload
 def load(data: DataSource, kind: Literal["preferences"]) -> Loaded[Preference]: ...
 @overload
+def load(data: DataSource, kind: Literal["feedback"]) -> Loaded[Feedback]: ...
+@overload
 def load(data: DataSource, kind: Literal["questions"]) -> Loaded[Question]: ...
 @overload
 def load(data: DataSource, kind: Literal["text"]) -> Loaded[str]: ...
 
 
-def load(data: DataSource, kind: Kind) -> Loaded[Demonstration] | Loaded[Preference] | Loaded[Question] | Loaded[str]:
+def load(
+    data: DataSource, kind: Kind
+) -> Loaded[Demonstration] | Loaded[Preference] | Loaded[Feedback] | Loaded[Question] | Loaded[str]:
     r"""Read a source as records of one kind.
 
-    Preferences can be read as demonstrations (the chosen answers) and questions (the contexts), demonstrations as
-    questions, and anything as text (the turns and the answer, a line each). In a dialogue every assistant turn that
-    answers a user is a demonstration of its own; as a question a dialogue is asked once, at its last answer. A question
-    without an id gets `<file's stem>:<line>`.
+    Preferences can be read as demonstrations (the chosen answers), feedback (two answers) and questions (the contexts),
+    demonstrations as questions, and nearly anything as text (the turns and the answer, a line each). In a dialogue
+    every assistant turn that answers a user is a demonstration of its own; as a question a dialogue is asked once, at
+    its last answer. A question without an id gets `<file's stem>:<line>`.
 
     Args:
         data: The path and how to read it; a recipe's `data` block, or a Source.
@@ -112,6 +116,8 @@ def load(data: DataSource, kind: Kind) -> Loaded[Demonstration] | Loaded[Prefere
         return _load(data, kind, _demonstrations)
     if kind == "preferences":
         return _load(data, kind, _preferences)
+    if kind == "feedback":
+        return _load(data, kind, _feedback)
     if kind == "questions":
         return _load(data, kind, _questions)
     return _load(data, kind, _texts)
@@ -154,6 +160,8 @@ def _load(data: DataSource, kind: Kind, convert: Callable[[list[Entry], str], li
         reason = f"all {len(problems)} rows are bad; the first: {problems[0]}" if problems else f"holds no {kind}"
         raise UserError(f"{table.name}: {reason}")
     remarks = _remarks(kept) if kind == "preferences" else []
+    if kind == "feedback" and any(entry.rejected is not None for _, entries in kept for entry in entries):
+        remarks = ["each pair is two answers: the chosen one desirable, the rejected one not"]
     return Loaded(records[: data.limit], form.name, table.name, problems, table.sha256, remarks, places[: data.limit])
 
 
@@ -298,6 +306,17 @@ def _preferences(entries: list[Entry], place: str) -> list[Preference]:
         for entry in entries
         if entry.answer is not None and entry.rejected is not None
     ]
+
+
+def _feedback(entries: list[Entry], place: str) -> list[Feedback]:
+    """Judged answers as they are; a pair as its two, but nothing where they are equally good."""
+    found: list[Feedback] = []
+    for entry in entries:
+        if entry.answer is not None and entry.desirable is not None:
+            found.append(Feedback(entry.context, entry.answer, entry.desirable))
+        elif entry.answer is not None and entry.rejected is not None:
+            found.extend(Preference(entry.context, entry.answer, entry.rejected, entry.weight).unpaired)
+    return found
 
 
 def _questions(entries: list[Entry], place: str) -> list[Question]:

@@ -21,6 +21,7 @@ ROLES: dict[str, Role] = {
     "gpt": "assistant",
     "model": "assistant",
 }
+_LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 LOST_OF_MESSAGES = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "train_detail")
 """Keys of a message that other tools read and smolt would drop."""
 
@@ -91,6 +92,22 @@ def weight(row: Row) -> float:
     if isinstance(value, bool) or not 0 <= number <= 1:
         raise RowProblem("weight", f"is {str(value)[:40]!r}, not a probability in [0, 1]")
     return number
+
+
+def is_judged(row: Row) -> bool:
+    """Whether the row's `label` says good or not (and is no other mark, such as a category)."""
+    return str(row.get("label")).lower() in _LABELS
+
+
+def desirable(row: Row) -> bool:
+    """What the row's `label` says of its answer.
+
+    Raises:
+        RowProblem: neither good nor not.
+    """
+    if not is_judged(row):
+        raise RowProblem("label", f"is {str(row.get('label'))[:40]!r}, neither true or 1 nor false or 0")
+    return _LABELS[str(row["label"]).lower()]
 
 
 def opening(row: Row, turns: Context) -> Context:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from smolt.config import Data
-from smolt.data import Demonstration, Preference, Question, load
+from smolt.data import Demonstration, Feedback, Preference, Question, load
 from smolt.errors import UserError
 from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
@@ -102,6 +102,32 @@ def preference_items(
         )
 
     return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
+
+
+def feedback_items(
+    data: Data | Sequence[Feedback | Preference], renderer: Renderer, window: int, too_long: str = "error"
+) -> Prepared:
+    """Feedback as one context with one answer each: column `desirable`, bool.
+
+    Raises:
+        UserError: all answers are of one kind, or as `preference_items`.
+    """
+    records, digest, place = records_of(data, "feedback")
+    whole = [record.unpaired if isinstance(record, Preference) else (record,) for record in records]
+    judged = [record for part in whole for record in part]
+    desirable = sum(record.desirable for record in judged)
+    if desirable in (0, len(judged)):
+        kind = "desirable" if desirable else "undesirable"
+        raise UserError(
+            f"{place}: all {len(judged)} answers are {kind}; kto learns from both kinds (label true and false). "
+            f"{'Imitate these with sft' if desirable else 'Add good answers'}, or take pairs"
+        )
+
+    def tokens(record: Feedback) -> Groups:
+        groups = from_answers([renderer.context(record.context)], [[renderer.answer(record.answer)]])
+        return groups.with_columns(desirable=torch.tensor([record.desirable]))
+
+    return _fitting(judged, tokens, window, too_long_policy(data, too_long), place, digest)
 
 
 @dataclass(frozen=True)
@@ -200,3 +226,12 @@ def _refuse(lengths: list[tuple[int, int]], window: int, too_long: str, place: s
         )
     if not left:
         raise UserError(f"{place}: no record fits into the window of {window} tokens")
+
+
+READERS: dict[str, Callable[..., Prepared]] = {
+    "sft": demonstration_items,
+    "reward": preference_items,
+    "dpo": preference_items,
+    "kto": feedback_items,
+}
+"""What the stages that learn from records read them with."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smolt.config import DPORecipe, GRPORecipe, PPORecipe, RewardMix, RewardPart, StudyRecipe
+from smolt.config import DPORecipe, GRPORecipe, KTORecipe, PPORecipe, RewardMix, RewardPart, StudyRecipe
 from smolt.data import Question
 from smolt.errors import UserError
 from smolt.evaluation.exam import CHUNK, KL_QUESTIONS
 from smolt.models.conditions import conditions_of
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups, join
-from smolt.models.items import asked_questions, demonstration_items, preference_items
+from smolt.models.items import READERS, asked_questions
 from smolt.models.locating import locate
 from smolt.rewards.build import rules_alone
 from smolt.study.speed import Decoding, Speeds, of_length
@@ -30,7 +30,7 @@ from smolt.training.streams import taken, updates_of
 
 MINUTE, HOUR = 60, 3600
 ASKED_FIRST = 64  # questions whose answers are watched
-FORETOLD = ("sft", "reward", "dpo", "ppo", "grpo")
+FORETOLD = ("sft", "reward", "dpo", "kto", "ppo", "grpo")
 TIMED = (*FORETOLD, "pretrain", "pairs")
 SHOWN = 0.02  # of the whole, a part that is not worth a word
 
@@ -160,9 +160,11 @@ def _lessons(recipe: Any, seen: Foresight, speeds: Speeds) -> Duration:
     found.add("training", total * (tokens / (speeds.learning_scores if scores else speeds.learning) + speeds.stepping))
     measured = sum(item.tokens for item in held_out)
     times = evaluations(0, total, recipe.watch.every) if held_out else 0
-    if isinstance(recipe, DPORecipe) and not recipe.reference_free:
+    if isinstance(recipe, KTORecipe) or (isinstance(recipe, DPORecipe) and not recipe.reference_free):
         seen_once = min(total * recipe.batch, len(items)) * tokens / recipe.batch
         found.add("reference", (seen_once + measured) / speeds.forward)
+    if isinstance(recipe, KTORecipe):  # every answer once more, by policy and reference
+        found.add("KL", 2 * (total * tokens + times * measured) / speeds.forward)
     found.add("measuring", times * measured / (speeds.scoring if scores else speeds.forward))
     if scores:
         centred = sum(item.tokens for item in items[:CENTERED])
@@ -173,8 +175,7 @@ def _lessons(recipe: Any, seen: Foresight, speeds: Speeds) -> Duration:
 def _held_out(recipe: Any, seen: Foresight) -> list[Groups]:
     if recipe.dev is None:
         return []
-    read = demonstration_items if recipe.stage == "sft" else preference_items
-    return read(recipe.dev, seen.ground.renderer, seen.ground.window).items[: recipe.watch.items]
+    return READERS[recipe.stage](recipe.dev, seen.ground.renderer, seen.ground.window).items[: recipe.watch.items]
 
 
 def _probed(pairs: Sequence[Groups], window: int) -> int:

@@ -78,6 +78,23 @@ def log_odds(average: Tensor) -> Tensor:
     return average - torch.log(-torch.expm1(average.clamp(max=-1e-7)))
 
 
+def kahneman_tversky(
+    ratio: Tensor, kl: Tensor, desirable: Tensor, beta: float, desirable_weight: float, undesirable_weight: float
+) -> Tensor:
+    """KTO loss of each answer, [B] (2402.01306 eq. 7): its weight times (1 - the value that people would give it).
+
+    Args:
+        ratio: log pi - log ref of the answer, token SUMS, [B].
+        kl: estimate of KL(policy || reference), >= 0, a constant, [B].
+        desirable: bool [B].
+        beta: how quickly the value of a better answer levels off, > 0.
+        desirable_weight: of a desirable answer.
+        undesirable_weight: of an undesirable answer.
+    """
+    lead = torch.where(desirable, ratio - kl, kl - ratio)
+    return torch.where(desirable, desirable_weight, undesirable_weight) * torch.sigmoid(-beta * lead)
+
+
 def ipo(average_lead: Tensor, beta: float, weight: Tensor) -> Tensor:
     """IPO loss of each pair, [P] (2310.12036 eq. 17): (h - 1/(2 beta))^2 with h of per-token AVERAGES, without beta."""
     target = 1 / (2 * beta)

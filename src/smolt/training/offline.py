@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from smolt.config import DPORecipe, PretrainRecipe, RewardRecipe, SFTRecipe
+from smolt.config import DPORecipe, KTORecipe, PretrainRecipe, RewardRecipe, SFTRecipe
 from smolt.models.ground import Ground, open_ground
-from smolt.models.groups import Groups, join, masked_sum
+from smolt.models.groups import Groups, join, masked_sum, without_gradient
 from smolt.models.items import Prepared
 from smolt.models.roles import Policy, Scorer
 from smolt.training.checks import answer_tokens_only, forward_facts
@@ -33,7 +33,7 @@ class Lessons:
         checks: of the items, before update 1.
     """
 
-    recipe: PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe
+    recipe: PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe
     identity: dict[str, Any]
     items: list[Groups]
     held_out: list[Groups]
@@ -43,7 +43,7 @@ class Lessons:
 
 
 def open_lessons(
-    recipe: SFTRecipe | RewardRecipe | DPORecipe,
+    recipe: SFTRecipe | RewardRecipe | DPORecipe | KTORecipe,
     records: Sequence[Any] | None,
     read: Callable[..., Prepared],
     out: Path | None,
@@ -145,6 +145,11 @@ def dev_loss(
         return {name: found[name] for name in figures}
 
     return Dev(measure, "loss", "min")
+
+
+def reference_column(reference: Policy, micro_tokens: int, groups: Groups) -> Groups:
+    """The groups with the reference's log-probabilities, [B, T]."""
+    return groups.with_columns(reference=without_gradient(groups, micro_tokens, lambda part: reference(part)[0]))
 
 
 def sft_loss(policy: Policy) -> LossFunction:

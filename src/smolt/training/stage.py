@@ -16,6 +16,7 @@ import torch
 from smolt.config import (
     DPORecipe,
     GRPORecipe,
+    KTORecipe,
     PPORecipe,
     PretrainRecipe,
     RewardRecipe,
@@ -40,7 +41,7 @@ LOG = logging.getLogger(__name__)
 FORECAST = 128
 """Answers of the first updates that tell whether a reward can be learned from."""
 
-TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | PPORecipe | GRPORecipe
+TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe | PPORecipe | GRPORecipe
 
 
 @dataclass

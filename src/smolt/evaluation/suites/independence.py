@@ -17,7 +17,7 @@ from smolt.runs import jsontext
 from smolt.runs.identity import is_run
 from smolt.statistics import Measure
 
-LEARNERS = ("reward", "dpo")
+LEARNERS = ("reward", "dpo", "kto")
 """Stages that learn from pairs."""
 
 

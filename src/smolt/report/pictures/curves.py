@@ -31,6 +31,8 @@ GUIDES: dict[str, tuple[str, str]] = {
     "nll": ("NLL of the better answers", "Good: falls or stays; a rise means the pairs cost fluency."),
     "chosen_logprob": ("Log-probability, chosen", "Good: does not fall; a fall makes good answers less likely too."),
     "rejected_logprob": ("Log-probability, rejected", "Good: falls, but gently; a plunge drags the chosen along."),
+    "desirable_reward": ("Reward, desirable", "Good: rises above 0, then levels off."),
+    "undesirable_reward": ("Reward, undesirable", "Good: falls below 0, gently; a plunge drags the desirable along."),
     "kl": ("KL to reference", "Good: grows slowly and stays small; never below 0 for long."),
     "entropy": ("Entropy", "Good: falls gently; near 0 the answers have become all alike."),
     "stop_rate": ("Stopped by itself", "Good: close to 1; a fall means answers run into the limit."),
@@ -48,6 +50,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "sft": ("loss", "entropy", "gradient_norm"),
     "reward": ("reward_loss", "accuracy", "margin"),
     "dpo": ("loss", "accuracy", "margin", "nll", "chosen_logprob", "rejected_logprob", "gradient_norm"),
+    "kto": ("loss", "accuracy", "kl", "desirable_reward", "undesirable_reward", "gradient_norm"),
     "ppo": ("reward", "kl", "entropy", "stop_rate", "length", "explained_variance"),
     "grpo": ("reward", "kl", "entropy", "stop_rate", "length", "signal"),
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 from smolt.training.algorithms.dpo import dpo
 from smolt.training.algorithms.grpo import grpo
+from smolt.training.algorithms.kto import kto
 from smolt.training.algorithms.ppo import ppo
 from smolt.training.algorithms.pretrain import pretrain
 from smolt.training.algorithms.reward_model import reward_model
@@ -16,10 +17,11 @@ STAGES: dict[str, Callable[..., Training]] = {
     "sft": sft,
     "reward": reward_model,
     "dpo": dpo,
+    "kto": kto,
     "ppo": ppo,
     "grpo": grpo,
 }
 
 Stage = Callable[[Any], Training]
 
-__all__ = ["STAGES", "Stage", "dpo", "grpo", "ppo", "pretrain", "reward_model", "sft"]
+__all__ = ["STAGES", "Stage", "dpo", "grpo", "kto", "ppo", "pretrain", "reward_model", "sft"]

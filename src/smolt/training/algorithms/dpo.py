@@ -13,14 +13,14 @@ from torch import Tensor
 
 from smolt.config import DPORecipe
 from smolt.data import Preference
-from smolt.models.groups import Groups, answer_sums, join, without_gradient
+from smolt.models.groups import Groups, answer_sums, join
 from smolt.models.items import preference_items
 from smolt.models.roles import Policy, open_policy
 from smolt.models.saving import save_policy
 from smolt.training.checks import same_policy
 from smolt.training.fit import Loss, LossFunction
 from smolt.training.objectives import dpo_sigmoid, ipo, log_odds, simpo
-from smolt.training.offline import dev_loss, open_lessons, plan_for
+from smolt.training.offline import dev_loss, open_lessons, plan_for, reference_column
 from smolt.training.stage import Training
 from smolt.training.stage_input import in_memory, recipe_for
 
@@ -66,11 +66,6 @@ def length_gap(items: Sequence[Groups]) -> dict[str, float]:
     """Mean length of chosen minus rejected answers in tokens, and the share of pairs whose chosen one is longer."""
     gaps = torch.tensor([float(pair.lengths[0] - pair.lengths[1]) for pair in items])
     return {"length_gap": float(gaps.mean()), "chosen_longer": float((gaps > 0).float().mean())}
-
-
-def reference_column(reference: Policy, micro_tokens: int, groups: Groups) -> Groups:
-    """The groups with the reference's log-probabilities, [B, T]."""
-    return groups.with_columns(reference=without_gradient(groups, micro_tokens, lambda part: reference(part)[0]))
 
 
 def imitation_column(groups: Groups) -> Groups:

@@ -19,7 +19,7 @@ from smolt.models.forward.adapter import require_targets
 from smolt.models.forward.precision import Precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups
-from smolt.models.items import Asked, asked_questions, demonstration_items, left_out, preference_items
+from smolt.models.items import READERS, Asked, asked_questions, left_out
 from smolt.models.locating import locate
 from smolt.training.memory.footprint import Estimate, Way, stored
 from smolt.training.memory.shapes import empty_network, shape_of, way_of
@@ -191,14 +191,13 @@ def foresee(recipe: Any) -> Foresight | None:
     Raises:
         UserError: model or data cannot be read.
     """
-    if recipe.stage not in ("sft", "reward", "dpo", "ppo", "grpo"):
+    if recipe.stage not in ("sft", "reward", "dpo", "kto", "ppo", "grpo"):
         return None
     ground = open_ground(settled(recipe.model, None, True))
     if recipe.stage in ("ppo", "grpo"):
         asked = asked_questions(recipe.data, ground.renderer, ground.window, recipe.sampling.max_tokens)
         return Foresight(ground, left_out(asked.facts()), look_at_questions(recipe, ground, asked), asked=asked)
-    read = demonstration_items if recipe.stage == "sft" else preference_items
-    prepared = read(recipe.data, ground.renderer, ground.window)
+    prepared = READERS[recipe.stage](recipe.data, ground.renderer, ground.window)
     return Foresight(ground, left_out(prepared.facts()), look_at_rows(recipe, ground, prepared.items), prepared.items)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from smolt.config import DPORecipe, GRPORecipe, PPORecipe
+from smolt.config import DPORecipe, GRPORecipe, KTORecipe, PPORecipe
 from smolt.models.groups import Groups, from_answers, join
 from smolt.training.memory.footprint import Estimate, Network, Rollout, Way, Work
 from smolt.training.memory.shapes import largest, room_of
@@ -124,4 +124,4 @@ def _copies(recipe: Any) -> int:
         return 2
     if isinstance(recipe, DPORecipe):
         return int(not recipe.reference_free)
-    return int(isinstance(recipe, GRPORecipe) and recipe.kl.beta > 0)
+    return int(isinstance(recipe, KTORecipe) or (isinstance(recipe, GRPORecipe) and recipe.kl.beta > 0))

@@ -1,0 +1,215 @@
+"""The recipes of the stages that learn from the policy's own answers: PPO and GRPO."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from smolt.config.blocks import (
+    KL,
+    Block,
+    Bool,
+    Budget,
+    Checks,
+    Correction,
+    Data,
+    Float,
+    Int,
+    LoRA,
+    Model,
+    Optim,
+    PathText,
+    RewardMix,
+    Sampling,
+    Save,
+    Watch,
+    stage_defaults,
+)
+from smolt.config.stages import Name, Seed
+
+
+def _updates_only(budget: Budget) -> Budget:
+    """PPO and GRPO count rollouts; minutes alone let the clock decide how many."""
+    if budget.epochs is not None:
+        raise ValueError("epochs do not apply: one update is one rollout; give updates")
+    if budget.like is not None:
+        raise ValueError("budget.like is for sft in a study; give updates")
+    clock = budget.minutes is not None
+    return budget if clock or budget.updates is not None else budget.model_copy(update={"updates": 100})
+
+
+def _no_dropout(lora: LoRA | None) -> LoRA | None:
+    """Sampled and recomputed log-probabilities agree only without dropout."""
+    if lora is not None and lora.dropout > 0:
+        raise ValueError("dropout is off in PPO and GRPO; remove dropout or set it to 0")
+    return lora
+
+
+RolloutBudget = Annotated[Budget, AfterValidator(_updates_only)]
+StillLoRA = Annotated[LoRA | None, AfterValidator(_no_dropout)]
+
+
+class Inner(Block):
+    """How often one rollout is learned from. One epoch of one minibatch is strictly on-policy."""
+
+    epochs: Int = Field(default=1, ge=1, le=100, description="passes over one rollout")
+    minibatches: Int = Field(default=1, ge=1, description="optimizer steps per pass")
+
+
+class GAE(Block):
+    """Generalised advantage estimation (1506.02438)."""
+
+    gamma: Float = Field(default=1.0, ge=0, le=1, description="discount per token")
+    lam: Float = Field(default=0.95, ge=0, le=1, description="0 = one-step, 1 = whole returns")
+
+
+class MissingStop(Block):
+    """What happens to the reward of an answer cut off before its stop token."""
+
+    mode: Literal["subtract", "replace", "none"] = Field(
+        default="subtract", description="subtract `value` from the reward, replace the reward by -value, or leave it"
+    )
+    value: Float = Field(default=1.0, ge=0, description="the penalty, a positive number")
+
+
+class Critic(Block):
+    """The value model."""
+
+    lr_scale: Float = Field(default=5.0, gt=0, description="its learning rate as a multiple of optim.lr")
+    warmup: Int = Field(default=2, ge=0, description="first updates in which only the critic learns")
+    weight: Float = Field(default=0.5, gt=0, description="weight of the value loss where the trunk is shared")
+    clip: Float | None = Field(
+        default=None, gt=0, description="values move at most this far from the old ones; null = off"
+    )
+    start: Literal["zero", "reward"] = Field(default="zero", description="a zero head, or the reward model's weights")
+    path: PathText | None = Field(
+        default=None, description="start reward: its directory; null = the reward's model part"
+    )
+
+    @model_validator(mode="after")
+    def _path_belongs_to_reward(self) -> "Critic":
+        if self.path is not None and self.start != "reward":
+            raise ValueError("path is for start: reward; write start: reward or remove path")
+        return self
+
+
+class PPORecipe(Block):
+    """Proximal policy optimization (1909.08593, 2403.17031)."""
+
+    stage: Literal["ppo"] = "ppo"
+    name: Name = Field(default="ppo", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
+    model: Model = Field(description="the policy to start from; also the reference")
+    lora: StillLoRA = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=5e-6, eps=1e-5)] = Field(
+        default={}, validate_default=True, description="optimizer"
+    )
+    budget: RolloutBudget = Field(default=Budget(), validate_default=True, description="updates; 100 unless given")
+    data: Data = Field(description="questions")
+    dev: Data | None = Field(default=None, description="held-out questions")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    checks: Checks = Field(default=Checks(), description="before the first update")
+    sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    correction: Correction = Field(default=Correction(), description="where sampler and training differ")
+    prompts: Int = Field(default=32, ge=1, description="questions per update")
+    samples: Int = Field(default=1, ge=1, description="answers per question")
+    inner: Annotated[Inner, stage_defaults(epochs=4, minibatches=4)] = Field(
+        default={}, validate_default=True, description="learning from one rollout"
+    )
+    gae: GAE = Field(default=GAE(), description="advantages")
+    clip: Float = Field(default=0.2, gt=0, lt=1, description="the ratio counts within 1 - clip .. 1 + clip")
+    kl: KL = Field(default=KL(), description="the leash to the reference")
+    reward: RewardMix = Field(description="what is rewarded")
+    missing_stop: MissingStop = Field(default=MissingStop(), description="answers without a stop token")
+    critic: Critic = Field(default=Critic(), description="the value model")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "PPORecipe":
+        answers = self.prompts * self.samples
+        if self.inner.minibatches > answers:
+            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts * samples = {answers}")
+        models = [part for part in self.reward.parts if part.name == "model"]
+        if self.critic.start == "reward" and self.critic.path is None and len(models) != 1:
+            raise ValueError("critic.start reward needs critic.path, for the reward has not exactly one model part")
+        return self
+
+
+class Advantage(Block):
+    """How a group's rewards become advantages (2402.03300, 2503.20783, 2402.14740)."""
+
+    baseline: Literal["mean", "leave_one_out"] = Field(
+        default="mean", description="leave_one_out = mean of the others (RLOO)"
+    )
+    scale: Literal["none", "group", "batch"] = Field(default="none", description="divide by which standard deviation")
+
+
+class Surrogate(Block):
+    """The policy objective: PPO's clip, GSPO's sequence ratio (2507.18071) or CISPO (2506.13585)."""
+
+    name: Literal["clip", "sequence", "cispo"] = Field(default="clip", description="which objective")
+    low: Float = Field(default=0.2, gt=0, le=1, description="the ratio counts from 1 - low")
+    high: Float = Field(default=0.28, gt=0, description="... to 1 + high")
+
+
+class LossKL(Block):
+    """GRPO's leash to the reference: a term of the loss."""
+
+    beta: Float = Field(default=0.02, ge=0, description="its weight; 0 = no reference is computed")
+    estimator: Literal["k2", "k3", "k3_weighted"] = Field(
+        default="k2", description="k2 and k3_weighted have the gradient of the reverse KL, plain k3 has not"
+    )
+    budget: Float | None = Field(
+        default=None, gt=0, description="the run ends when the KL to the reference, nats an answer, exceeds it"
+    )
+
+    @model_validator(mode="after")
+    def _budget_has_a_reference(self) -> "LossKL":
+        if self.budget is not None and self.beta == 0:
+            raise ValueError("budget needs beta > 0: at 0 no reference is computed")
+        return self
+
+
+class GRPORecipe(Block):
+    """Group-relative policy optimization (2402.03300); the defaults are Dr. GRPO's scale with DAPO's token mean."""
+
+    stage: Literal["grpo"] = "grpo"
+    name: Name = Field(default="grpo", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
+    model: Model = Field(description="the policy to start from; also the reference")
+    lora: StillLoRA = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=5e-6)] = Field(default={}, validate_default=True, description="optimizer")
+    budget: RolloutBudget = Field(default=Budget(), validate_default=True, description="updates; 100 unless given")
+    data: Data = Field(description="questions")
+    dev: Data | None = Field(default=None, description="held-out questions")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    checks: Checks = Field(default=Checks(), description="before the first update")
+    sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    correction: Correction = Field(default=Correction(), description="where sampler and training differ")
+    prompts: Int = Field(default=16, ge=1, description="questions per update")
+    group: Int = Field(default=8, description="answers per question, at least 2")
+    advantage: Advantage = Field(default=Advantage(), description="rewards to advantages")
+    reduction: Literal["token", "answer", "constant"] = Field(
+        default="token", description="mean over the update's tokens, per answer first, or over a constant length"
+    )
+    surrogate: Surrogate = Field(default=Surrogate(), description="the policy objective")
+    kl: LossKL = Field(default=LossKL(), description="the leash to the reference")
+    inner: Inner = Field(default=Inner(), description="learning from one rollout")
+    keep_empty_groups: Bool = Field(default=False, description="keep groups whose rewards are all equal")
+    truncated: Literal["keep", "mask"] = Field(default="keep", description="answers without a stop token")
+    reward: RewardMix = Field(description="what is rewarded")
+
+    @field_validator("group")
+    @classmethod
+    def _has_baseline(cls, group: int) -> int:
+        if group == 1:
+            raise ValueError("a group of 1 has no baseline; give at least 2 (8 is usual)")
+        if group < 1:
+            raise ValueError("must be at least 2")
+        return group
+
+    @model_validator(mode="after")
+    def _minibatches_fit(self) -> "GRPORecipe":
+        if self.inner.minibatches > self.prompts:
+            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}")
+        return self
