@@ -1,5 +1,6 @@
 """The tab of runs: states, figures, a curve that moves while its run trains, reports and nothing else."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ pytest.importorskip("gradio", reason="the extra ui is not installed")
 
 from smolt.report.report import write_report
 from smolt.runs import Run
-from smolt.runs.listing import run_at
+from smolt.runs.identity import MANIFEST
+from smolt.runs.listing import run_at, runs_below
 from smolt.ui.tabs.line_picture import HIGH, WIDE
 from smolt.ui.tabs.runs_tab import details_of, line_of
 from tests.report.test_browser import hostile_record
@@ -72,7 +74,18 @@ def test_text_of_a_run_is_inert(tmp_path: Path) -> None:
     assert "<b>one" not in page
     assert "&lt;img" in page
     assert "\\x1b[31m" in page
-    assert line_of(run_at(tmp_path, "<b>one")) == "<b>one  ◐ interrupted  grpo"
+    assert line_of(run_at(tmp_path, "<b>one"), ["<b>one"]) == "<b>one  ◐ interrupted  grpo"
+
+
+def test_the_list_shows_what_lies_in_what(tmp_path: Path) -> None:
+    """A section below its study, a run in a plain folder by its whole name, in the order of their starts."""
+    for name in ("study", "study/sft", "study/dpo", "folder/alone"):
+        begun(tmp_path / name).close()
+    for seconds, name in enumerate(("study", "study/sft", "study/dpo", "folder/alone")):
+        os.utime(tmp_path / name / MANIFEST, (seconds, seconds))
+    runs = runs_below(tmp_path)
+    lines = [line_of(run, [run.name for run in runs]).split("  ")[0] for run in runs]
+    assert lines == ["folder/alone", "study", "· sft", "· dpo"]
 
 
 def test_only_reports_are_served(opened: Opener, tmp_path: Path) -> None:

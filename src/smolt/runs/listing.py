@@ -29,7 +29,7 @@ class FoundRun:
     Attributes:
         name: its path from the directory that was looked through, with "/" between folders.
         directory: where it lies, absolute.
-        stage: sft, grpo, study ...; "?" where the manifest is damaged.
+        stage: sft, grpo, study ...; empty where nothing is trained (problems, pairs) or the manifest is damaged.
         state: running while a process holds its lock; complete with a result; refused where nothing could be learned,
             or by a reward model's gate; interrupted otherwise: the same command continues it; damaged where its
             manifest cannot be read.
@@ -83,8 +83,8 @@ def run_at(directory: Path, name: str) -> FoundRun:
     try:
         manifest = identity.read_manifest(folder)
     except UserError as error:
-        return FoundRun(name, folder, "?", "running" if held else "damaged", {}, reason=str(error))
-    stage, result = str(manifest.get("stage", "?")), _result(folder)
+        return FoundRun(name, folder, "", "running" if held else "damaged", {}, reason=str(error))
+    stage, result = str(manifest.get("stage", "")), _result(folder)
     reason = str(manifest.get(REFUSED) or result.get(REFUSED) or "")
     state: RunState = "interrupted"
     if held:
@@ -136,11 +136,12 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 def _folders(directory: Path, depth: int) -> Iterator[Path]:
-    """The run directories, each before what lies in it, by name."""
+    """The run directories, each before what lies in it, in the order in which they were begun."""
     try:
-        entries = sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
+        entries = [entry for entry in directory.iterdir() if not entry.name.startswith(".")]
     except OSError:
         return
+    entries.sort(key=lambda entry: (_changed(entry / MANIFEST), entry.name))
     for entry in entries:
         if entry.name in _PASSED_OVER or entry.is_symlink() or not entry.is_dir():
             continue

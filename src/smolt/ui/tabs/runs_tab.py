@@ -1,5 +1,6 @@
 """The tab of runs and studies: their states, the figures of one, its curves while it trains, and its report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def runs_tab(face: Face) -> None:
 
     def look(name: str | None, before: Any) -> tuple[Any, Any, Any]:
         runs = runs_below(face.runs)
-        choices = tuple((line_of(run), run.name) for run in runs)
         names = [run.name for run in runs]
+        choices = tuple((line_of(run, names), run.name) for run in runs)
         picked = name if name in names else (names[0] if names else None)
         now = (choices, str(details_of(face.runs, picked)))
         if now == before and picked == name:
@@ -54,10 +55,11 @@ def runs_tab(face: Face) -> None:
         trigger(look, [chosen, seen], [chosen, details, seen], trigger_mode="always_last", **QUIET)
 
 
-def line_of(run: FoundRun) -> str:
-    """A run in the list: its place under its study, what it is, and how it stands."""
-    depth, short = run.name.count("/"), run.name.rsplit("/", 1)[-1]
-    return visible(f"{'· ' * depth}{short}  {SIGNS[run.state]} {run.state}  {run.stage}")
+def line_of(run: FoundRun, names: Sequence[str]) -> str:
+    """A run in the list of all names: its place under its study, what it is, and how it stands."""
+    above = sorted(f"{name}/" for name in names if run.name.startswith(f"{name}/"))  # the nearest is the longest
+    short = run.name.removeprefix(above[-1]) if above else run.name
+    return visible(f"{'· ' * len(above)}{short}  {SIGNS[run.state]} {run.state}  {run.stage}".rstrip())
 
 
 def details_of(runs: Path, name: str | None) -> Markup:
