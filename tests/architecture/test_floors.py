@@ -8,7 +8,7 @@ The only imports that wait until they are needed: the bodies of command-line fun
 import ast
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -81,10 +81,9 @@ def own_imports(module: str) -> list[tuple[Import, str]]:
     return [(entry, target) for entry, target in found if target is not None and target != module]
 
 
-@pytest.mark.parametrize("module", modules())
-def test_every_module_lies_in_a_room(module: str) -> None:
+def test_every_module_lies_in_a_room() -> None:
     """A new room is entered in FLOORS by hand: where it stands is a decision."""
-    assert part(module) in FLOORS or part(module) in UNBOUND, f"{module}: enter {part(module)!r} in FLOORS"
+    assert {part(module) for module in modules()} - set(FLOORS) - UNBOUND == set()
 
 
 def test_no_loose_modules() -> None:
@@ -94,29 +93,38 @@ def test_no_loose_modules() -> None:
     assert {path.name for path in entries if path.is_dir()} == (set(FLOORS) - LOOSE) | WITHOUT_CODE
 
 
-@pytest.mark.parametrize("module", [name for name in modules() if part(name) not in UNBOUND])
-def test_imports_only_from_lower_floors(module: str) -> None:
-    """0 imports from a higher floor or from another room of the same one; nobody inside imports smolt itself."""
+def upward(module: str) -> Iterator[str]:
+    """The imports of a module that are not from a lower floor or its own room."""
     for entry, target in own_imports(module):
         where = f"{module}:{entry.line} imports {entry.target}"
         if target == "smolt":
-            assert entry.target == "smolt.__version__", f"{where}: import from the module that defines it"
-        elif part(target) != part(module):
-            assert FLOORS[part(target)] < FLOORS[part(module)], f"{where}: not on a lower floor"
+            if entry.target != "smolt.__version__":
+                yield f"{where}: import from the module that defines it"
+        elif part(target) != part(module) and FLOORS[part(target)] >= FLOORS[part(module)]:
+            yield f"{where}: not on a lower floor"
 
 
-@pytest.mark.parametrize("module", [name for name in modules() if part(name) not in LAZY])
-def test_no_deferred_own_imports(module: str) -> None:
+def test_imports_only_from_lower_floors() -> None:
+    """0 imports from a higher floor or from another room of the same one; nobody inside imports smolt itself."""
+    assert [found for module in modules() if part(module) not in UNBOUND for found in upward(module)] == []
+
+
+def test_no_deferred_own_imports() -> None:
     """0 imports of smolt inside a function, outside the command line."""
-    deferred = [f"{module}:{entry.line} imports {entry.target}" for entry, _ in own_imports(module) if entry.deferred]
+    deferred = [
+        f"{module}:{entry.line} imports {entry.target}"
+        for module in modules()
+        if part(module) not in LAZY
+        for entry, _ in own_imports(module)
+        if entry.deferred
+    ]
     assert deferred == []
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
-def test_a_folder_is_taken_in_at_a_glance(folder: Path) -> None:
+def test_a_folder_is_taken_in_at_a_glance() -> None:
     """At most 15 modules and folders beside `__init__`."""
-    entries = {path.name for path in folder.iterdir()} - {"__init__.py", "__pycache__"}
-    assert len(entries) <= FEW, sorted(entries)
+    entries = {folder: {path.name for path in folder.iterdir()} - {"__init__.py", "__pycache__"} for folder in FOLDERS}
+    assert {folder: sorted(names) for folder, names in entries.items() if len(names) > FEW} == {}
 
 
 def test_no_file_name_twice() -> None:
@@ -138,11 +146,11 @@ def test_no_class_name_twice() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize("module", modules())
-def test_private_names_stay_at_home(module: str) -> None:
+def test_private_names_stay_at_home() -> None:
     """0 imports of a name, or from a module, that begins with an underscore (`__version__` and its like aside)."""
     private = [
         f"{module}:{entry.line} imports {entry.target}"
+        for module in modules()
         for entry, _ in own_imports(module)
         if any(name.startswith("_") and not name.startswith("__") for name in entry.target.split("."))
     ]
@@ -193,11 +201,10 @@ def test_no_import_circles_in_the_benchmarks() -> None:
     assert circle(edges) == []
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_floors_name_nothing_that_computes(module: str) -> None:
+def test_light_floors_name_nothing_that_computes() -> None:
     """0 imports of torch, transformers or peft on floors 1 to 3, not even deferred."""
-    heavy = [f"{module}:{entry.line}" for entry in imports(module) if entry.target.split(".")[0] in COMPUTING]
-    assert heavy == []
+    found = [(module, entry) for module in LIGHT for entry in imports(module)]
+    assert [f"{module}:{entry.line}" for module, entry in found if entry.target.split(".")[0] in COMPUTING] == []
 
 
 def loaded(program: str, packages: tuple[str, ...]) -> list[str]:
