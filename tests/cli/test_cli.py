@@ -287,8 +287,8 @@ def run(*arguments: str, program: list[str] | None = None, **options: Any) -> su
 
 def test_a_merge_of_a_whole_model_says_that_nothing_was_merged(tmp_path: Path) -> None:
     tiny_model(tmp_path / "model")
-    done = run("merge", str(tmp_path / "model"), "--out", str(tmp_path / "merged"))
-    assert done.returncode == 0
+    done = smolt("merge", str(tmp_path / "model"), "--out", str(tmp_path / "merged"))
+    assert done.exit_code == 0, done.output
     first, second, *_ = done.stdout.splitlines()
     assert first.endswith("merged (there was no adapter to merge: the weights are the model's own)")
     assert second.startswith("its logits differ from the model's by up to 0.0e+00 as it is stored")

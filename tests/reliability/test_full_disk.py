@@ -180,11 +180,15 @@ def test_a_study_whose_disk_fills_at_any_write(server: ForkServerContext, tmp_pa
 
 
 @pytest.mark.skipif(not Path("/bin/mount").exists(), reason="this system has no mount")
-def test_a_disk_that_fills_while_the_model_is_written(inputs: Path, tmp_path: Path, small_disk: Path) -> None:
-    recipe = tmp_path / "recipe.json"
+def test_a_disk_that_fills_while_the_model_is_written(
+    server: ForkServerContext, inputs: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    recipe, told = tmp_path / "recipe.json", tmp_path / "told"
     recipe.write_text(json.dumps({**scene_recipe("sft-lora", inputs), "save": {"every": 0}}))
-    command = [sys.executable, "-m", "smolt", "sft", str(recipe), "--out", str(small_disk / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 74, done.stderr
-    assert "Traceback" not in done.stderr
-    assert str(small_disk / "run") in done.stderr
+    arguments = ["sft", str(recipe), "--out", str(small_disk / "run")]
+    process = server.Process(target=command, args=(arguments, told))
+    process.start()
+    process.join(timeout=300)
+    assert process.exitcode == 74, told.read_text()
+    assert "Traceback" not in told.read_text()
+    assert str(small_disk / "run") in told.read_text()

@@ -10,8 +10,10 @@ import sys
 import time
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
+import transformers
 
 from smolt.__main__ import main
 from tests.reliability.conftest import Uninterrupted
@@ -101,16 +103,18 @@ def test_interrupted_at_many_random_moments(
     tell("Ctrl-C or SIGTERM at a random moment: 130 or 143, and the same bytes", name, signals=hit, differences=0)
 
 
-LOADING = """
-import os, signal, transformers
-def slow(*given, **named):
-    transformers.{what}.from_pretrained = old
-    os.kill(os.getpid(), signal.{name})
-    return old(*given, **named)
-old, transformers.{what}.from_pretrained = transformers.{what}.from_pretrained, slow
-from smolt.__main__ import main
-main()
-"""
+def loading(what: str, number: signal.Signals, arguments: list[str], told: Path) -> None:
+    """`smolt`, interrupted while a class of transformers begins to read a file."""
+    reader: Any = getattr(transformers, what)
+    read = reader.from_pretrained
+
+    def interrupted_first(*given: Any, **named: Any) -> Any:
+        reader.from_pretrained = read
+        os.kill(os.getpid(), number)
+        return read(*given, **named)
+
+    reader.from_pretrained = interrupted_first
+    command(arguments, told)
 
 
 @pytest.mark.parametrize(
@@ -118,21 +122,17 @@ main()
     [("AutoTokenizer", signal.SIGTERM), ("AutoModelForCausalLM", signal.SIGTERM), ("AutoConfig", signal.SIGINT)],
 )
 def test_a_library_that_explains_everything_does_not_explain_an_interrupt(
-    inputs: Path, tmp_path: Path, what: str, number: signal.Signals
+    server: ForkServerContext, inputs: Path, tmp_path: Path, what: str, number: signal.Signals
 ) -> None:
-    recipe = tmp_path / "recipe.json"
+    recipe, told = tmp_path / "recipe.json", tmp_path / "told"
     recipe.write_text(json.dumps(scene_recipe("sft-full", inputs)))
-    code = LOADING.format(name=number.name, what=what)
-    found = subprocess.run(
-        [sys.executable, "-c", code, "sft", str(recipe), "--out", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert found.returncode == CODES[number], found.stderr
-    assert "cannot be read" not in found.stderr
-    assert "Traceback" not in found.stderr
+    arguments = ["sft", str(recipe), "--out", str(tmp_path / "run")]
+    process = server.Process(target=loading, args=(what, number, arguments, told))
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == CODES[number], told.read_text()
+    assert "cannot be read" not in told.read_text()
+    assert "Traceback" not in told.read_text()
 
 
 @pytest.mark.parametrize(
