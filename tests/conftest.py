@@ -12,19 +12,22 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import gc
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 
-gc.disable()  # while everything is imported: nothing of it becomes garbage
 
-
-def pytest_collection_finish() -> None:
-    """Leave what was imported and collected out of later searches for garbage: a study searches after each section."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what is imported and collected out of all searches for garbage: a study searches after each section."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def _not_waiting(descriptor: Any) -> None:
