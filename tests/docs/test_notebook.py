@@ -15,7 +15,7 @@ from tests.docs.workshop import ROOT
 
 NOTEBOOK = ROOT / "docs" / "start" / "notebook.ipynb"
 CELLS = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-SMALL = {"pretrain": 1, "sft": 30, "dpo": 1, "grpo": 2}
+SMALL = {"pretrain": 1, "sft": 20, "dpo": 1, "grpo": 1}
 
 
 def source(cell: dict[str, Any]) -> str:
@@ -30,7 +30,7 @@ def in_small(text: str) -> str:
 
 
 def test_its_cells_run_in_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    """One after the other: three measures of 8 answers, 2 updates of GRPO, two comparisons; its chat answers."""
+    """One after the other: three measures of 8 answers, an update of GRPO, two comparisons; its chat answers."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     matplotlib.use("Agg")
     space: dict[str, Any] = {}
@@ -38,7 +38,7 @@ def test_its_cells_run_in_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
         exec(compile(in_small(source(cell)), NOTEBOOK.name, "exec"), space)
     printed = capsys.readouterr().out
     assert [len(found.rows) for found in space["measured"].values()] == [8, 8, 8]
-    assert [row["step"] for row in space["history"]] == [1, 2]
+    assert [row["step"] for row in space["history"]] == [1]
     assert sum(" against start, reward: " in line for line in printed.splitlines()) == 2
     (chat,) = re.findall(r"^!echo .* \| (smolt chat .*)", source(CELLS[-1]), re.MULTILINE)
     assert run(chat.format(**space)).stdout
