@@ -95,11 +95,11 @@ def _has_order(dtype: torch.dtype) -> bool:
 class Layer:
     """One decoder layer."""
 
-    before_attention: nn.Module
+    before_attention: Any
     attention: Any
     queries_keys_values: Affine
     out: Affine
-    before_mlp: nn.Module
+    before_mlp: Any
     gate_up: Affine
     down: Affine
 
@@ -132,7 +132,7 @@ class LeanDecoder:
         backbone: Any = network.base_model
         self.dtype = dtype
         self.embedding: Tensor = backbone.embed_tokens.weight
-        self.norm: nn.Module = backbone.norm
+        self.norm: Any = backbone.norm
         head = network.get_output_embeddings() or backbone.embed_tokens  # a classifier has none, and draws no tokens
         weight = head.weight.to(self.embedding.dtype)
         self.head = ordered(Affine(weight, None, parts=((weight, None),)))
