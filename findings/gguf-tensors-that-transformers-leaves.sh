@@ -13,7 +13,7 @@
 set -euo pipefail
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --disable-pip-version-check xllamacpp==2026.10.11549 gguf==0.19.0 transformers==5.23.0 torch==2.13.0 numpy \
+"$folder/venv/bin/pip" install -q --disable-pip-version-check xllamacpp==2026.10.11549 gguf==0.19.0 transformers==5.23.0 accelerate==1.15.0 torch==2.13.0 numpy \
   2>"$folder/pip.log" || { cat "$folder/pip.log"; exit 1; }
 cat >"$folder/compare.py" <<'P'
 import json
