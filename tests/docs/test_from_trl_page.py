@@ -42,11 +42,12 @@ def test_every_name_of_smolt_is_a_field() -> None:
     assert fields_named <= known
 
 
+@pytest.mark.filterwarnings("ignore")  # of its experimental part
 def test_every_name_of_trl_is_trls() -> None:
     """The first column, against the configurations of the installed release."""
     trl = pytest.importorskip("trl")
     cpo = pytest.importorskip("trl.experimental.cpo")
-    kinds = (trl.SFTConfig, trl.DPOConfig, trl.GRPOConfig, trl.RewardConfig, cpo.CPOConfig)
+    kinds = (trl.SFTConfig, trl.DPOConfig, trl.GRPOConfig, trl.RewardConfig, trl.KTOConfig, cpo.CPOConfig)
     known = {field.name for kind in kinds for field in fields(kind)} | {"peft_config"}
     named = {name for row in table(PAGE, "TRL") for name in re.findall(r"[a-z]+(?:_[a-z0-9]+)*", row[0])}
     told = {name for name in named if "_" in name or name in known}
