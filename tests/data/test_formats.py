@@ -226,6 +226,13 @@ def test_feedback(tmp_path: Path, name: str, row: dict[str, Any], expected: Feed
             load(source, "demonstrations")
 
 
+def test_a_tag_of_another_name(tmp_path: Path) -> None:
+    """LLaMA-Factory's kto_tag is the label where `fields` says so."""
+    source = written(tmp_path, {"messages": CHAT, "kto_tag": False})
+    loaded = load(Source(source.path, fields={"label": "kto_tag"}), "feedback")
+    assert loaded.records == [Feedback(HH_CONTEXT, "Yes.", False)]
+
+
 def test_pairs_as_feedback(tmp_path: Path) -> None:
     """The chosen answer is desirable, below weight 1/2 the rejected one; 1/2 and equal answers say nothing."""
     rows = [{**GOOD, "weight": weight} for weight in (1, 0.25, 0.5)] + [{**GOOD, "rejected": "Yes."}]
