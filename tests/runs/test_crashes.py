@@ -23,12 +23,6 @@ BLOBS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not break does not wait for the real disk's fsync either."""
-    monkeypatch.setattr(storage, "os", Disk().namespace())
-
-
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     directory = tmp_path / "scene"
