@@ -141,7 +141,10 @@ def test_two_models_are_asked_the_same(models: dict[str, str]) -> None:
 
 
 def test_a_model_is_not_asked_against_itself(models: dict[str, str]) -> None:
-    """Exit code 2 before anything is loaded."""
+    """Exit code 2 before anything is loaded; `/model` does not bring it about either."""
+    _, notices = session([speaker(models["one"]), speaker(models["other"])], f"/model {models['other']}\n/model\n")
+    shown = [f"({models[name]} on cpu in float32)" for name in ("one", "other")]
+    assert notices.splitlines() == [f"({models['other']} is the other model; {models['one']} stays)", *shown]
     done = CliRunner().invoke(app, ["chat", models["one"], "--against", models["one"]])
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == f"error: --against: {models['one']}: is the model itself; name another one\n"

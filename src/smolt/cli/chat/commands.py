@@ -121,7 +121,10 @@ def _save(talk: Talk, behind: str) -> None:
 
 def _model(talk: Talk, behind: str) -> None:
     if behind:
-        before = talk.speakers[0]
+        before, *others = talk.speakers
+        if behind in (other.name for other in others):
+            talk.notice(f"({behind} is the other model; {before.name} stays)")
+            return
         try:
             talk.speakers[0] = successor(before, behind)
         except (UserError, OSError, MemoryError) as error:
