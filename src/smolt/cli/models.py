@@ -119,7 +119,7 @@ def chat(
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Talk to a model in the terminal, or to two side by side; /help lists what can be typed."""
+    """Talk to a model in the terminal, or ask two the same; /help lists what can be typed."""
 
     def work() -> Outcome:
         from smolt.config import ChatSampling, Model, make_block
