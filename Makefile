@@ -39,7 +39,7 @@ package: $(DEV_STAMP)  # the source distribution, and the wheel made from it, in
 	@ls dist/*
 
 docs: $(DEV_STAMP)  # the pages as a site that needs no server; a dead link or an unlisted page is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The pages: $(abspath site/index.html)"
 
 bench: $(DEV_STAMP)

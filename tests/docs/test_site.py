@@ -1,6 +1,8 @@
 """The pages as a site: built without a warning, nothing fetched from elsewhere, every link and every name there."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -53,6 +55,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pages(site: Path) -> dict[Path, Elements]:
     return {page: Elements(page) for page in sorted(site.rglob("*.html"))}
+
+
+def test_make_docs_ends_at_a_dead_link(tmp_path: Path) -> None:
+    """With the options of the Makefile; `--quiet` would have mkdocs count no warnings."""
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    (options,) = re.findall(r"/mkdocs (build .*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    (tmp_path / "mkdocs.yml").write_text("site_name: one page\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("[gone](gone.md)\n")
+    command = [sys.executable, "-m", "mkdocs", *options.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "a link 'gone.md'" in done.stderr) == (1, True), done.stderr
 
 
 def test_every_page_is_there(site: Path) -> None:
