@@ -1,6 +1,7 @@
 """The compiled parts of a decoding step against torch's operations, and what stands in where they cannot be built."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear, rms_norm, silu
 
 from smolt.models.forward import decode_step
-from smolt.models.forward.kernels import Kernels, kernels
+from smolt.models.forward.kernels import FLAGS, Kernels, kernels
 from smolt.models.forward.precision import choose_precision
 from smolt.models.roles import Policy
 from smolt.models.sampling import Drawing, sample
@@ -126,7 +127,8 @@ def test_answers_are_those_of_torchs_operations(
 
 @pytest.fixture
 def unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Nothing has been built yet, and what is goes to a directory of its own."""
+    """Nothing has been built yet, and what is goes to a directory of its own, quickly."""
+    monkeypatch.setattr(f"{Kernels.__module__}.FLAGS", ("-O0", *FLAGS[1:]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     kernels.cache_clear()
     yield tmp_path
@@ -142,6 +144,46 @@ def test_it_is_built_once(unbuilt: Path) -> None:
     kernels.cache_clear()
     assert kernels(torch.float32) is not None
     assert library.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("left", [0, 9000])
+def test_part_of_a_library_is_built_anew(unbuilt: Path, left: int) -> None:
+    """Loading one of which the header alone is there would end the process."""
+    if kernels(torch.float32) is None:
+        pytest.skip("there is no C compiler here")
+    (library,) = (unbuilt / "cache" / "smolt" / "kernels").iterdir()
+    whole = library.read_bytes()
+    library.unlink()  # this process has it in memory
+    library.write_bytes(whole[:left])
+    kernels.cache_clear()
+    assert kernels(torch.float32) is not None
+    assert len(library.read_bytes()) == len(whole)
+
+
+@pytest.mark.parametrize("cache", ["a file", "no home"])
+def test_without_a_cache_it_serves_this_process(unbuilt: Path, monkeypatch: pytest.MonkeyPatch, cache: str) -> None:
+    """Nothing is written where nothing can be, nor into a directory called `~`."""
+    if kernels(torch.float32) is None:
+        pytest.skip("there is no C compiler here")
+    if cache == "a file":
+        (unbuilt / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(unbuilt / "file"))
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.chdir(unbuilt)
+    kernels.cache_clear()
+    assert kernels(torch.float32) is not None
+    assert not (unbuilt / "~").exists()
+
+
+def test_a_compiler_may_have_arguments(unbuilt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `ccache gcc`."""
+    if kernels(torch.float32) is None:
+        pytest.skip("there is no C compiler here")
+    monkeypatch.setenv("CC", f"env {os.environ.get('CC') or 'cc'}")
+    kernels.cache_clear()
+    assert kernels(torch.float32) is not None
 
 
 def test_a_compiler_that_fails_is_one_sentence(

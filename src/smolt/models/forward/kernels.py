@@ -4,6 +4,7 @@ They are called on the tensors' own memory, and run on the OpenMP threads that t
 compiler, or it fails, the step is computed by torch's operations: the same numbers but for the last bits.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from smolt.runs.storage import atomic_write
 
 LOG = logging.getLogger("smolt")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
@@ -133,33 +136,47 @@ class Kernels:
 @cache
 def kernels(dtype: torch.dtype) -> Kernels | None:
     """The compiled functions for tensors of this dtype on the CPU, built now if need be; None where they cannot be."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if dtype not in (torch.float32, torch.bfloat16) or os.environ.get(SWITCH) == "0" or compiler is None:
+    compiler = (os.environ.get("CC") or "cc").split()  # as in `ccache gcc`
+    if dtype not in (torch.float32, torch.bfloat16) or os.environ.get(SWITCH) == "0" or not shutil.which(compiler[0]):
         return None
     flags = (*FLAGS, *(("-DHALF",) if dtype == torch.bfloat16 else ()))
     try:
-        return Kernels(ctypes.CDLL(str(_built(compiler, flags))))
+        return Kernels(_library(compiler, flags))
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip()
         LOG.info("the decoding step is not compiled (%s): torch's operations take its place", said.partition("\n")[0])
         return None
 
 
-def _built(compiler: str, flags: tuple[str, ...]) -> Path:
-    """The library; it lies in the user's cache, under what its making depends on."""
+def _library(compiler: list[str], flags: tuple[str, ...]) -> ctypes.CDLL:
+    """The library from the user's cache, where it lies under what its making depends on.
+
+    It is built where it is not there or not whole, and serves this process alone where the cache cannot hold or run it.
+    """
     source = files("smolt.models.forward").joinpath("decode_step.c").read_bytes()
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=PATIENCE).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=PATIENCE).stdout
     made_of = hashlib.sha256(b"\n".join([source, version, " ".join(flags).encode(), _instructions()])).hexdigest()
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smolt" / "kernels"
-    library = place / f"{made_of[:32]}.so"
-    if not library.is_file():
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=place) as directory:
-            made = Path(directory) / library.name
-            command = [compiler, *flags, "-x", "c", "-", "-o", str(made), "-lm"]
-            subprocess.run(command, input=source, capture_output=True, check=True, timeout=PATIENCE)
-            made.replace(library)
-    return library
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "smolt", "kernels", made_of[:32])
+    kept = kept.with_suffix(".so")
+    with contextlib.suppress(OSError):
+        if kept.is_absolute() and _is_whole(kept.read_bytes()):
+            return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory() as directory:
+        made = Path(directory, kept.name)
+        command = [*compiler, *flags, "-x", "c", "-", "-o", str(made), "-lm"]
+        subprocess.run(command, input=source, capture_output=True, check=True, timeout=PATIENCE)
+        with contextlib.suppress(OSError):
+            if kept.is_absolute():  # it is not for a user without a home directory
+                content = made.read_bytes()
+                kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                atomic_write(kept, content + hashlib.sha256(content).digest())
+                return ctypes.CDLL(str(kept))
+        return ctypes.CDLL(str(made))
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether the digest at its end, which loading passes over, is right: part of a library can end the process."""
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
 def _instructions() -> bytes:
