@@ -1,5 +1,6 @@
 """KTO: the KL from mismatched answers by hand, its start, and feedback that cannot be learned from."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 import smolt
+from smolt.config import KTORecipe
 from smolt.models.groups import Groups, from_answers
 from smolt.training.algorithms.kto import kl_column, mismatched
 from tests.tiny import tiny_model
@@ -74,6 +76,27 @@ def test_answers_of_one_kind_are_refused(feedback: list[smolt.Feedback], kind: s
     with pytest.raises(smolt.UserError, match=f"^feedback: all 3 answers are {kind}; kto learns from both kinds"):
         smolt.kto(model, feedback, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_one_kind_is_left_where_the_other_exceeds_the_window(model: str, tmp_path: Path) -> None:
+    """Counted after records are dropped: of two answers of each kind, both bad ones are too long."""
+    rows = [{"prompt": "hen?", "completion": "no " * (200 * bad), "label": not bad} for bad in (0, 1)] * 2
+    (tmp_path / "feedback.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {"model": model, "data": {"path": str(tmp_path / "feedback.jsonl"), "too_long": "drop"}}
+    with pytest.raises(smolt.UserError, match=r"feedback.jsonl: all 2 answers that fit the window are desirable"):
+        smolt.kto(KTORecipe.model_validate(recipe))
+
+
+def test_pairs_without_a_better_answer(model: str) -> None:
+    with pytest.raises(smolt.UserError, match=r"^feedback: the answers of every pair are equally good, or the same"):
+        smolt.kto(model, [smolt.Preference(ASK, "a hen", "no", 0.5), smolt.Preference(ASK, "no", "no")])
+
+
+def test_judgements_as_numbers(model: str) -> None:
+    """1 and 0, as tables hold them, are true and false."""
+    feedback = [smolt.Feedback(ASK, "a hen", 1), smolt.Feedback(ASK, "no", 0)]  # type: ignore[arg-type]
+    (row,) = smolt.kto(model, feedback, batch=2, budget={"updates": 1})
+    assert row["loss"] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_weights_out_of_balance_are_said(model: str, caplog: pytest.LogCaptureFixture) -> None:

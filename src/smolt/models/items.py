@@ -115,19 +115,22 @@ def feedback_items(
     records, digest, place = records_of(data, "feedback")
     whole = [record.unpaired if isinstance(record, Preference) else (record,) for record in records]
     judged = [record for part in whole for record in part]
-    desirable = sum(record.desirable for record in judged)
-    if desirable in (0, len(judged)):
-        kind = "desirable" if desirable else "undesirable"
-        raise UserError(
-            f"{place}: all {len(judged)} answers are {kind}; kto learns from both kinds (label true and false). "
-            f"{'Imitate these with sft' if desirable else 'Add good answers'}, or take pairs"
-        )
+    if not judged:
+        raise UserError(f"{place}: the answers of every pair are equally good, or the same; there is nothing to learn")
 
     def tokens(record: Feedback) -> Groups:
         groups = from_answers([renderer.context(record.context)], [[renderer.answer(record.answer)]])
-        return groups.with_columns(desirable=torch.tensor([record.desirable]))
+        return groups.with_columns(desirable=torch.tensor([record.desirable], dtype=torch.bool))
 
-    return _fitting(judged, tokens, window, too_long_policy(data, too_long), place, digest)
+    prepared = _fitting(judged, tokens, window, too_long_policy(data, too_long), place, digest)
+    count, desirable = len(prepared.items), sum(bool(item.columns["desirable"]) for item in prepared.items)
+    if desirable in (0, count):
+        raise UserError(
+            f"{place}: all {count} answers{' that fit the window' if prepared.dropped else ''} are "
+            f"{'desirable' if desirable else 'undesirable'}; kto learns from both kinds (label true and false). "
+            f"{'Imitate these with sft' if desirable else 'Add good answers'}, or take pairs"
+        )
+    return prepared
 
 
 @dataclass(frozen=True)
