@@ -221,9 +221,8 @@ def test_feedback(tmp_path: Path, name: str, row: dict[str, Any], expected: Feed
     loaded = load(source, "feedback")
     assert (loaded.format, loaded.records, loaded.remarks) == (name, [expected], [])
     assert [question.context for question in load(source, "questions").records] == [expected.context]
-    if name == "unpaired":
-        with pytest.raises(UserError, match=r"label: is .*: feedback, for `smolt kto`"):
-            load(source, "demonstrations")
+    with pytest.raises(UserError, match=r"label: is .*: feedback, for `smolt kto`"):
+        load(source, "demonstrations")
 
 
 def test_a_tag_of_another_name(tmp_path: Path) -> None:
