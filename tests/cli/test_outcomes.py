@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from smolt.cli import progress
-from smolt.cli.outcomes import Outcome, deliver
+from smolt.cli.outcomes import ONCE_MORE, Outcome, deliver
 
 
 @pytest.mark.parametrize("when", ["begins", "ends"])
@@ -57,6 +57,21 @@ def test_a_signal_in_a_callback_of_the_interpreter_is_heard(
         deliver(work, as_json=False)
     assert left.value.exit_code == code
     assert "ignored" not in capfd.readouterr().err
+
+
+def test_a_signal_that_the_work_did_not_hear_does_not_come_after_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """One in the last moment of work that is done: no traceback where Python ends."""
+
+    def work() -> Outcome:
+        watched = Watched()
+        reference = weakref.ref(watched, lambda dead: signal.raise_signal(signal.SIGINT))
+        del watched
+        return Outcome({}, f"done: {reference() is None}")
+
+    with pytest.raises(typer.Exit) as left:
+        deliver(work, as_json=False)
+    time.sleep(5 * ONCE_MORE)
+    assert (left.value.exit_code, capfd.readouterr().out) == (0, "done: True\n")
 
 
 def test_a_signal_while_a_module_begins_is_no_failed_import(capfd: pytest.CaptureFixture[str]) -> None:

@@ -158,7 +158,7 @@ def _heard() -> Iterator[None]:
     at the end of every import: Ctrl-C while libraries are loaded was lost now and then. A module of pybind11's that is
     interrupted as it begins raises an ImportError.
     """
-    before = sys.unraisablehook
+    before, waiting = sys.unraisablehook, list[threading.Timer]()
 
     def passed_over(found: "sys.UnraisableHookArgs") -> None:
         number = {KeyboardInterrupt: signal.SIGINT, Stopped: signal.SIGTERM}.get(found.exc_type)
@@ -167,6 +167,7 @@ def _heard() -> Iterator[None]:
             return
         again = threading.Timer(ONCE_MORE, _thread.interrupt_main, [number])
         again.daemon = True
+        waiting.append(again)
         again.start()
 
     sys.unraisablehook = passed_over
@@ -178,6 +179,8 @@ def _heard() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = before
+        for again in waiting:  # the work is over: nothing is left that it could end
+            again.cancel()
 
 
 @contextlib.contextmanager
