@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -94,7 +94,7 @@ def test_pairs_without_a_better_answer(model: str) -> None:
 
 def test_judgements_as_numbers(model: str) -> None:
     """1 and 0, as tables hold them, are true and false."""
-    feedback = [smolt.Feedback(ASK, "a hen", 1), smolt.Feedback(ASK, "no", 0)]  # type: ignore[arg-type]
+    feedback = [smolt.Feedback(ASK, answer, good) for answer, good in (("a hen", cast(bool, 1)), ("no", cast(bool, 0)))]
     (row,) = smolt.kto(model, feedback, batch=2, budget={"updates": 1})
     assert row["loss"] == pytest.approx(0.5, abs=1e-6)
 

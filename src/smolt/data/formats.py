@@ -23,6 +23,7 @@ from smolt.data.turns import (
     number_text,
     opening,
     optional_text,
+    require_unjudged,
     text,
     weight,
     weighted_messages,
@@ -133,7 +134,7 @@ def _conversation(row: Row, field: str) -> list[Entry]:
 
 
 def _messages(row: Row) -> list[Entry]:
-    _require_unjudged(row)
+    require_unjudged(row)
     return _conversation(row, "messages")
 
 
@@ -207,17 +208,11 @@ def _reply(value: object, field: str) -> tuple[Context, str]:
     return tuple(turn for turn, _ in before), answer.content
 
 
-def _require_unjudged(row: Row) -> None:
-    """An answer that was judged may be a bad one, which must not be imitated."""
-    if is_judged(row):
-        raise RowProblem("label", f"is {str(row['label']).lower()}: feedback, for `smolt kto`; remove it for sft")
-
-
 def _completion(row: Row) -> list[Entry]:
     before, answer = _reply(row["completion"], "completion")
     if not answer.strip():
         raise RowProblem("completion", "is empty")
-    _require_unjudged(row)
+    require_unjudged(row)
     return _demonstration(row, joined(_prompt(row), before, "completion"), answer)
 
 

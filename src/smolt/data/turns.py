@@ -110,6 +110,16 @@ def desirable(row: Row) -> bool:
     return _LABELS[str(row["label"]).lower()]
 
 
+def require_unjudged(row: Row) -> None:
+    """A judged answer may be a bad one: it is not to be imitated.
+
+    Raises:
+        RowProblem: the row's `label` says good or not.
+    """
+    if is_judged(row):
+        raise RowProblem("label", f"is {str(row['label']).lower()}: feedback, for `smolt kto`; remove it for sft")
+
+
 def opening(row: Row, turns: Context) -> Context:
     """Turns after the row's optional `system` text and `history`.
 
