@@ -33,6 +33,15 @@ def compiled(request: pytest.FixtureRequest) -> Kernels:
     return found
 
 
+@pytest.fixture
+def compiled_float() -> Kernels:
+    """Those for fp32."""
+    found = kernels(torch.float32)
+    if found is None:
+        pytest.skip("there is no C compiler here")
+    return found
+
+
 def numbers(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
@@ -82,6 +91,18 @@ def test_product_of_few_rows(compiled: Kernels, dtype: torch.dtype, width: int) 
     exact = compiled.product(states, ((weights[2], None),), exact=True)
     assert exact.dtype == torch.float32
     assert_near(exact, expected[2], torch.float32)
+
+
+def test_short_memory_is_an_error(compiled_float: Kernels) -> None:
+    """Sums of 2^54 numbers, scores of 2^55: more than a processor can address."""
+    with pytest.raises(MemoryError):
+        compiled_float.product(torch.zeros(1, 1).expand(2**40, 2**14), ((torch.zeros(0, 2**14), None),))
+    one, line = torch.zeros(1, 6), torch.zeros(1, 1, 2, 1)
+    with pytest.raises(MemoryError):
+        compiled_float.attend(
+            *(one, (one, one), (None, None, 0.0), (line, line.mT, 0)),
+            *((line, line.mT, 2**55), torch.zeros(1, dtype=torch.int64), one, 1.0),
+        )
 
 
 @pytest.fixture(params=[0, 2000])

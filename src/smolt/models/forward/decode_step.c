@@ -110,19 +110,25 @@ static void narrow_down(Part *part, const number *bias, float blocked) {
 
    own: keys [rows, kinds, d, own_columns], values [rows, kinds, own_columns, d]; this step's go to `column`.
    shared: the same of contexts, shared_columns wide, of which the first `longest` are looked at; null where each
-   answer has a copy of its own. places [rows]: whose context. bias [rows * kinds, longest + own_columns]. */
-void attend(const number *mixed, long stride, const number *cosine, const number *sine, const number *query_norm,
-            const number *key_norm, float eps, number *own_keys, number *own_values, long own_columns, long column,
-            const number *shared_keys, const number *shared_values, long shared_columns, long longest,
-            const int64_t *places, const number *bias, float blocked, float scaling, number *out, long rows, long heads,
-            long kinds, long d, int threads) {
+   answer has a copy of its own. places [rows]: whose context. bias [rows * kinds, longest + own_columns].
+   Returns whether memory was too short. */
+int attend(const number *mixed, long stride, const number *cosine, const number *sine, const number *query_norm,
+           const number *key_norm, float eps, number *own_keys, number *own_values, long own_columns, long column,
+           const number *shared_keys, const number *shared_values, long shared_columns, long longest,
+           const int64_t *places, const number *bias, float blocked, float scaling, number *out, long rows, long heads,
+           long kinds, long d, int threads) {
   long group = heads / kinds, width = longest + own_columns;
+  int failed = 0;
 #pragma omp parallel num_threads(threads) if (rows * kinds * width * d > SMALL)
   {
     float *scores = malloc(sizeof(float) * group * (width + 2 * d));
     float *asked = scores + group * width, *sums = asked + group * d;
+    if (!scores)
+#pragma omp atomic write
+      failed = 1;
 #pragma omp for
     for (long item = 0; item < rows * kinds; item++) {
+      if (!scores) continue;
       long row = item / kinds, kind = item % kinds;
       const number *here = mixed + row * stride, *limits = bias + item * width;
       const number *angle = cosine + row * d, *other = sine + row * d;
@@ -173,6 +179,7 @@ void attend(const number *mixed, long stride, const number *cosine, const number
     }
     free(scores);
   }
+  return failed;
 }
 
 #define LANES 16
@@ -216,10 +223,11 @@ static float dot(const number *weight, const float *asked, long in) {
 }
 
 /* states [rows, in] times weight [outs, in] transposed, plus bias [outs]: out [rows, outs], rows `stride` apart, or in
-   fp32 in `exact`. */
-void product(const number *states, const number *weight, const number *bias, number *out, float *exact, long rows,
-             long in, long outs, long stride, int threads) {
+   fp32 in `exact`. Returns whether memory was too short. */
+int product(const number *states, const number *weight, const number *bias, number *out, float *exact, long rows,
+            long in, long outs, long stride, int threads) {
   float *asked = malloc(sizeof(float) * rows * in);
+  if (!asked) return 1;
   for (long i = 0; i < rows * in; i++) asked[i] = wide(states[i]);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long one = 0; one < outs; one++)
@@ -231,4 +239,5 @@ void product(const number *states, const number *weight, const number *bias, num
         out[row * stride + one] = narrow(sum);
     }
   free(asked);
+  return 0;
 }

@@ -49,6 +49,8 @@ class Kernels:
         self._functions = {name: getattr(library, name) for name in ARGUMENTS}
         for name, types in ARGUMENTS.items():
             self._functions[name].argtypes, self._functions[name].restype = types, None
+        for name in ("attend", "product"):
+            self._functions[name].restype, self._functions[name].errcheck = ctypes.c_int, _require_memory
 
     def norm(self, states: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """Add `more` to states [rows, width] in place; the root mean square norm of the sum."""
@@ -131,6 +133,11 @@ class Kernels:
             *(rows, heads, kinds, d, torch.get_num_threads()),
         )
         return out
+
+
+def _require_memory(failed: int, *called: object) -> None:
+    if failed:
+        raise MemoryError("not enough memory for a decoding step")
 
 
 @cache
