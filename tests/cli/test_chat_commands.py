@@ -91,6 +91,14 @@ def test_a_file_of_something_else_is_left_alone(models: dict[str, str], tmp_path
     assert f"({tmp_path / 'none' / 'mine'}: " in notices
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/mine", "mi\0ne"])
+def test_a_name_that_no_file_can_have_ends_no_conversation(models: dict[str, str], name: str) -> None:
+    """Neither to save in nor as a model: each is a notice, and the next question is answered."""
+    answers, notices = session([speaker(models["one"])], f"Hi.\n/save {name}\n/model {name}\nAnd?\n")
+    assert answers == session([speaker(models["one"])], "Hi.\nAnd?\n")[0]
+    assert len([line for line in notices.splitlines() if not line.startswith("(cut: ")]) == 2
+
+
 def test_another_model_goes_on_with_the_conversation(models: dict[str, str]) -> None:
     """Its answer is drawn after what the first one said; a wrong name changes nothing."""
     lines = "Hi.\n/model nowhere/at/all\nAnd?\n"

@@ -46,6 +46,10 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["sft", "r.yaml", "dev=dd.jsonl"], ["dev.path: dd.jsonl: no such file or directory"]),
     (["sft", "r.yaml", "model.path=smolm2-135m-instruct"], ["model.path: smolm2-135m-instruct: " + MODEL, HERE]),
     (["sft", "r.yaml", "model.path=./gone/model"], ["model.path: ./gone/model: no such directory, and not a hub name"]),
+    (
+        ["export", "~nobody-of-this-name/m", "--gguf"],
+        ["model.path: ~nobody-of-this-name/m: no such directory, and not a"],
+    ),
     (["sft", "r.yaml", "model.path=d.jsonl"], ["model.path: d.jsonl: is a file and no GGUF"]),
     (["sft", "r.yaml", "model.path=empty"], ["model.path: empty: holds neither config.json nor adapter_config.json"]),
     (["sft", "r.yaml", "--out", "d.jsonl"], ["d.jsonl: is a file, not a directory"]),

@@ -3,6 +3,7 @@
 Only what is certain is refused here. A name that may be one of the hub's data sets is left to its reader.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,7 @@ def find_model(path: str, field: str = "model.path") -> Path | None:
     Raises:
         UserError: there is none, or what is there is no model.
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))  # pathlib's own raises for `~nobody`
     if not place.exists():
         if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith("."):
             _ask_the_hub(path, field)

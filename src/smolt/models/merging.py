@@ -7,6 +7,7 @@ agree is refused.
 
 import logging
 import math
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def merge(path: str, out: Path, dtype: str = "auto", fresh: bool = False) -> dic
     if dtype != "auto" and dtype not in DTYPES:
         raise UserError(f"dtype: {dtype!r} is unknown; choose auto, {', '.join(DTYPES)}")
     located = locate(path, to_merge=True)
-    out = out.expanduser().resolve()
+    out = Path(os.path.expanduser(out)).resolve()
     asked = {"source": weights_hash(located), "asked_dtype": dtype}
     found = _earlier(out, located, asked, fresh)
     if found is not None:

@@ -1,6 +1,7 @@
 """What a line that begins with a slash does."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def _again(talk: Talk, behind: str) -> None:
 
 
 def _save(talk: Talk, behind: str) -> None:
-    path = Path(behind).expanduser()
+    path = Path(os.path.expanduser(behind))
     rows = [
         {"messages": as_messages(dialogue), "model": speaker.name}
         for speaker in talk.speakers
@@ -112,7 +113,7 @@ def _save(talk: Talk, behind: str) -> None:
                 if "messages" not in jsontext.decode_object(file.readline(), f"{path}:1"):
                     raise UserError(f"{path}:1: holds no `messages`, so no conversation is appended to it")
         append_rows(path, rows)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError) as error:  # a zero byte in a name is a ValueError
         talk.notice(f"({reason(error)})")
         return
     count = f"{len(rows)} row{'s' * (len(rows) > 1)}"

@@ -1,5 +1,6 @@
 """Where a GGUF file goes, seen to before a library is loaded that takes seconds."""
 
+import os
 from pathlib import Path
 
 from smolt.errors import UserError
@@ -12,7 +13,7 @@ KINDS = ("f32", "f16", "bf16", "q8_0")
 
 def title_of(path: str) -> str:
     """A model's name: its directory's, or that of the run whose model it is; the last part of a hub name."""
-    place = Path(path).expanduser().resolve()
+    place = Path(os.path.expanduser(path)).resolve()
     if place.name == inventory.MODEL and is_run(place.parent):
         return place.parent.name
     return place.stem if place.is_file() else place.name
@@ -33,7 +34,7 @@ def files_for(path: str, out: Path | None, kind: str, fresh: bool, with_modelfil
     """
     if kind not in KINDS:
         raise UserError(f"type: {kind!r} is unknown; choose {', '.join(KINDS)}")
-    file = (out or Path(f"{title_of(path)}-{kind}.gguf")).expanduser()
+    file = Path(os.path.expanduser(out or f"{title_of(path)}-{kind}.gguf"))
     beside = file.with_suffix(".Modelfile") if with_modelfile else None
     for place in (file, beside):
         if place is None:
