@@ -329,6 +329,14 @@ def test_curve_panels_skip_what_is_not_a_curve() -> None:
     assert panels[0].held_out == [(9.0, 2.0)]
 
 
+def test_an_accuracy_without_any_margin_is_not_drawn() -> None:
+    """Where policy and reference are one, margin and accuracy are 0 on every pair: that is no share to begin at."""
+    rows = [{"step": s, "margin": m, "accuracy": a} for s, (m, a) in enumerate([(0.0, 0.0), (0.1, 0.6), (-0.1, 0.4)])]
+    accuracy, margin = curves.curves_of("dpo", "dpo", rows)
+    assert accuracy.points == [(1.0, 0.6), (2.0, 0.4)]
+    assert len(margin.points) == 3
+
+
 def test_formats() -> None:
     """Hand-checked: 3,725 s is 1 h 2 min; a rate's interval is in percent; 0.5 GiB is 512 MiB."""
     assert [wording.duration(seconds) for seconds in (8.24, 245, 3725)] == ["8.2 s", "4 min 5 s", "1 h 2 min"]

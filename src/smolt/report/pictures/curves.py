@@ -87,8 +87,12 @@ def running_mean(values: Sequence[float]) -> list[float]:
 
 
 def _points(curve: Sequence[dict[str, Any]], name: str) -> Points:
-    """(update, value) of the rows that carry a finite value; a row without a step counts by its place."""
+    """(update, value) of the rows that carry a finite value; a row without a step counts by its place.
+
+    An accuracy says nothing where the margin is exactly 0, as before the first step: no pair could lead, so it is 0.
+    """
     points = []
+    curve = [row for row in curve if name != "accuracy" or row.get("margin") != 0]
     for place, row in enumerate(curve, start=1):
         step, value = _finite(row.get("step")), _finite(row.get(name))
         if value is not None:
