@@ -329,6 +329,12 @@ def test_curve_panels_skip_what_is_not_a_curve() -> None:
     assert panels[0].held_out == [(9.0, 2.0)]
 
 
+def test_dpo_is_drawn_against_its_reference() -> None:
+    """Log-probabilities are of other pairs at every update, so they scatter; rewards are what the same pairs gained."""
+    rows = [{"step": s, **dict.fromkeys(("chosen_logprob", "chosen_reward", "rejected_reward"), s)} for s in (1, 2)]
+    assert [found.metric for found in curves.curves_of("dpo", "dpo", rows)] == ["chosen_reward", "rejected_reward"]
+
+
 def test_an_accuracy_without_any_margin_is_not_drawn() -> None:
     """Where policy and reference are one, margin and accuracy are 0 on every pair: that is no share to begin at."""
     rows = [{"step": s, "margin": m, "accuracy": a} for s, (m, a) in enumerate([(0.0, 0.0), (0.1, 0.6), (-0.1, 0.4)])]
