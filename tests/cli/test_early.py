@@ -122,11 +122,13 @@ def test_a_directory_that_cannot_be_written(place: Path, monkeypatch: pytest.Mon
     assert (done.exit_code, done.stderr) == (74, f"error: {place.resolve()}: Read-only file system\n")
 
 
-def test_a_recipe_beside_the_one_that_was_meant(tmp_path: Path) -> None:
+def test_a_recipe_beside_the_one_that_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path names its neighbours, a name the shipped recipes, a name with an ending both."""
     (tmp_path / "support.yaml").write_text("stage: sft\n")
     with pytest.raises(UserError, match=f"nearest in {tmp_path}: support.yaml"):
         find_recipe(str(tmp_path / "suport.yaml"))
-    with pytest.raises(UserError, match='did you mean "smoke"'):
+    (tmp_path / "mkdocs.yml").write_text("site_name: another program's\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r'; nearest in .: .*mkdocs\.yml; did you mean "smoke"'):
         find_recipe("smok.yaml")
     assert beside(tmp_path / "wholly-different") == ""

@@ -39,7 +39,8 @@ def find_recipe(source: str) -> Path:
         return shipped[source]
     near = beside(Path(source)) if "/" in source or Path(source).suffix in (".yaml", ".yml") else ""
     close = nearest(Path(source).stem, shipped)
-    hint = near or (f'; did you mean "{close}"?' if close else f"; shipped: {', '.join(shipped) or 'none'}")
+    meant = f'; did you mean "{close}"?' if close else ""
+    hint = near + meant or f"; shipped: {', '.join(shipped) or 'none'}"
     raise UserError(f"{ascii(source)[1:-1]}: no such recipe file, and no shipped recipe of this name{hint}")
 
 
