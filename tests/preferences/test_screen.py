@@ -36,6 +36,18 @@ def test_the_screen_fits_and_ends_with_the_keys(width: int, height: int, tmp_pat
     assert any("RIGHT" in line for start in range(0, 600, 5) for line in shown(session, width, height, start))
 
 
+def test_the_end_says_what_was_skipped(tmp_path: Path) -> None:
+    """One label of one pair: all are labelled. One skip: none is, and --again is named."""
+    record = Preference((Turn("user", "Why?"),), "a", "b")
+    for pick, said in (("left", "Every pair of the queue is labelled, 1 in all."), ("skip", "0 of 1 pairs have a")):
+        with LabelStore(tmp_path / "labels.sqlite") as store:
+            session = Session(store, pick, [pair_of(record)], seed=0)
+            session.choose("left" if pick == "left" else "skip")
+        text = " ".join(shown(session, 120, 24))
+        assert said in text
+        assert ("--again" in text) == (pick == "skip")
+
+
 def test_content_cannot_steer_the_terminal(tmp_path: Path) -> None:
     """Escape sequences, bells, carriage returns and direction marks are shown as escapes; markup as it is."""
     evil = "\x1b[2J\x1b]0;title\x07\r[bold]b[/bold]\u202eright to left"

@@ -64,10 +64,10 @@ def used(terminal: Terminal, folder: Path, labels: int) -> None:
         assert len(store.labels("ann")) == kill_at
     terminal.tmux("respawn-pane", "-k", *labelling(folder, "ann"))
     label(terminal, "ann", kill_at, labels, lambda _, screen: better_side(screen))
-    terminal.press("q", f"labels this time: {labels - kill_at:,}; done: {labels} of 60 pairs")
+    terminal.press("q", f"labels this time: {labels - kill_at:,}; labelled: {labels} of 60 pairs")
     terminal.tmux("respawn-pane", "-k", *labelling(folder, "bob"))
     label(terminal, "bob", 0, labels, lambda number, screen: "t" if number % 10 == 9 else better_side(screen))
-    terminal.press("q", f"done: {labels} of 60 pairs")
+    terminal.press("q", f"labelled: {labels} of 60 pairs")
 
 
 def facts(*words: str) -> dict[str, Any]:

@@ -157,6 +157,8 @@ def named(annotator: str) -> str:
 
 def progress(session: Any, same: int) -> str:
     """What was done, and what was left out."""
-    words = f"labels this time: {session.labelled:,}; done: {session.done:,} of {len(session.queue):,} pairs"
+    labelled = session.done - session.skipped
+    words = f"labels this time: {session.labelled:,}; labelled: {labelled:,} of {len(session.queue):,} pairs"
+    words += f", skipped: {session.skipped:,} (--again asks them again)" if session.skipped else ""
     equal = f"; {same} pairs with two equal answers were left out" if same else ""
     return f"{words}; the same command continues{equal}" if session.current is not None else f"{words}{equal}"

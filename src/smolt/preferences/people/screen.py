@@ -58,7 +58,7 @@ def draw(session: Session, console: Console, start: int, remark: str) -> Page:
 
 def _body(session: Session, width: int) -> RenderableType:
     if session.current is None:
-        return Text(f"\nEvery pair of the queue is labelled, {len(session.queue):,} in all. Thank you.\n")
+        return Text(f"\n{_end(session)} Thank you.\n")
     left, right = (_answer(name, text) for name, text in zip(("LEFT", "RIGHT"), session.sides(), strict=True))
     if width < WIDE:
         return Group(_question(session.current), left, right)
@@ -67,6 +67,16 @@ def _body(session: Session, width: int) -> RenderableType:
     side_by_side.add_column(ratio=1)
     side_by_side.add_row(left, right)
     return Group(_question(session.current), side_by_side)
+
+
+def _end(session: Session) -> str:
+    """What there is to say at the end of the queue."""
+    if not session.skipped:
+        return f"Every pair of the queue is labelled, {len(session.queue):,} in all."
+    return (
+        f"The queue is through: {session.done - session.skipped:,} of {len(session.queue):,} pairs have a label, "
+        f"{session.skipped:,} you skipped; the same command with --again asks those again."
+    )
 
 
 def _question(pair: BlindPair) -> RenderableType:

@@ -36,7 +36,9 @@ class Session:
         self._store, self._seed, self._clock = store, seed, clock
         self._names = {pair.id for pair in self.queue}
         store.add_pairs(self.queue)
-        self._done = {label.pair for label in store.labels(annotator)} & self._names
+        given = [label for label in store.labels(annotator) if label.pair in self._names]
+        self._done = {label.pair for label in given}
+        self._skips = {label.pair for label in given if label.choice == "skip"}
         self._advance()
 
     @property
@@ -48,6 +50,11 @@ class Session:
     def done(self) -> int:
         """How many pairs of the queue have a label, or a skip, of this annotator."""
         return len(self._done)
+
+    @property
+    def skipped(self) -> int:
+        """How many of these are skips."""
+        return len(self._skips)
 
     @property
     def left(self) -> Side:
@@ -82,7 +89,9 @@ class Session:
         seconds = self._clock() - self._since
         new = self._store.record(Label(pair.id, self.annotator, choice_of(pick, self.left), self.left, seconds))
         self._done.add(pair.id)
-        self.labelled += new
+        if new and pick == "skip":
+            self._skips.add(pair.id)
+        self.labelled += new and pick != "skip"
         self._advance()
         return seconds if new else None
 
@@ -92,7 +101,8 @@ class Session:
         if pair is None:
             return False
         self._done.discard(pair)
-        self.labelled = max(0, self.labelled - 1)
+        self.labelled = max(0, self.labelled - (pair not in self._skips))
+        self._skips.discard(pair)
         self._go_to(next(place for place, one in enumerate(self.queue) if one.id == pair))
         return True
 

@@ -85,7 +85,7 @@ def acted(desk: LabelDesk, name: str, seen: Shown, pick: Pick | None = None, und
         with desk.session(name, seen[1] if seen else None) as session:
             said = _done(session, seen, pick, undo)
             current = session.current
-            content = _pair(session) if current is not None else note("Every pair has a label of yours.")
+            content = _pair(session) if current is not None else note(_end(session))
             done = Markup('<p class="soft">{:,} of {:,}</p>').format(session.done, len(session.queue))
             share = 100 * session.done / max(1, len(session.queue))
             page = joined([BAR.format(session.done, len(session.queue), share), done, content])
@@ -108,6 +108,13 @@ def _done(session: Session, seen: Shown, pick: Pick | None, undo: bool) -> Marku
     if seconds is None:
         return note("You labelled that pair in another window; the first label stays.")
     return note(f"Saved: {SAID[pick]}, {seconds:.1f} s.")
+
+
+def _end(session: Session) -> str:
+    """What is said where no pair is open."""
+    if not session.skipped:
+        return "Every pair has a label of yours."
+    return f"Every pair has a label of yours, or was skipped: {session.skipped:,}."
 
 
 def _pair(session: Session) -> Markup:
