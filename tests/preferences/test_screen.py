@@ -7,6 +7,7 @@ from rich.console import Console
 
 from smolt.data import Preference, Turn
 from smolt.preferences.people import LabelStore, Session, pair_of
+from smolt.preferences.people.labeller import _act
 from smolt.preferences.people.screen import draw
 
 
@@ -34,6 +35,36 @@ def test_the_screen_fits_and_ends_with_the_keys(width: int, height: int, tmp_pat
     assert "back up" in lines[-1]
     assert any("LEFT" in line and "RIGHT" in line for line in lines) == (width >= 100)
     assert any("RIGHT" in line for start in range(0, 600, 5) for line in shown(session, width, height, start))
+
+
+def test_no_verdict_before_both_answers_began(tmp_path: Path) -> None:
+    """80 x 24, question of 60 lines: each verdict is refused, naming the key, until both are seen; a skip never is."""
+    record = Preference((Turn("user", "Why?\n" * 60),), "yes\n" * 20, "no\n" * 20)
+    console = Console(width=80, height=24, force_terminal=True, color_system=None)
+    with LabelStore(tmp_path / "labels.sqlite") as store:
+        session = Session(store, "ann", [pair_of(record)], seed=0)
+        start, seen, refused = 0, frozenset[str](), []
+        while len(seen) < 2:
+            page = draw(session, console, start, "")
+            seen |= page.begun
+            if len(seen) < 2:
+                for key in ("l", "2", "t", "b"):
+                    start, said, fresh = _act(session, key, page, seen)
+                    assert (start, fresh, session.done) == (page.start, False, 0)
+                refused.append(said)
+            start, _, _ = _act(session, " ", page, seen)
+        assert refused[0] == "not taken: you have not seen LEFT and RIGHT; space scrolls down"
+        assert refused[-1] == "not taken: you have not seen RIGHT; space scrolls down"
+        assert _act(session, "l", page, seen)[1].startswith("saved: left")
+        session.undo()
+        assert _act(session, "s", draw(session, console, 0, ""), frozenset())[1].startswith("saved: skipped")
+
+
+def test_answers_side_by_side_begin_together(tmp_path: Path) -> None:
+    """From 100 columns on a short question leaves room for both; a row less than it takes shows neither."""
+    session = session_of(tmp_path, "ann", Preference((Turn("user", "Why?"),), "yes", "no"))
+    pages = [draw(session, Console(width=120, height=height, force_terminal=True), 0, "") for height in (24, 6)]
+    assert [sorted(page.begun) for page in pages] == [["LEFT", "RIGHT"], []]
 
 
 def test_the_end_says_what_was_skipped(tmp_path: Path) -> None:

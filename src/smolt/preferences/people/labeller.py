@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from rich.console import Console, ConsoleDimensions
 
 from smolt.errors import UserError
-from smolt.preferences.people.screen import Page, draw
+from smolt.preferences.people.screen import SIDES, Page, draw
 from smolt.preferences.people.session import Pick, Session
 
 PICKS: dict[str, Pick] = {
@@ -51,21 +51,29 @@ def label_in_terminal(session: Session) -> None:
     """
     need_terminal()
     with _raw_keys(sys.stdin.fileno()) as descriptor, _full_screen() as console:
-        start, remark, fresh = 0, "", True
+        start, remark, fresh, seen = 0, "", True, frozenset[str]()
         while True:
             console.size = _size(console)
             page = draw(session, console, start, remark)
             _show(console, page)
+            seen = page.begun if fresh else seen | page.begun
             if fresh:  # keys pressed before the pair could be seen are about another one
                 termios.tcflush(descriptor, termios.TCIFLUSH)
             key = _key(descriptor, console)
             if key in QUIT:
                 return
-            start, remark, fresh = _act(session, key, page)
+            start, remark, fresh = _act(session, key, page, seen)
 
 
-def _act(session: Session, key: str, page: Page) -> tuple[int, str, bool]:
-    """What a key does: the first line to show then, what to say, and whether another pair is shown."""
+def _act(session: Session, key: str, page: Page, seen: frozenset[str]) -> tuple[int, str, bool]:
+    """What a key does: the first line to show then, what to say, and whether another pair is shown.
+
+    Args:
+        session: where the annotator is.
+        key: which was pressed.
+        page: what is on the screen.
+        seen: the answers of this pair whose beginning has been on it; a verdict needs both.
+    """
     if key in UNDO:
         undone = session.undo()
         return 0, "taken back" if undone else "nothing to take back", undone
@@ -77,6 +85,9 @@ def _act(session: Session, key: str, page: Page) -> tuple[int, str, bool]:
     if session.current is None:
         return 0, "nothing is left to label", False
     pick = PICKS[key]
+    unseen = [name for name in SIDES if name not in seen]
+    if unseen and pick != "skip":
+        return page.start, f"not taken: you have not seen {' and '.join(unseen)}; space scrolls down", False
     seconds = session.choose(pick)
     if seconds is None:
         return 0, "you labelled that pair in another window; the first label stays", True

@@ -1,5 +1,6 @@
 """What an annotator sees: the question, two answers, and at the bottom where they are and which keys there are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -13,6 +14,7 @@ from smolt.preferences.people.nouns import BlindPair
 from smolt.preferences.people.session import Session
 from smolt.report.inert import visible
 
+SIDES = ("LEFT", "RIGHT")
 WIDE = 100  # columns from which the answers stand side by side
 KEYS = (
     ("l", "left"),
@@ -29,17 +31,27 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Page:
-    """A screen's lines, which line of the content is its first, and how many lines the content has."""
+    """A screen.
+
+    Attributes:
+        content: its lines.
+        start: which line of the content is its first.
+        lines: how many lines the content has.
+        rows: how many of them the screen has room for.
+        begun: the answers, LEFT and RIGHT, whose first line of text is on it.
+    """
 
     content: Segments
     start: int
     lines: int
     rows: int
+    begun: frozenset[str]
 
 
 def draw(session: Session, console: Console, start: int, remark: str) -> Page:
     """The screen for a console of this size, its content beginning with line `start` where that many are hidden."""
-    body = _lines(console, _body(session, console.width))
+    parts = [_lines(console, part) for part in _body(session, console.width)]
+    body = [line for part in parts for line in part]
     foot = _lines(console, _foot(session, remark, ""))
     rows = max(1, console.height - len(foot))
     if len(body) > rows:
@@ -53,20 +65,29 @@ def draw(session: Session, console: Console, start: int, remark: str) -> Page:
     blank = [[Segment(" " * console.width)]] * max(0, rows - len(body))
     shown = [*body[start : start + rows], *blank, *foot][: console.height]
     flat = [segment for line in shown for segment in [*line, Segment.line()]]
-    return Page(Segments(flat[:-1]), start, len(body), rows)
+    return Page(Segments(flat[:-1]), start, len(body), rows, _begun(parts, range(start, start + rows)))
 
 
-def _body(session: Session, width: int) -> RenderableType:
+def _begun(parts: Sequence[Sequence[object]], lines: range) -> frozenset[str]:
+    """The answers whose first line of text, below the upper edge of its box, is among these lines of the content."""
+    first = [sum(map(len, parts[:place])) + 1 for place in range(1, len(parts))]
+    if len(first) == 1:
+        first *= 2  # side by side
+    return frozenset(name for name, line in zip(SIDES, first, strict=False) if line in lines)
+
+
+def _body(session: Session, width: int) -> list[RenderableType]:
+    """The question and the answers: two below one another, or one of both side by side."""
     if session.current is None:
-        return Text(f"\n{_end(session)} Thank you.\n")
-    left, right = (_answer(name, text) for name, text in zip(("LEFT", "RIGHT"), session.sides(), strict=True))
+        return [Text(f"\n{_end(session)} Thank you.\n")]
+    left, right = (_answer(name, text) for name, text in zip(SIDES, session.sides(), strict=True))
     if width < WIDE:
-        return Group(_question(session.current), left, right)
+        return [_question(session.current), left, right]
     side_by_side = Table.grid(expand=True)
     side_by_side.add_column(ratio=1)
     side_by_side.add_column(ratio=1)
     side_by_side.add_row(left, right)
-    return Group(_question(session.current), side_by_side)
+    return [_question(session.current), side_by_side]
 
 
 def _end(session: Session) -> str:
