@@ -8,6 +8,8 @@ import torch
 
 from smolt.config import LoRA
 from smolt.errors import SelfCheckError
+from smolt.models.forward.kernels import kernels
+from smolt.models.forward.precision import choose_precision
 from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
@@ -72,8 +74,12 @@ def test_facts_of_the_forward(llama: Path) -> None:
     """Packed Llama in fp32 on the CPU with its number of weights, and no note, for nothing is unusual."""
     trunk = tiny_models.open_full(llama).trunk
     weights = sum(parameter.numel() for parameter in tiny_models.network("llama").parameters())
-    expected = {"forward": "packed", "decoding": "lean", "checkpointing": False, "device": "cpu", "dtype": "float32"}
+    decoding = "lean" if kernels(torch.float32) is None else "compiled"
+    expected = {"forward": "packed", "decoding": decoding, "checkpointing": False, "device": "cpu", "dtype": "float32"}
     assert forward_facts(trunk) == expected | {"parameters": weights}
+    trunk.precision = choose_precision("cpu", "bf16")
+    assert forward_facts(trunk)["decoding"] == "lean"  # weights in fp32 under autocast: two precisions in one step
+    trunk.precision = choose_precision("cpu", "fp32")
     trunk.add_adapter("policy", LoRA(rank=2))
     assert forward_facts(trunk)["parameters"] == weights
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from smolt.errors import SelfCheckError
+from smolt.models.forward.kernels import kernels
 from smolt.models.forward.trunk import Trunk
 from smolt.models.groups import Groups
 from smolt.models.rendering import Renderer
@@ -22,7 +23,7 @@ def forward_facts(trunk: Trunk) -> dict[str, Any]:
     precision = trunk.precision
     facts: dict[str, Any] = {
         "forward": "packed" if trunk.packed else "padded",
-        "decoding": "lean" if trunk.lean else "modules",
+        "decoding": _decoding(trunk),
         "checkpointing": bool(trunk.recomputed),
         "device": precision.device.type,
         "dtype": str(precision.dtype).removeprefix("torch."),
@@ -34,6 +35,15 @@ def forward_facts(trunk: Trunk) -> dict[str, Any]:
         "checkpointing_note": trunk.recomputed,
     }
     return facts | {name: note for name, note in notes.items() if note}
+
+
+def _decoding(trunk: Trunk) -> str:
+    """How an answer's next token is computed: through modules, straight over the weights, or so and compiled."""
+    if not trunk.lean:
+        return "modules"
+    stored: torch.dtype = trunk.network.get_input_embeddings().weight.dtype
+    alike = trunk.precision.device.type == "cpu" and stored == trunk.precision.dtype
+    return "compiled" if alike and kernels(stored) is not None else "lean"
 
 
 def _added(name: str) -> bool:
