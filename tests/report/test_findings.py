@@ -188,6 +188,19 @@ def test_length_is_compared_in_pairs() -> None:
     assert [chart.kind for chart in panel.charts] == ["points", "bars"]
 
 
+def test_cut_answers_have_no_correlation_of_length_with_reward() -> None:
+    """22 of 24 lengths are the limit: two other answers would make r; an arm with its own lengths keeps its own."""
+    cut = [item(n, None, n / 30, tokens=32 if n > 1 else n + 5, stopped=n < 2) for n in range(24)]
+    record = study(Arm("sft", "sft", items=[item(n, None, n / 30) for n in range(24)]), Arm("dpo", "dpo", items=cut))
+    panel, analysis = length.panel(record, analyse(record)), analyse(record)
+    assert list(analysis.length_reward) == ["sft"]
+    assert panel is not None
+    assert panel.sentences[-1] == (
+        "dpo: no correlation of length with reward: most of the lengths are the limit of tokens."
+    )
+    assert panel.tables[0].rows[1][-1] is None
+
+
 def test_a_reward_of_few_values_is_drawn_by_fifths_of_length() -> None:
     """20 answers, the longer half rewarded: fifths of 4 answers have means 0, 0, 0.5, 1, 1."""
     arm = Arm("sft", "sft", items=[item(n, reward=float(n >= 10)) for n in range(20)])

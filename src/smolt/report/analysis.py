@@ -1,7 +1,7 @@
 """From a study record to all numbers of its report: measures, paired comparisons, verdicts, caveats."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,8 @@ from smolt.report.sections.headline import sentences, summary
 from smolt.report.sections.seeds import Runs, over_runs
 from smolt.statistics import Measure
 
+MOSTLY = 0.5
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -33,7 +35,7 @@ class Analysis:
         repeats: metric -> the one it equals on every answer of every arm, such as a reward that is the accuracy. Such a
             metric is in no table and no comparison.
         by_kind: kind -> arm -> the headline metric; empty with fewer than two kinds.
-        length_reward: arm -> correlation of length (tokens) and reward over answers.
+        length_reward: arm -> correlation of length (tokens) and reward over answers; none of an arm `mostly_cut`.
         best: the candidate with the largest difference from the baseline in the headline metric.
         runs: candidates and controls against the baseline by training run; empty with one run per arm.
         summary: what the verdicts come to, in a sentence or two.
@@ -72,7 +74,7 @@ def analyse(record: StudyRecord) -> Analysis:
         repeats=repeats,
         comparisons=comparisons,
         by_kind=_by_kind(record, headline),
-        length_reward=_length_reward(record),
+        length_reward=_length_reward(record, measures),
         best=_best(record, comparisons, headline),
         runs=runs,
         summary=summary(compared, runs),
@@ -143,9 +145,16 @@ def _by_kind(record: StudyRecord, metric: str) -> dict[str, dict[str, Measure]]:
     return {kind: cells for kind, cells in table.items() if cells}
 
 
-def _length_reward(record: StudyRecord) -> dict[str, Measure]:
+def mostly_cut(measures: Mapping[str, Measure]) -> bool:
+    """Whether most of an arm's answers ran into the limit of tokens, so that their lengths are the limit's."""
+    return "stop_rate" in measures and measures["stop_rate"].value < MOSTLY
+
+
+def _length_reward(record: StudyRecord, measures: Mapping[str, Mapping[str, Measure]]) -> dict[str, Measure]:
     found = {}
     for arm in record.arms:
+        if mostly_cut(measures[arm.name]):
+            continue
         rows = [(float(item.tokens), value) for item in arm.items if (value := rating(item, "reward")) is not None]
         found[arm.name] = statistics.correlation([length for length, _ in rows], [value for _, value in rows])
     return {name: measure for name, measure in found.items() if measure is not None}

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from smolt.report import wording
-from smolt.report.analysis import Analysis
+from smolt.report.analysis import Analysis, mostly_cut
 from smolt.report.pairing import baseline_of, compare, of_role, rating
 from smolt.report.panels import Chart, Panel, Series, Table, measured_series
 from smolt.report.record import StudyRecord
 from smolt.statistics import Comparison, Measure, difference_of, format_difference, shown
 
 FEW_VALUES = 4
-MOSTLY = 0.5
 LEANING = 0.3  # a correlation whose whole interval lies above is said to lean on length
 
 
@@ -38,7 +37,7 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
     return Panel(
         name="verbosity",
         title="Verbosity",
-        sentences=(*_growth(record.baseline, grown), *_leaning(related)),
+        sentences=(*_growth(record.baseline, grown), *_leaning(related), *_unrelated(analysis)),
         warnings=tuple(cut_short(analysis.measures)),
         tables=(
             Table(
@@ -53,12 +52,11 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
 
 def cut_short(measures: Mapping[str, Mapping[str, Measure]]) -> list[str]:
     """A sentence for each arm most of whose answers ran into the limit of tokens."""
-    stops = {name: found["stop_rate"] for name, found in measures.items() if "stop_rate" in found}
+    stops = {name: found["stop_rate"] for name, found in measures.items() if mostly_cut(found)}
     return [
         f"{name}: {1 - stop.value:.0%} of {stop.n:,} answers were cut at the limit of tokens, so its figures are of "
         "beginnings; allow more tokens (max_tokens)."
         for name, stop in stops.items()
-        if stop.value < MOSTLY
     ]
 
 
@@ -89,6 +87,13 @@ def _leaning(related: dict[str, Measure]) -> list[str]:
         for name, r in related.items()
         if r.low is not None and r.high is not None and r.low > LEANING
     ]
+
+
+def _unrelated(analysis: Analysis) -> list[str]:
+    """Which arms have no correlation with their reward, and why: the few lengths below the limit would make it."""
+    arms = [name for name, found in analysis.measures.items() if "reward" in found and mostly_cut(found)]
+    said = "no correlation of length with reward: most of the lengths are the limit of tokens."
+    return [f"{', '.join(arms)}: {said}"] if arms else []
 
 
 def _against_reward(record: StudyRecord, related: dict[str, Measure]) -> Chart | None:
