@@ -115,6 +115,7 @@ def test_a_rater_gives_win_rates() -> None:
     (entry,) = measure_suite([a, even], "a")
     (test,) = entry.tests
     assert test.win_rate is not None and test.win_rate.value == 0.5
+    assert suite_panel("x", [entry], ["a", "b"], {}).sentences[1].startswith("Intervals of means of n below 50")
     longer = rated_arm("b", [1.0] * 13 + [-1.0] * 7, [30] * 12 + [10] + [30] * 2 + [10] * 5)
     (test,) = measure_suite([a, longer], "a")[0].tests
     assert test.win_rate is not None and test.win_rate_at_equal_length is not None

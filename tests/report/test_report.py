@@ -224,6 +224,8 @@ def test_one_arm_has_nothing_to_compare(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["verdicts"] == ["Nothing was compared: sft is the only arm with accuracy."]
     assert report["comparisons"] == []
+    pages = [(tmp_path / name).read_text() for name in ("report.html", "report.md")]
+    assert [page.count("Intervals of means of n below 50") for page in pages] == [1, 1]
     headings = re.findall("<h2>(.*?)</h2>", (tmp_path / "report.html").read_text())
     assert headings == ["Arms", "Verbosity", "Answers side by side"]
 

@@ -148,6 +148,16 @@ def test_mean_by_hand() -> None:
     assert (alone.value, alone.low, alone.high, alone.n) == (4.0, None, None, 1)
 
 
+def test_intervals_of_few_values_are_called_rough() -> None:
+    """Of 49 values and of a mean; not of 50, of a share (Wilson), or where there is no interval."""
+    values = [float(number) for number in range(50)]
+    few, enough = statistics.mean(values[:49]), statistics.mean(values)
+    share, single = statistics.proportion([True, False, True]), statistics.mean([1.0])
+    assert few and enough and share and single
+    assert "n below 50" in statistics.few_values([enough, few])
+    assert statistics.few_values([enough, share, single]) == ""
+
+
 def test_bootstrap_mean_agrees_with_the_normal_interval() -> None:
     values = np.random.default_rng(0).normal(size=400).tolist()
     normal, bootstrap = statistics.mean(values), statistics.mean(values, bootstrap=True)

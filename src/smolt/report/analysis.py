@@ -55,6 +55,11 @@ class Analysis:
     verdicts: list[str]
     caveats: list[str]
 
+    @property
+    def few(self) -> str:
+        """What is to be said of the arms' intervals where they are of few values, or nothing."""
+        return statistics.few_values(found for measures in self.measures.values() for found in measures.values())
+
     def shown(self, arm: str) -> dict[str, Measure]:
         """The arm's measures, each once."""
         return {name: found for name, found in self.measures[arm].items() if name not in self.repeats}

@@ -69,7 +69,7 @@ def _arms(record: StudyRecord, analysis: Analysis, pictures: Sequence[Picture]) 
     if not rows:
         return ""
     heads = ["Arm", "Measure", "Value", "95 % interval", "n", "Interval by"]
-    return "\n\n".join(["## Arms", _table(heads, rows), *map(_figure, pictures)])
+    return "\n\n".join(filter(None, ["## Arms", text(analysis.few), _table(heads, rows), *map(_figure, pictures)]))
 
 
 def _comparisons(analysis: Analysis) -> str:

@@ -81,6 +81,7 @@ def _shown(
         "metrics": [(metric, wording.title(metric), wording.UNITS.get(metric, "")) for metric in metrics],
         "axis_title": f"{wording.title(metrics[0])}, {wording.axis_ends(metrics[0], reach)}" if metrics else "",
         "arms": [tables.arm_row(arm, analysis, metrics, reach) for arm in record.arms],
+        "few": analysis.few,
         "other_measures": other_measures(analysis),
         "families": tables.families(analysis.comparisons),
         "early": [view for view in views if view["anchor"] in EARLY],

@@ -29,6 +29,7 @@ from smolt.statistics.comparisons import (
 from smolt.statistics.estimates import (
     best_of_k,
     correlation,
+    few_values,
     kappa,
     mean,
     measure,
@@ -63,6 +64,7 @@ __all__ = [
     "correlation",
     "difference_of",
     "family",
+    "few_values",
     "format_difference",
     "format_p",
     "holm",

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +91,19 @@ def mean(
     half = Z * float(array.std(ddof=1)) / math.sqrt(n)
     low, high = interval_within(value, half, limits if bounded else None)
     return Measure(value, low, high, n, "normal" if (low, high) == (value - half, value + half) else "normal, logit")
+
+
+def few_values(measures: Iterable[Measure]) -> str:
+    """What is to be said once beside intervals of means where some are of fewer than FEWEST values, or nothing.
+
+    Their normal and bootstrap intervals cover too little; Wilson's, of shares, and Student's do not.
+    """
+    rough = any(
+        measure.n < FEWEST and measure.low is not None and measure.source.startswith(("normal", "bootstrap"))
+        for measure in measures
+    )
+    said = f"Intervals of means of n below {FEWEST} are rough: such an interval may cover less than 93 %, of a handful"
+    return f"{said} of values far less." if rough else ""
 
 
 def ratio(totals: Sequence[float], weights: Sequence[float]) -> Measure | None:

@@ -7,7 +7,7 @@ from smolt.evaluation.suites.independence import raters_of
 from smolt.evaluation.suites.suite_measures import ALL, Answers, Measured, Tested, measure_suites
 from smolt.report.panels import Chart, Panel, Table, measured_series
 from smolt.report.wording import stated
-from smolt.statistics import Measure, difference_of, format_p, shown
+from smolt.statistics import Measure, difference_of, few_values, format_p, shown
 
 
 def suite_panels(suites: Suites, arms: Sequence[str], baseline: str, answers: Answers) -> list[Panel]:
@@ -32,12 +32,14 @@ def suite_panel(
         raters: what is rated -> who rates it, and that reward model's own accuracy on held-out pairs, where known.
     """
     sentences = [sentence for entry in measured for sentence in _sentences(entry)]
-    asked = max((m.n for entry in measured for cells in entry.scenarios.values() for m in cells.values()), default=0)
+    cells = [cell for entry in measured for found in entry.scenarios.values() for cell in found.values()]
+    asked = max((cell.n for cell in cells), default=0)
+    said = [f"Each arm gave {asked:,} answers.", few_values(cells), *sentences, *_accuracies(raters)]
     tables = [table for entry in measured for table in (_measures(entry, arms), _tests(entry)) if table is not None]
     return Panel(
         name=f"suite-{name}",
         title="Scenarios" if name == "scenarios" else f"Scenarios of {name}",
-        sentences=(f"Each arm gave {asked:,} answers.", *sentences, *_accuracies(raters)),
+        sentences=tuple(filter(None, said)),
         warnings=tuple(_doubts(raters)),
         tables=tuple(tables),
         charts=tuple(chart for entry in measured for chart in _charts(entry, arms)),
