@@ -134,6 +134,20 @@ def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "r.yaml").write_text(head + 'reward: {name: python, path: "f.py:some"}\n')
     assert doctor("r.yaml")[0] == 0
 
+    (tmp_path / "r.yaml").write_text(head.replace("q.jsonl", "bare.jsonl") + "reward: gsm8k\n")
+    bare = json.dumps({"prompt": "say ho"}) + "\n"
+    (tmp_path / "bare.jsonl").write_text(bare * 2)
+    code, found = doctor("r.yaml")
+    (problem,) = (check["found"] for check in found["checks"] if not check["ok"])
+    assert problem.startswith(
+        "reward: no answer to any of the 2 questions would get a score (gsm8k: the question has no solution"
+    )
+    (tmp_path / "bare.jsonl").write_text(bare * 2 + (tmp_path / "q.jsonl").read_text())
+    code, found = doctor("r.yaml")
+    said = [check["found"] for check in found["checks"] if check["what"] == "reward of r"]
+    reason = "gsm8k: the question has no solution to compare with"
+    assert (code, said) == (0, [f"no answer to 2 of 3 questions gets a score ({reason})"])
+
     tiny_model(tmp_path / "judged")
     (tmp_path / "judged" / "smolt_reward.json").write_text(json.dumps({"refused": "length alone does as well"}))
     (tmp_path / "r.yaml").write_text(head + "reward: {name: model, path: judged}\n")

@@ -152,6 +152,8 @@ def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(json.dumps({**rows[0], "optimizer_steps": 0}) + "\n")
     idle = "1 of 1 updates took no step: no rewards that differ, or steps that were skipped"
     assert moved(tmp_path) == ["update 1: reward -0.500, KL 0.000", idle]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({**rows[0], "optimizer_steps": 0, "abstained": 8}) + "\n")
+    assert moved(tmp_path)[1] == f"{idle}; 8 answers got no reward, samples.jsonl says why"
     words = stage_outcome("reward", "complete", tmp_path, {"refused": "length alone does as well"}).words.splitlines()
     assert words[-2] == "its gate refuses it: length alone does as well"
     assert words[-1].startswith("next: more or better pairs")

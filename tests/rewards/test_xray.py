@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolt.data import Answer, Question, Score, Turn
-from smolt.rewards.audit.linter import Finding
+from smolt.rewards import Part, gsm8k, mix
+from smolt.rewards.audit.linter import Finding, lint_reward
 from smolt.rewards.audit.xray import XRay, advice, no_signal, reward_panel, share_of, signal_forecast, xray
 from smolt.statistics import wilson
 
@@ -108,6 +109,18 @@ def test_advice_on_length_cut_off_and_abstention() -> None:
     assert said[0].startswith("0% of the answers end by themselves")
     assert said[1] == "1 of 5 answers got no reward (the rater abstained)"
     assert said[2].startswith("longer answers earn more (correlation with length +1.00)")
+
+
+def test_the_raters_own_reason_is_what_is_said() -> None:
+    """gsm8k on questions without solutions: the advice and the linter name the reason, and nothing is said to pass."""
+    asked, answers = [question("a")] * 3, [Answer("x", 1, True)] * 3
+    found = xray(asked, answers, mix([Part("gsm8k", 1.0, gsm8k())])(asked, answers))
+    reason = "gsm8k: the question has no solution to compare with"
+    assert advice(found, None) == [f"3 of 3 answers got no reward ({reason})"]
+    findings = lint_reward(mix([Part("gsm8k", 1.0, gsm8k())]), asked)
+    assert findings[0].message == f"the constant answer got no score, for 3 questions: {reason}"
+    sentences = reward_panel("reward", "The reward", found, findings, None).sentences
+    assert "The linter's made-up answers found no way around it, but not all of them got a score." in sentences
 
 
 def test_what_never_varies() -> None:

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from smolt.config import make_recipe
-from smolt.errors import SelfCheckError
+from smolt.data import Answer, Question, Score, Turn
+from smolt.errors import SelfCheckError, UserError
+from smolt.rewards.audit.xray import xray
 from smolt.training.algorithms import STAGES
+from smolt.training.reward_forecast import refusal
 from smolt.training.stage import Training
 from tests.reliability.scenes import write_inputs
 from tests.reliability.traces import rows
@@ -66,6 +69,30 @@ def test_a_reward_that_never_varies_is_refused(inputs: Path, tmp_path: Path) -> 
     assert not (tmp_path / "run" / "model").exists()
     training("grpo", inputs, tmp_path / "told", checks={"forecast": False}, **never).finish()
     assert len(rows(tmp_path / "told" / "metrics.jsonl")) == 5
+
+
+@pytest.mark.parametrize(("stage", "own"), [("grpo", {}), ("ppo", {"inner": {"minibatches": 1}})])
+def test_a_rule_that_scores_no_question_ends_it_before_it_begins(
+    stage: str, own: dict[str, Any], inputs: Path, tmp_path: Path
+) -> None:
+    """The questions have no solutions, so gsm8k can score no answer: nothing is sampled, and nothing written."""
+    reason = r"any of the 5 questions would get a score \(gsm8k: the question has no solution to compare with\)"
+    with pytest.raises(UserError, match=reason):
+        training(
+            stage, inputs, tmp_path / "run", reward=["gsm8k", {"name": "exact_words", "options": {"words": 3}}], **own
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refusal_says_why_answers_got_no_reward() -> None:
+    """None rated: the raters' reason alone; some rated and all alike: the reason beside what they got."""
+    asked, answers = [Question((Turn("user", "a"),))] * 3, [Answer("x", 1, True)] * 3
+    none = xray(asked, answers, [Score(None, reason="judge: no reply")] * 3)
+    assert refusal(none) == (
+        "none of 3 answers to 1 questions got a reward (judge: no reply), so there is nothing to learn from"
+    )
+    some = xray(asked, answers, [Score(0.0), Score(0.0), Score(None, reason="judge: no reply")])
+    assert "were rated and all got 0, but 1 got none (judge: no reply)" in refusal(some)
 
 
 def test_a_refused_run_gives_way_to_another(inputs: Path, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
     if foreseen.left_out:
         yield {"what": f"data of {recipe.name} in its window", "ok": True, "found": "; ".join(foreseen.left_out)}
     if foreseen.asked is not None:
-        yield from _check_reward(recipe, foreseen.asked.questions[0])
+        yield from _check_reward(recipe, foreseen.asked.questions)
     elif recipe.stage == "reward" and recipe.gate:
         yield from _check_gate(recipe, foreseen)
     outlook = foreseen.outlook
@@ -197,14 +197,20 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
         }
 
 
-def _check_reward(recipe: Any, question: Any) -> Iterator[dict[str, Any]]:
+def _check_reward(recipe: Any, questions: Any) -> Iterator[dict[str, Any]]:
     """Parts of a reward that would end the training: a refused model, a rule or function that rates nothing."""
-    from smolt.rewards.build import why_useless
+    from smolt.rewards.build import never_scored, unscored, why_useless
+    from smolt.rewards.mix import told
 
-    for part in recipe.reward.parts:
-        reason = why_useless(part, question)
-        if reason is not None:
-            yield {"what": f"reward {part.name} of {recipe.name}", "ok": False, "found": reason}
+    parts = recipe.reward.parts
+    useless = [(part.name, reason) for part in parts if (reason := why_useless(part, questions[0])) is not None]
+    for name, reason in useless:
+        yield {"what": f"reward {name} of {recipe.name}", "ok": False, "found": reason}
+    silent = {} if useless else unscored(parts, questions)
+    if silent:
+        hopeless = never_scored(parts, questions)
+        found = f"no answer to {sum(silent.values()):,} of {len(questions):,} questions gets a score ({told(silent)})"
+        yield {"what": f"reward of {recipe.name}", "ok": hopeless is None, "found": hopeless or found}
 
 
 def _check_gate(recipe: Any, foreseen: Any) -> Iterator[dict[str, Any]]:

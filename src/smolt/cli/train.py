@@ -186,9 +186,11 @@ def moved(directory: Path) -> list[str]:
     until = f" to {last['step']}" if len(updates) > 1 else ""
     lines = [f"update 1{until}: {', '.join(known)}"]
     idle = sum(row.get("optimizer_steps") == 0 for row in updates)
+    silent = sum(row.get("abstained") or 0 for row in updates)
     if idle:
         lines.append(
             f"{idle:,} of {len(updates):,} updates took no step: no rewards that differ, or steps that were skipped"
+            + (f"; {silent:,} answers got no reward, samples.jsonl says why" if silent else "")
         )
     return lines
 

@@ -1,6 +1,7 @@
 """Preferences from a policy's own answers: by a reward, the best over the worst; or by a judge, two by two."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from smolt.preferences.judges.opening import open_judge
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.learned import learned_reward
 from smolt.rewards.llm_judge.cache import VERDICTS, VerdictCache
+from smolt.rewards.mix import told
 from smolt.runs.chunks import Progress
 
 LOG = logging.getLogger(__name__)
@@ -50,16 +52,23 @@ def make_pairs(recipe: PairsRecipe, folder: Path, tell: Progress = lambda done, 
 def _rated(recipe: PairsRecipe, mix: RewardMix, ground: Ground, folder: Path, tell: Progress) -> dict[str, Any]:
     """The best over the worst answer to each question."""
     reward = mixed_reward(mix, ground.precision)
+    silent: Counter[str] = Counter()
 
     def made(questions: list[Question], answers: list[list[Answer]]) -> list[Preference]:
         LOG.info("rating %d answers", sum(map(len, answers)))
         repeated = [question for question in questions for _ in range(recipe.samples)]
         scores = reward(repeated, [answer for own in answers for answer in own])
+        silent.update(score.reason for score in scores if score.value is None)
         rows = [scores[number * recipe.samples : (number + 1) * recipe.samples] for number in range(len(questions))]
         texts = [[answer.text for answer in own] for own in answers]
         return [pair for row in zip(questions, texts, rows, strict=True) if (pair := best_and_worst(*row)) is not None]
 
     pairs, asked = gathered(recipe, ground, made, tell)
+    if not pairs and silent:
+        raise UserError(
+            f"{recipe.name}: none of {asked} questions gave a pair: {silent.total()} of {asked * recipe.samples} "
+            f"answers got no reward ({told(silent)})"
+        )
     if not pairs:
         raise UserError(
             f"{recipe.name}: none of {asked} questions gave a pair: all {recipe.samples} answers to each were rated "

@@ -14,10 +14,11 @@ from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.locating import locate
 from smolt.models.saving import read_note
+from smolt.rewards.audit.linter import CONSTANT
 from smolt.rewards.constraints import constraints
 from smolt.rewards.learned import ensemble_reward, learned_reward, require_accepted
 from smolt.rewards.llm_judge.judge_reward import judge_reward, plain_answer
-from smolt.rewards.mix import Part, mix
+from smolt.rewards.mix import Part, mix, told
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal
 from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length, overlong
@@ -86,12 +87,30 @@ def why_useless(part: RewardPart, question: Question) -> str | None:
     except UserError as error:
         return str(error)
     reasons = []
-    for text in (question.solution or "42", "I do not know."):
+    for text in (question.solution or "42", CONSTANT):
         try:
             reward([question], [plain_answer(text)])
         except UserError as error:
             reasons.append(str(error))
     return reasons[0] if len(reasons) == 2 else None
+
+
+def unscored(parts: Sequence[RewardPart], questions: Sequence[Question]) -> Counter[str]:
+    """Reason -> how many of the questions the rules among these parts score no answer to, as where a solution lacks."""
+    rules = [part for part in parts if part.name in RULES]
+    scores = build_reward(rules)(questions, [plain_answer(CONSTANT)] * len(questions)) if rules else []
+    return Counter(score.reason for score in scores if score.value is None)
+
+
+def never_scored(parts: Sequence[RewardPart], questions: Sequence[Question]) -> str | None:
+    """Why no answer to any of these questions would have a score, as far as rules go; None where some would."""
+    reasons = unscored(parts, questions)
+    if reasons.total() < len(questions):
+        return None
+    return (
+        f"reward: no answer to any of the {len(questions):,} questions would get a score ({told(reasons)}). Take data "
+        "whose records carry what the rule compares with (the field solution), or another reward"
+    )
 
 
 def _reward(part: RewardPart, loaders: Mapping[str, Callable[[RewardPart], Reward] | None]) -> Reward:

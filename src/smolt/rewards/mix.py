@@ -1,7 +1,7 @@
 """Several rewards as one: the weighted sum, with every part in sight."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smolt.data import Answer, Question, Score
@@ -41,6 +41,12 @@ def mix(parts: Sequence[Part], cap: float | None = None) -> Reward:
         return [_combined(parts, scores, cap) for scores in zip(*columns, strict=True)]
 
     return reward
+
+
+def told(reasons: Mapping[str, int]) -> str:
+    """Why answers got no score: the commonest reason, with its count where there are others."""
+    reason, count = max(reasons.items(), key=lambda item: item[1])
+    return reason if len(reasons) == 1 else f"{count:,} of {sum(reasons.values()):,}: {reason}"
 
 
 def _combined(parts: Sequence[Part], scores: Sequence[Score], cap: float | None) -> Score:

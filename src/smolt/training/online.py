@@ -14,6 +14,7 @@ from smolt import randomness
 from smolt.config import Correction, GRPORecipe, Model, PPORecipe
 from smolt.data import Question, Score
 from smolt.data.nouns import as_question
+from smolt.errors import UserError
 from smolt.models.answers import Answered, as_answers, mean, rated_answers
 from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground, open_ground
@@ -23,7 +24,7 @@ from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
 from smolt.models.saving import save_policy
 from smolt.rewards import python_reward
-from smolt.rewards.build import mixed_reward
+from smolt.rewards.build import mixed_reward, never_scored
 from smolt.rewards.llm_judge.cache import VERDICTS
 from smolt.rewards.rules import Reward
 from smolt.runs.rated_answers import as_row
@@ -77,10 +78,16 @@ def open_rollouts(
         reward: a Python function instead of `recipe.reward`.
         model: `recipe.model` with its precision and threads decided.
         out: the run's directory, which keeps what a judge behind an address has said.
+
+    Raises:
+        UserError: model or data cannot be used, or the rules of the reward score no answer to any of the questions.
     """
     ground, sampling = open_ground(model or recipe.model), recipe.sampling
     source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
     asked = asked_questions(source, ground.renderer, ground.window, sampling.max_tokens)
+    hopeless = None if reward is not None else never_scored(recipe.reward.parts, asked.questions)
+    if hopeless is not None:
+        raise UserError(hopeless)
     outlook = heeded(recipe, look_at_questions(recipe, ground, asked))
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
     verdicts = None if out is None else out / VERDICTS

@@ -16,6 +16,7 @@ from smolt.models.sampling import sample
 from smolt.report.panels import Panel, panel_name
 from smolt.rewards import Finding, lint_reward
 from smolt.rewards.audit.xray import XRay, advice, reward_panel, xray
+from smolt.rewards.mix import told
 from smolt.runs.rated_answers import RatedAnswer
 from smolt.training.online import Rolling, RolloutRecipe
 from smolt.training.stage import FORECAST
@@ -62,7 +63,7 @@ def forecast(rolling: Rolling, rated: list[RatedAnswer]) -> dict[str, Any]:
     """
     questions = [Question((Turn("user", row.key),)) for row in rated]
     answers = [Answer(row.answer, row.tokens, row.stopped) for row in rated]
-    found = xray(questions, answers, [Score(row.reward, row.components) for row in rated])
+    found = xray(questions, answers, [Score(row.reward, row.components, row.abstained or "") for row in rated])
     if not found.varies and found.answers >= FORECAST:
         raise SelfCheckError(f"{refusal(found)}; to train nevertheless: checks.forecast=false")
     findings = linted(rolling)
@@ -80,7 +81,13 @@ def forecast(rolling: Rolling, rated: list[RatedAnswer]) -> dict[str, Any]:
 
 def refusal(found: XRay) -> str:
     """Why a reward without any difference is not trained on."""
-    said = f"all got {found.rewards[0]:g}" if found.rewards else "none got a reward"
+    why = told(found.unscored) if found.unscored else ""
+    if not found.rewards:
+        return (
+            f"none of {found.answers} answers to {found.questions} questions got a reward ({why}), so there is nothing "
+            "to learn from"
+        )
+    said = f"all got {found.rewards[0]:g}" + (f", but {sum(found.unscored.values())} got none ({why})" if why else "")
     return (
         f"the reward does not vary: {found.answers} answers to {found.questions} questions were rated and {said}, "
         "so there is nothing to learn from. Where the reward is a function of yours, see that it looks at the answer; "

@@ -1,6 +1,7 @@
 """A reward is tried on made-up answers before anything is trained on it (trap 15)."""
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from smolt.data import Answer, Question
 from smolt.data.numbers import extract
 from smolt.errors import UserError
 from smolt.rewards.constraints import has_constraint
+from smolt.rewards.mix import told
 from smolt.rewards.rules import Reward
 
 MOST_QUESTIONS = 16
@@ -68,11 +70,11 @@ def lint_reward(reward: Reward, questions: Sequence[Question], good: Sequence[st
     if plain:
         values["plain"] = _mean(reward, asked, plain)
     findings = [
-        Finding(name, "warning", f"the {name} answer got no score, for {len(asked)} questions")
+        Finding(name, "warning", f"the {name} answer got no score, for {len(asked)} questions: {value}")
         for name, value in values.items()
-        if value is None and name != "empty"
+        if isinstance(value, str) and name != "empty"
     ]
-    known = {name: value for name, value in values.items() if value is not None}
+    known = {name: value for name, value in values.items() if not isinstance(value, str)}
     findings += _against_plain(known) if "plain" in known else []
     # A constraint alone gives no right answer; then probes that all earn nothing are as they should be.
     comparable = "plain" in known or not all(has_constraint(question) for question in tried)
@@ -113,11 +115,12 @@ def _wrong(question: Question) -> str:
     return DECORATION % (number, number)
 
 
-def _mean(reward: Reward, questions: Sequence[Question], texts: Sequence[str]) -> float | None:
-    """The mean score of those that did not abstain; None when all did, or too many for the reward's own limit."""
+def _mean(reward: Reward, questions: Sequence[Question], texts: Sequence[str]) -> float | str:
+    """The mean score of those that did not abstain; where all did, or too many for the reward's own limit, why."""
     answers = [Answer(text, max(1, round(len(text.split()) / WORDS_PER_TOKEN)), stopped=True) for text in texts]
     try:
-        values = [score.value for score in reward(questions, answers) if score.value is not None]
-    except UserError:
-        return None
-    return statistics.fmean(values) if values else None
+        scores = reward(questions, answers)
+    except UserError as error:
+        return str(error)
+    values = [score.value for score in scores if score.value is not None]
+    return statistics.fmean(values) if values else told(Counter(score.reason for score in scores))

@@ -10,6 +10,7 @@ from smolt.report.pairing import ranged
 from smolt.report.panels import Chart, Panel, Series, Table
 from smolt.report.wording import stated, value_text
 from smolt.rewards.audit.linter import Finding
+from smolt.rewards.mix import told
 from smolt.statistics import Measure, correlation, measure, wilson
 
 GROUPS = (4, 8, 16)
@@ -60,6 +61,7 @@ class XRay:
         no_signal: group size -> the chance that all answers of a group are rated alike; empty with too few answers.
         stop_rate: share of answers that ended by themselves.
         tokens: length of each answer that has a reward, with `rewards` the points of the picture.
+        unscored: the rater's reason -> answers that got no reward for it.
     """
 
     answers: int
@@ -69,6 +71,7 @@ class XRay:
     stop_rate: float
     tokens: tuple[float, ...]
     rewards: tuple[float, ...]
+    unscored: Mapping[str, int]
 
     @property
     def varies(self) -> bool:
@@ -102,6 +105,7 @@ def xray(questions: Sequence[Question], answers: Sequence[Answer], scores: Seque
         stop_rate=sum(answer.stopped for answer in answers) / len(answers),
         tokens=tuple(row[0] for row in rated),
         rewards=tuple(row[1] for row in rated if row[1] is not None),
+        unscored=Counter(score.reason or "the rater abstained" for score in scores if score.value is None),
     )
 
 
@@ -193,10 +197,9 @@ def advice(found: XRay, group: int | None) -> list[str]:
             f"{found.stop_rate:.0%} of the answers end by themselves; the others are cut off. Raise "
             "sampling.max_tokens, or train by SFT with the stop token first"
         )
-    total = found.parts[0] if found.parts and found.parts[0].name == TOTAL else None
-    if total is None or total.absent:
-        absent = found.answers if total is None else total.absent
-        said.append(f"{absent} of {found.answers} answers got no reward (the rater abstained)")
+    if found.unscored:
+        absent = sum(found.unscored.values())
+        said.append(f"{absent} of {found.answers} answers got no reward ({told(found.unscored)})")
     for part in found.parts:
         said += _alarms(part, found.answers)
     return said
@@ -262,6 +265,8 @@ def _linter_sentence(findings: Sequence[Finding]) -> str:
     errors = sum(finding.severity == "error" for finding in findings)
     if errors:
         return f"The linter's made-up answers found {errors} ways to earn this reward without a right answer."
+    if any(finding.severity == "warning" for finding in findings):
+        return "The linter's made-up answers found no way around it, but not all of them got a score."
     return "The linter's made-up answers (decorated, stuffed, repeated, constant, empty) found no way around it."
 
 
