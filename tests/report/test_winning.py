@@ -1,17 +1,22 @@
 """Win rates over the baseline: what a win is, ties, equal length, what is said and what is not."""
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from smolt.report.panels import Panel
+from smolt.report.pictures import charts
+from smolt.report.pictures.drawing import LIGHT
 from smolt.report.record import Arm, Role, StudyRecord
+from smolt.report.report import write_report
 from smolt.report.sections import win_rates
 from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure, length_controlled
-from tests.report.records import item, study
+from tests.report.records import item, judged, study
 
 
 def arm(name: str, rewards: Sequence[float | None], lengths: Sequence[int] = (), role: Role = "candidate") -> Arm:
@@ -54,6 +59,16 @@ def test_a_tie_is_half_a_win() -> None:
         "A win is a question to which an arm's answer has a higher reward than sft's; a tie counts half, so that "
         "50\u00a0% is no lead."
     )
+
+
+def test_the_picture_keeps_the_arms_colours_to_the_arms() -> None:
+    """Raw and at equal length have the two colours after those of the two arms; a dashed line stands at 50 %."""
+    record = study(arm("sft", [0.5] * 10), arm("dpo", [0.9] * 6 + [0.1] * 4), arm("ppo", [0.9] * 7 + [0.1] * 3))
+    (chart,) = found(record).charts
+    drawn = charts.draw(chart, "win-rates", {"sft": 0, "dpo": 1, "ppo": 2})
+    assert chart.even == 50.0
+    assert drawn is not None and b"stroke-dasharray" in drawn.light
+    assert [drawn.light.count(colour.encode()) > 0 for colour in LIGHT.arms[1:5]] == [False, False, True, True]
 
 
 def test_pairs_without_both_rewards_are_left_out() -> None:
@@ -121,3 +136,9 @@ def test_no_baseline_or_no_reward_no_panel() -> None:
     assert win_rates.panel(study(*arms)) is None
     assert win_rates.panel(study(arm("sft", [0.5]), arm("ppo", [0.6]), baseline="")) is None
     assert win_rates.panel(study(arm("sft", [0.5]), arm("ppo", [0.6], role="component"))) is None
+
+
+def test_answers_in_markdown_name_whose_win_it_is(tmp_path: Path) -> None:
+    write_report(tmp_path, study(judged("sft", "10"), judged("dpo", "01")))
+    headings = re.findall("^### (.*)$", (tmp_path / "report.md").read_text(), re.MULTILINE)
+    assert headings == ["Win for dpo", "Regression of dpo"]

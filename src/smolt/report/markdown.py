@@ -31,7 +31,7 @@ def render(
         *early,
         _pictures("Training", pictures.curves),
         *late,
-        _samples(samples, analysis.headline),
+        _samples(samples, analysis),
         _list("What happened", record.events),
         _list("Notes", [*analysis.caveats, *record.notes]),
         _provenance(record),
@@ -107,14 +107,14 @@ def _figure(picture: Picture) -> str:
     return f"![{text(picture.alt)}](plots/{picture.name}.png)\n\n{text(words)}"
 
 
-def _samples(samples: Sequence[Sample], metric: str) -> str:
-    parts = []
+def _samples(samples: Sequence[Sample], analysis: Analysis) -> str:
+    parts, best = [], text(analysis.best or "")
     for sample in samples:
-        label = {"win": "A win", "regression": "A regression", "": "A question"}[sample.outcome]
+        label = {"win": f"Win for {best}", "regression": f"Regression of {best}", "": "A question"}[sample.outcome]
         parts += [f"### {label}", _indented(sample.question.question)]
         for arm, item in sample.answers:
             parts += [
-                f"{text(arm.name)}: {text(outcome_text(item, metric))}, {item.tokens:,} tokens",
+                f"{text(arm.name)}: {text(outcome_text(item, analysis.headline))}, {item.tokens:,} tokens",
                 _indented(item.answer),
             ]
     return "\n\n".join(["## Answers side by side", *parts]) if parts else ""

@@ -114,6 +114,7 @@ class Chart:
         x: axis title with its unit, likewise y.
         diagonal: draw y = x, which a calibrated probability follows.
         log: a logarithmic x axis, for lines and points whose x are above 0.
+        even: the value of bars that says nothing, such as a win rate of 50 %: a dashed line stands there.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Chart:
     series: tuple[Series, ...]
     diagonal: bool = False
     log: bool = False
+    even: float | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from smolt.report.pictures.drawing import LIGHT, Picture, file_name, label, lege
 MOST_POINTS = 400
 MARKED = 20  # a line of at most so many points shows them
 MOST_BARS = 40
+DASHED = (0, (4, 3))
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ def draw(chart: Chart, panel: str, places: Mapping[str, int]) -> Picture | None:
     drawn = [(name, points) for name, points in found if points]
     if not drawn:
         return None
-    colours = dict(zip([name for name, _ in drawn], _colours([name for name, _ in drawn], places), strict=True))
     bars = chart.kind == "bars"
+    names = [name for name, _ in drawn]
+    beside = {point.label for _, points in drawn for point in points} if bars else set()
+    colours = dict(zip(names, _colours(names, beside, places), strict=True))
 
     def paint(axes: Any) -> None:
         if bars:
             _bars(axes, drawn, colours)
+            if chart.even is not None:
+                axes.axvline(chart.even, color=LIGHT.ink, linewidth=1.0, linestyle=DASHED)
         else:
             for name, points in drawn:
                 _trace(axes, points, colours[name], joined=chart.kind == "lines")
@@ -49,8 +54,8 @@ def draw(chart: Chart, panel: str, places: Mapping[str, int]) -> Picture | None:
         if not (bars and all(point.label == name for name, points in drawn for point in points)):
             legend(axes, list(colours.items()))
 
-    names = ", ".join(name for name, _ in drawn[:8])
-    alt = f"{chart.y} against {chart.x}: {names}" if not bars else f"{chart.y}: {names}"
+    listed = ", ".join(names[:8])
+    alt = f"{chart.y} against {chart.x}: {listed}" if not bars else f"{chart.y}: {listed}"
     height = _height(drawn) if bars else 3.3
     return picture(f"{file_name(panel)}-{file_name(chart.name)}", "", "", chart.caption, alt, height, paint)
 
@@ -67,11 +72,12 @@ def _points(series: Series, kind: str) -> list[_Point]:
     return finite[:MOST_BARS] if kind == "bars" else finite[:: max(1, stride)]
 
 
-def _colours(names: list[str], places: Mapping[str, int]) -> list[str]:
-    """An arm's own colour, else those that no arm of this chart has, in order."""
+def _colours(names: list[str], beside: set[str], places: Mapping[str, int]) -> list[str]:
+    """An arm's own colour, else those that no arm of this chart has, in order, nor one that names a bar (`beside`)."""
     known = [places.get(name, places.get(name.partition(", ")[0])) for name in names]
-    taken = {place for place in known if place is not None}
-    free = [place for place in range(1, len(LIGHT.arms)) if place not in taken] or [1]
+    taken = {place for place in (*known, *map(places.get, beside)) if place is not None}
+    free = [place for place in range(1, len(LIGHT.arms)) if place not in taken]
+    free = free if len(free) >= known.count(None) else list(range(1, len(LIGHT.arms)))
     if not taken and len(names) > 1:
         free = [*free[:1], 2, *free[2:]]
     spare = iter(free * len(names))
@@ -104,7 +110,7 @@ def _straight(axes: Any, chart: Chart) -> None:
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if chart.diagonal:
         ends = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
-        axes.plot(ends, ends, color=LIGHT.muted, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        axes.plot(ends, ends, color=LIGHT.muted, linewidth=1.0, linestyle=DASHED, zorder=1)
         axes.set_xlim(*ends)
         axes.set_ylim(*ends)
 

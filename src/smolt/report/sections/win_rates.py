@@ -104,11 +104,12 @@ def _sentence(entry: Won) -> str:
 def _chart(found: Sequence[Won], baseline: str) -> Chart:
     return Chart(
         name="over-the-baseline",
-        caption=f"Win rate over {baseline} with 95 % intervals, raw and at equal length; {HALF} is no lead. "
-        "Good: the two agree, so that length is not what wins.",
+        caption=f"Win rate over {baseline} with 95 % intervals, raw and at equal length; {HALF}, the dashed line, "
+        "is no lead. Good: the two agree, so that length is not what wins.",
         kind="bars",
         x="arm",
         y="win rate, %",
+        even=100 * EVEN,
         series=(
             _series("raw", {entry.arm: entry.raw for entry in found}),
             _series("at equal length", {e.arm: e.equal_length for e in found if e.equal_length is not None}),
