@@ -208,6 +208,16 @@ def test_mistakes_in_a_study_name_their_line(tmp_path: Path, old: str, new: str,
     assert message in refused(tmp_path, STUDY.replace(old, new, 1))
 
 
+def test_all_mistakes_of_a_study_are_named_at_once(tmp_path: Path) -> None:
+    """Of the study, of a section's `from` and its fields, of what is none; what a section takes over is said once."""
+    text = "model: {path: m, threds: 2}\nlora: {rnk: 8}\nsft: {data: d, updates: two, bacht: 2}\ndpoo: {data: p}\n"
+    text += "dpo: {data: p, from: grpo, name: x, bacht: 4, reward_model: sft}\n"
+    places = ["1: model.threds", "2: lora.rnk", "3: sft.updates", "3: sft.bacht", "4: dpoo"]
+    places += ["5: dpo.name", "5: dpo.from", "5: dpo.bacht", "5: dpo.reward_model"]
+    said = refused(tmp_path, text).splitlines()
+    assert sorted(": ".join(line.split(": ")[:2]) for line in said) == sorted(f"s.yaml:{place}" for place in places)
+
+
 def test_inherited_mistakes_point_at_the_study(tmp_path: Path) -> None:
     """A study without a model, one without sections, and data that no section uses."""
     assert "model.path: missing" in refused(tmp_path, "study: {items: 1}\nsft: {data: d}\n")

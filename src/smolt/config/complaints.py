@@ -49,20 +49,21 @@ class Origin:
 
     def line(self, path: KeyPath) -> int | None:
         """The line of the field, or of the nearest enclosing key; None when the values come from no file."""
-        for candidate in _prefixes(self._written(path)):
+        for candidate in _prefixes(self.written(path)):
             if candidate in self.lines:
                 return self.lines[candidate]
         return 1 if self.lines else None
 
     def place(self, path: KeyPath) -> str:
         """`file:line`, or the argument that set the field."""
-        for candidate in _prefixes(self._written(path)):
+        for candidate in _prefixes(self.written(path)):
             if candidate in self.arguments:
                 return f"argument `{dotted((self.arguments[candidate],))}`"
         line = self.line(path)
         return self.file if line is None else f"{self.file}:{line}"
 
-    def _written(self, path: KeyPath) -> KeyPath:
+    def written(self, path: KeyPath) -> KeyPath:
+        """Where in the file the value of this path stands."""
         for _ in range(MOST_MOVES):
             moved = next((candidate for candidate in _prefixes(path) if candidate in self.moved), None)
             if moved is None:

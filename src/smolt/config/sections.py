@@ -115,21 +115,22 @@ def read_study(data: dict[str, Any], origin: Origin) -> StudyRecipe:
     Raises:
         UserError: with every mistake found, each at its line.
     """
+    own = {name: value for name, value in data.items() if not _is_section(name, value)}
+    if "sections" in own:
+        raise refusal(origin, [Complaint(("sections",), "write each section at the top, under its own name")])
+    study, wrong = None, list[Complaint]()
     try:
-        own = {name: value for name, value in data.items() if not _is_section(name, value)}
-        if "sections" in own:
-            raise Misplaced(("sections",), "write each section at the top, under its own name")
         study = StudyRecipe.model_validate(own)
-    except Misplaced as wrong:
-        raise refusal(origin, [wrong.complaint]) from None
     except ValidationError as error:
-        raise refusal(origin, complaints_about(error, StudyRecipe)) from None
+        wrong = complaints_about(error, StudyRecipe)
     bodies = {name: value or {} for name, value in data.items() if name not in own}
-    complaints = [_section_complaint(name, body) for name, body in bodies.items()]
-    if any(complaints) or not bodies:
-        nothing = Complaint((), f"a study needs a section: {', '.join(STAGE_RECIPES)}")
-        raise refusal(origin, [complaint for complaint in complaints if complaint] or [nothing])
-    sections = _sections(bodies, own, origin)
+    sections, complaints = _sections(bodies, own, origin)
+    taken_over = {complaint.path[0] for complaint in wrong if complaint.path}
+    complaints = [one for one in complaints if not _is_the_studys(one, taken_over, bodies, origin)]
+    if not bodies and not wrong:
+        complaints = [Complaint((), f"a study needs a section: {', '.join(STAGE_RECIPES)}")]
+    if study is None or complaints:
+        raise refusal(origin, [*wrong, *complaints])
     loose = _loose_ends(own, study, sections)
     if loose:
         raise refusal(origin, loose)
@@ -160,38 +161,49 @@ def _section_complaint(name: str, body: Any) -> Complaint | None:
     return Complaint((name,), f"unknown section; {hint} a section with a name of its own says its `stage:`")
 
 
-def _sections(bodies: dict[str, dict[str, Any]], study: dict[str, Any], origin: Origin) -> dict[str, Section]:
-    """All sections, or all complaints about them."""
+def _is_the_studys(complaint: Complaint, wrong: set[Any], bodies: Mapping[str, Any], origin: Origin) -> bool:
+    """Whether a section's complaint is about a field it takes over, and which is wrong in the study already."""
+    name, field = (*complaint.path, None)[:2]
+    return field in wrong and (field not in bodies[str(name)] or origin.written(complaint.path) != complaint.path)
+
+
+def _sections(
+    bodies: Mapping[str, Any], study: dict[str, Any], origin: Origin
+) -> tuple[dict[str, Section], list[Complaint]]:
+    """The sections that are sound, and all complaints about the others."""
     sections: dict[str, Section] = {}
     complaints: list[Complaint] = []
-    stages = {name: body.get("stage", name) for name, body in bodies.items()}
-    for position, (name, body) in enumerate(bodies.items()):
-        above = dict(list(stages.items())[:position])
-        try:
-            sections[name] = _section(name, body, study, above, origin)
-        except Misplaced as wrong:
-            complaints.append(wrong.complaint)
-        except ValidationError as error:
-            complaints += complaints_about(error, STAGE_RECIPES[stages[name]], (name,))
-    if complaints:
-        raise refusal(origin, complaints)
-    return sections
+    above: dict[str, str] = {}
+    for name, body in bodies.items():
+        no_section = _section_complaint(name, body)
+        if no_section is not None:
+            complaints.append(no_section)
+            above[name] = POLICIES[0]  # who starts from it is not to blame
+            continue
+        found = _section(name, body, study, above, origin)
+        if isinstance(found, Section):
+            sections[name] = found
+        else:
+            complaints += found
+        above[name] = body.get("stage", name)
+    return sections, complaints
 
 
-def _section(name: str, body: dict[str, Any], study: dict[str, Any], above: dict[str, str], origin: Origin) -> Section:
-    """One section as a whole recipe.
-
-    Raises:
-        Misplaced: `from`, `name` or a reference makes no sense.
-        ValidationError: a field is wrong.
-    """
-    body = dict(body)
+def _section(
+    name: str, body: dict[str, Any], study: dict[str, Any], above: dict[str, str], origin: Origin
+) -> Section | list[Complaint]:
+    """One section as a whole recipe, or all that is wrong with it."""
+    body, wrong = dict(body), list[Complaint]()
     stage = body.get("stage", name)
     recipe_class = STAGE_RECIPES[stage]
     if "name" in body:
-        raise Misplaced((name, "name"), "a section is named by its key; remove this")
+        wrong.append(Complaint((name, "name"), "a section is named by its key; remove this"))
     given = body.pop("from", None)
-    source = _source(name, stage, given, body.get("model"), above)
+    try:
+        source = _source(name, stage, given, body.get("model"), above)
+    except Misplaced as error:
+        wrong.append(error.complaint)
+        source = "base" if stage in MADE_FROM_NOTHING else ""  # from somewhere, so that no model is missing
     for field in INHERITED:
         if field in recipe_class.model_fields and field in study and field not in body:
             body[field] = study[field]
@@ -203,11 +215,16 @@ def _section(name: str, body: dict[str, Any], study: dict[str, Any], above: dict
     reward_model = body.get("reward_model")
     if isinstance(reward_model, str) and reward_model in above:
         body["reward_model"] = f"{{{reward_model}}}/model"
-    recipe = recipe_class.model_validate({**body, "stage": stage, "name": name})
-    for unknown in sorted(section_references(recipe) - set(above)):
-        known = ", ".join(above) or "none"
-        raise Misplaced((name,), f"refers to the section {unknown}, which does not stand above it; above: {known}")
-    return Section.model_validate({"name": name, "source": source, "recipe": recipe})
+    try:
+        recipe = recipe_class.model_validate({**body, "stage": stage, "name": name})
+    except ValidationError as error:
+        return wrong + complaints_about(error, recipe_class, (name,))
+    known = ", ".join(above) or "none"
+    wrong += [
+        Complaint((name,), f"refers to the section {unknown}, which does not stand above it; above: {known}")
+        for unknown in sorted(section_references(recipe) - set(above))
+    ]
+    return wrong or Section.model_validate({"name": name, "source": source, "recipe": recipe})
 
 
 def _model(name: str, stage: str, own: Any, shared: Any, origin: Origin) -> Any:
