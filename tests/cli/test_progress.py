@@ -17,6 +17,7 @@ from smolt.cli import progress
 from smolt.cli.progress import Display, figures
 from smolt.cli.train import moved, stage_outcome
 from smolt.runs import chunks
+from smolt.runs.identity import FORMAT
 from tests.cli.test_cli import FakeTraining
 
 
@@ -138,7 +139,7 @@ def test_a_long_step_says_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
-    """The figures of its first and last update, a gate's refusal, what to do next."""
+    """The figures of its first and last batch, called that; a gate's refusal, what to do next."""
     assert moved(tmp_path) == []
     rows: list[dict[str, Any]] = [
         {"step": 1, "reward": -0.5, "kl": 0.0, "loss": None},
@@ -146,17 +147,38 @@ def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "model").mkdir()
-    line = "update 1 to 9: reward -0.500 to +0.250, KL 0.000 to 1.500"
+    manifest = {"format": FORMAT, "recipe": {"stage": "grpo", "prompts": 4, "group": 2}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    batch = "on its one batch of 8 answers to 4 questions"
+    lines = [f"update 1, {batch}: reward -0.500, KL 0.000", f"update 9, {batch}: reward +0.250, loss 0.1000, KL 1.500"]
     words = stage_outcome("grpo", "complete", tmp_path, {}).words.splitlines()
-    assert words == [f"grpo: complete; the model is in {tmp_path / 'model'}", line, f"next: smolt chat {tmp_path}"]
+    assert words == [f"grpo: complete; the model is in {tmp_path / 'model'}", *lines, f"next: smolt chat {tmp_path}"]
     (tmp_path / "metrics.jsonl").write_text(json.dumps({**rows[0], "optimizer_steps": 0}) + "\n")
     idle = "1 of 1 updates took no step: no rewards that differ, or steps that were skipped"
-    assert moved(tmp_path) == ["update 1: reward -0.500, KL 0.000", idle]
+    assert moved(tmp_path) == [lines[0], idle]
     (tmp_path / "metrics.jsonl").write_text(json.dumps({**rows[0], "optimizer_steps": 0, "abstained": 8}) + "\n")
     assert moved(tmp_path)[1] == f"{idle}; 8 answers got no reward, samples.jsonl says why"
     words = stage_outcome("reward", "complete", tmp_path, {"refused": "length alone does as well"}).words.splitlines()
     assert words[-2] == "its gate refuses it: length alone does as well"
     assert words[-1].startswith("next: more or better pairs")
+
+
+def test_the_end_of_a_training_says_what_was_measured_on_held_out_data(tmp_path: Path) -> None:
+    """First and last measurement with n and interval, and no batch's: 13 of 20 is 65 % [43.3 to 81.9] (Wilson)."""
+    rows: list[dict[str, Any]] = [
+        {"step": 1, "loss": 0.69},
+        {"step": 2, "loss": 0.7, "dev/n": 20, "dev/loss": 0.6931, "dev/accuracy": 0.5},
+        {"step": 3, "loss": 0.7, "dev/n": 20, "dev/loss": 0.6, "dev/accuracy": 0.6},
+        {"step": 4, "loss": 0.709, "dev/n": 20, "dev/loss": 0.6717, "dev/accuracy": 0.65},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert moved(tmp_path) == [
+        "on held-out data after update 2: loss 0.6931, accuracy 50.0 % [29.9 to 70.1] (n = 20)",
+        "on held-out data after update 4: loss 0.6717, accuracy 65.0 % [43.3 to 81.9] (n = 20)",
+    ]
+    reward = {"step": 4, "reward": 0.1, "dev/n": 8, "dev/reward": 0.25, "dev/reward_low": 0.1, "dev/reward_high": 0.4}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(reward) + "\n")
+    assert moved(tmp_path) == ["on held-out data after update 4: reward 0.250 [0.100 to 0.400] (n = 8)"]
 
 
 def test_display_of_a_training_that_the_clock_ends() -> None:

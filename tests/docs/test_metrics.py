@@ -60,7 +60,16 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
             "reward": {"name": "length", "options": {"target": 3}},
             "correction": {"weights": "always"},
             "budget": TWO,
-        }
+        },
+        # Held-out rewards of the first are all equal and have no interval; those of 0 and 1 always have one.
+        {
+            "model": "my-model",
+            "data": "questions.jsonl",
+            "dev": "questions.jsonl",
+            "reward": "gsm8k",
+            "budget": {"updates": 1},
+            "checks": {"forecast": False},
+        },
     ],
 }
 

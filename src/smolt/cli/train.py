@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,8 +165,11 @@ def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, A
 
 
 def moved(directory: Path) -> list[str]:
-    """What the figures of the first update became in the last one, and how many updates took no step."""
-    from smolt.cli.progress import FIGURES
+    """What became of the figures on held-out data, else what those of the first and last batch were; steps not taken.
+
+    Two batches hold different records, so what differs between them is no progress: where held-out data were measured,
+    theirs are left out.
+    """
     from smolt.runs.directory import METRICS
     from smolt.runs.jsontext import decode_object
 
@@ -177,14 +180,10 @@ def moved(directory: Path) -> list[str]:
     if not rows:
         return []
     updates = [decode_object(row, METRICS) for row in rows]
-    first, last = updates[0], updates[-1]
-    known = [
-        f"{label} {form.format(first[name])}" + (f" to {form.format(last[name])}" if len(updates) > 1 else "")
-        for label, name, form in FIGURES
-        if name != "tokens_per_second" and all(isinstance(row.get(name), int | float) for row in (first, last))
-    ]
-    until = f" to {last['step']}" if len(updates) > 1 else ""
-    lines = [f"update 1{until}: {', '.join(known)}"]
+    measured = [row for row in updates if "dev/n" in row]
+    first, *rest = measured or updates
+    batch = _batch(directory)
+    lines = [_held_out(row) if measured else _of_one_batch(row, batch) for row in (first, *rest[-1:])]
     idle = sum(row.get("optimizer_steps") == 0 for row in updates)
     silent = sum(row.get("abstained") or 0 for row in updates)
     if idle:
@@ -193,6 +192,49 @@ def moved(directory: Path) -> list[str]:
             + (f"; {silent:,} answers got no reward, samples.jsonl says why" if silent else "")
         )
     return lines
+
+
+def _held_out(row: Mapping[str, Any]) -> str:
+    """What an update measured on held-out data: a reward and an accuracy with their intervals."""
+    from smolt.report.wording import stated
+    from smolt.statistics import Measure, proportion
+
+    n, said = int(row["dev/n"]), list[str]()
+    if isinstance(reward := row.get("dev/reward"), int | float):
+        said.append(f"reward {stated(Measure(reward, row.get('dev/reward_low'), row.get('dev/reward_high'), n, ''))}")
+    if isinstance(loss := row.get("dev/loss"), int | float):
+        said.append(f"loss {loss:.4f}")
+    if isinstance(accuracy := row.get("dev/accuracy"), int | float):
+        right = round(accuracy * n)
+        share = proportion([place < right for place in range(n)])
+        said.append(f"accuracy {stated(share)}" if share is not None else "")
+    return f"on held-out data after update {row['step']}: {', '.join(said)} (n = {n:,})"
+
+
+def _of_one_batch(row: Mapping[str, Any], batch: str) -> str:
+    """The figures of an update's own batch, called that."""
+    from smolt.cli.progress import FIGURES
+
+    known = [
+        f"{label} {form.format(row[name])}"
+        for label, name, form in FIGURES
+        if name != "tokens_per_second" and isinstance(row.get(name), int | float)
+    ]
+    return f"update {row['step']}, on its one batch{batch}: {', '.join(known)}"
+
+
+def _batch(directory: Path) -> str:
+    """How many records an update has, or how many answers it samples, in words; empty where no manifest says it."""
+    from smolt.runs.identity import MANIFEST, read_manifest
+
+    recipe = read_manifest(directory)["recipe"] if (directory / MANIFEST).is_file() else {}
+    if "prompts" in recipe:
+        each = recipe.get("group", recipe.get("samples"))
+        return f" of {recipe['prompts'] * each:,} answers to {recipe['prompts']:,} questions"
+    noun = {"pretrain": "rows of text", "sft": "demonstrations", "kto": "answers"}.get(
+        str(recipe.get("stage")), "pairs"
+    )
+    return f" of {recipe['batch']:,} {noun}" if "batch" in recipe else ""
 
 
 def study(

@@ -144,7 +144,7 @@ def dev_loss(
         found = without_learning(update, plan.loss, plan.micro_tokens)
         return {name: found[name] for name in figures}
 
-    return Dev(measure, "loss", "min")
+    return Dev(measure, "loss", "min", len(held_out))
 
 
 def reference_column(reference: Policy, micro_tokens: int, groups: Groups) -> Groups:

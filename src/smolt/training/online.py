@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from smolt import randomness
+from smolt import randomness, statistics
 from smolt.config import Correction, GRPORecipe, Model, PPORecipe
 from smolt.data import Question, Score
 from smolt.data.nouns import as_question
@@ -23,6 +23,7 @@ from smolt.models.items import asked_questions
 from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
 from smolt.models.saving import save_policy
+from smolt.report.pairing import ranged
 from smolt.rewards import python_reward
 from smolt.rewards.build import mixed_reward, never_scored
 from smolt.rewards.llm_judge.cache import VERDICTS
@@ -235,7 +236,7 @@ def rollout_plan(
 
 
 def dev_rewards(rolling: Rolling) -> Dev | None:
-    """Mean reward, stop rate and length of greedy answers to held-out questions."""
+    """Mean reward with its 95 % interval, stop rate and length of greedy answers to held-out questions."""
     recipe, ground = rolling.recipe, rolling.ground
     if recipe.dev is None:
         return None
@@ -246,10 +247,15 @@ def dev_rewards(rolling: Rolling) -> Dev | None:
 
     def measure() -> dict[str, float]:
         groups = sample(rolling.policy, contexts, 1, greedy, (recipe.seed,))
-        figures = score_metrics(rolling.reward(asked, as_answers(groups, ground.renderer)), groups)
+        scores = rolling.reward(asked, as_answers(groups, ground.renderer))
+        figures = score_metrics(scores, groups)
+        values = [score.value for score in scores if score.value is not None]
+        found = statistics.measure(values, bounded=ranged(name for score in scores for name in score.components))
+        if found is not None:
+            figures |= {"n": found.n, "reward_low": found.low, "reward_high": found.high}
         return {name: value for name, value in figures.items() if value is not None and name != "abstained"}
 
-    return Dev(measure, "reward", "max")
+    return Dev(measure, "reward", "max", len(asked))
 
 
 def dealt(recipe: RolloutRecipe, units: Sequence[Sequence[int]], number: int) -> list[list[int]]:

@@ -52,11 +52,13 @@ class Dev:
         measure: metrics of the model as it is now.
         metric: the one that decides, unless the recipe names another.
         better: which way is up.
+        n: how many pairs, answers or questions are measured.
     """
 
     measure: Callable[[], dict[str, float]]
     metric: str
     better: Literal["max", "min"]
+    n: int
 
 
 @dataclass
@@ -284,7 +286,7 @@ class Training:
         began = now()
         figures = {f"dev/{name}": value for name, value in plan.dev.measure().items()}
         self._clock.evaluated(now() - began)
-        metrics.update(figures)
+        metrics.update({"dev/n": plan.dev.n, **figures})
         name = f"dev/{watch.metric or plan.dev.metric}"
         if name not in figures:
             known = ", ".join(sorted(key.removeprefix("dev/") for key in figures))

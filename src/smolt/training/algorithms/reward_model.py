@@ -57,7 +57,7 @@ def reward_model(
     scorer = open_scorer(ground.located, ground.precision, checked.lora, checked.seed)
     examination = Examination(scorer, ground, lessons.items, lessons.held_out, checked)
     plan = plan_for(lessons, scorer, reward_loss(scorer, checked), examination.save)
-    plan.dev = Dev(examination.figures, "accuracy", "max")
+    plan.dev = Dev(examination.figures, "accuracy", "max", len(examination.held_out))
     plan.finish = examination.report
     return Training(plan, out, fresh)
 
