@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolt.cli.label import progress
 from smolt.data import Preference, Source, Turn, load
 from smolt.errors import UserError
 from smolt.preferences.people import BlindPair, Label, LabelStore, Session, Side, left_side, make_queue, pair_of
@@ -166,24 +165,6 @@ def test_skipped_pairs_come_again_when_asked(store: LabelStore) -> None:
     assert Session(store, "ann", pairs(3), seed=0).current == pairs(3)[2]
     assert store.forget_skips("ann") == 1
     assert Session(store, "ann", pairs(3), seed=0).current == pairs(3)[0]
-
-
-def test_a_skip_is_no_label(store: LabelStore) -> None:
-    """2 labels and 2 skips, one taken back: session, last words and figures say 1 skipped, and what asks it again."""
-    session = Session(store, "ann", pairs(4), seed=0)
-    for pick in ("left", "skip", "tie", "skip"):
-        session.choose(pick)
-    assert (session.labelled, session.skipped, session.done) == (2, 2, 4)
-    words = "labels this time: 2; labelled: 2 of 4 pairs, skipped: 2 (--again asks them again)"
-    assert progress(session, 0) == words
-    assert session.undo()
-    assert (session.labelled, session.skipped, session.done) == (2, 1, 3)
-    again = Session(store, "ann", pairs(4), seed=0)
-    assert (again.skipped, again.done) == (1, 3)
-    session.choose("both_bad")
-    assert progress(session, 0) == "labels this time: 3; labelled: 3 of 4 pairs, skipped: 1 (--again asks them again)"
-    habits = figures_of(store).habits[0]
-    assert (habits.labels, habits.skips) == (3, 1)
 
 
 def test_two_windows_of_one_annotator_give_one_label(store: LabelStore, tmp_path: Path) -> None:

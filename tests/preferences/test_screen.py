@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from smolt.cli.label import progress
 from smolt.data import Preference, Turn
 from smolt.preferences.people import LabelStore, Session, pair_of
+from smolt.preferences.people.annotators import figures_of
 from smolt.preferences.people.labeller import _act
 from smolt.preferences.people.screen import draw
 
@@ -77,6 +79,28 @@ def test_the_end_says_what_was_skipped(tmp_path: Path) -> None:
         text = " ".join(shown(session, 120, 24))
         assert said in text
         assert ("--again" in text) == (pick == "skip")
+
+
+def test_a_skip_is_no_label(tmp_path: Path) -> None:
+    """2 labels and 2 skips, one taken back: session, last words and figures say 1 skipped, and what asks it again."""
+    four = [pair_of(Preference((Turn("user", f"Why {n}?"),), "a", "b")) for n in range(4)]
+    with LabelStore(tmp_path / "labels.sqlite") as store:
+        session = Session(store, "ann", four, seed=0)
+        for pick in ("left", "skip", "tie", "skip"):
+            session.choose(pick)
+        assert (session.labelled, session.skipped, session.done) == (2, 2, 4)
+        words = "labels this time: 2; labelled: 2 of 4 pairs, skipped: 2 (--again asks them again)"
+        assert progress(session, 0) == words
+        assert session.undo()
+        assert (session.labelled, session.skipped, session.done) == (2, 1, 3)
+        again = Session(store, "ann", four, seed=0)
+        assert (again.skipped, again.done) == (1, 3)
+        session.choose("both_bad")
+        assert (
+            progress(session, 0) == "labels this time: 3; labelled: 3 of 4 pairs, skipped: 1 (--again asks them again)"
+        )
+        habits = figures_of(store).habits[0]
+        assert (habits.labels, habits.skips) == (3, 1)
 
 
 def test_content_cannot_steer_the_terminal(tmp_path: Path) -> None:
