@@ -53,7 +53,6 @@ def test_a_training_of_a_study_has_its_line_from_its_beginning_on() -> None:
         display._progress.refresh()
         assert "0/7" in text.getvalue()
         display.show(FakeTraining(Path("x"), total=7), {"step": 1})
-    assert "continued" not in text.getvalue()
 
 
 def test_updates_of_minutes_have_a_time_left() -> None:
@@ -107,6 +106,8 @@ def test_a_step_is_named_once_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> 
     log.info("quick")
     steps.over()
     assert steps._waiting is None and said.empty()
+    log.log(chunks.SAID, "x: continued after update %d", 2)
+    assert said.get(timeout=10) == "x: continued after update 2" and steps._waiting is None
     log.removeHandler(steps)
 
 

@@ -1,6 +1,7 @@
 """The forecast of the first answers: in the manifest, without a trace in the training; what never varies is refused."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def test_few_answers_alike_are_no_refusal(inputs: Path, tmp_path: Path) -> None:
     assert second["events"][0].startswith("the reward does not vary: 16 answers to 4 questions")
 
 
-def test_the_advice_is_an_event_of_the_update_that_makes_the_answers_enough(inputs: Path, tmp_path: Path) -> None:
+def test_the_advice_is_an_event_of_the_update_that_makes_the_answers_enough(
+    inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One answer in 17 is worth 1: groups of 4 mostly without signal. 20 answers an update are 128 at the seventh."""
     reward = tmp_path / "rare.py"
     reward.write_text("def rare(question, answer):\n    return float(sum(answer.text.encode()) % 17 == 0)\n")
@@ -126,7 +129,14 @@ def test_the_advice_is_an_event_of_the_update_that_makes_the_answers_enough(inpu
     begun = training("grpo", inputs, tmp_path / "run", **fields)
     next(begun)
     begun.close()
-    training("grpo", inputs, tmp_path / "run", **fields).finish()
+    continued = training("grpo", inputs, tmp_path / "run", **fields)
+    with caplog.at_level(logging.INFO, logger="smolt"):
+        next(continued)
+    assert tuple(text for text in caplog.messages if text.startswith(("grpo:", "update"))) == (
+        "grpo: continued after update 1",
+        "update 2",
+    )
+    continued.finish()
     said = [
         row["step"]
         for row in rows(tmp_path / "run" / "metrics.jsonl")

@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Column
 
 from smolt.report.inert import visible
-from smolt.runs.chunks import COUNTED
+from smolt.runs.chunks import COUNTED, SAID
 
 FIGURES = (
     ("reward", "reward", "{:+.3f}"),
@@ -108,13 +108,16 @@ class Steps(logging.Handler):
         self._named = -LATER
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A step begins or has come so far; a warning is said at once."""
+        """A step begins or has come so far; a warning is said at once, and so is what only wants to be known."""
         if record.levelno < logging.INFO:
             if record.name == COUNTED and isinstance(record.args, tuple):
                 self._count(*record.args)
             return
         if record.levelno >= logging.WARNING:
             self._say(f"warning: {visible(record.getMessage())}")
+            return
+        if record.levelno >= SAID:
+            self._say(visible(record.getMessage()))
             return
         self._ended()
         self._text, self._began = record.getMessage(), time.monotonic()
@@ -253,7 +256,6 @@ class Display:
             speed_estimate_period=PACED_OVER,
         )
         self._tasks: dict[Path, TaskID] = {}
-        self._seen: set[Path] = set()
         self._spoke = time.monotonic()
         self._steps = contextlib.ExitStack()
 
@@ -285,9 +287,6 @@ class Display:
         step = int(metrics["step"])
         moved_on()
         self.begin(training, step - 1)
-        if training.out not in self._seen and step > 1:
-            self.remark(f"{training.name}: continued after update {step - 1}")
-        self._seen.add(training.out)
         shown = "  ".join(part for part in (figures(metrics), times(training.shares)) if part)
         self._progress.update(self._tasks[training.out], completed=step, total=training.total, figures=shown)
         if not self.console.is_terminal and time.monotonic() - self._spoke >= PIPED:

@@ -14,6 +14,9 @@ from smolt.runs import Run
 COUNTED = "smolt.counted"
 """The logger that hears, at debug level, how far a step has come that is under way."""
 
+SAID = logging.INFO + 5
+"""The level of what is said at once and as it stands, between a step that begins and a warning."""
+
 Progress = Callable[[int, int], None]
 """Hears how many of how many records are done; may raise to end it there."""
 

@@ -28,6 +28,7 @@ from smolt.models.forward.precision import NAMES
 from smolt.models.items import left_out
 from smolt.models.saving import other_inputs
 from smolt.runs import REFUSED, Interrupts, Run, storage
+from smolt.runs.chunks import SAID
 from smolt.runs.identity import package_versions
 from smolt.runs.rated_answers import RatedAnswer, from_row, is_rated_answer
 from smolt.training.clock import Clock, now
@@ -277,8 +278,7 @@ class Training:
 
     def _watch(self, metrics: Metrics, last: bool) -> bool:
         """Measure on dev data when it is time; remember the best; whether to stop for lack of improvement."""
-        plan = self._plan
-        watch = plan.recipe.watch
+        plan, watch = self._plan, self._plan.recipe.watch
         due = watch.every and self._step % watch.every == 0
         if plan.dev is None or not (due or last):
             return False
@@ -347,16 +347,16 @@ class Training:
         checkpoint = self._run.load_checkpoint()
         if checkpoint is None:
             return
-        learner = self._plan.learner
+        learner, state = self._plan.learner, checkpoint.state
         learner.load_weights(checkpoint.read("weights.safetensors"))
         learner.load_moments(checkpoint.read("optimizer.safetensors"))
-        learner.restore(checkpoint.state["learner"])
-        self._plan.stream.restore(checkpoint.state["stream"])
+        learner.restore(state["learner"])
+        self._plan.stream.restore(state["stream"])
         self._step = checkpoint.step
-        self._clock.restore(checkpoint.state["clock"])
+        LOG.log(SAID, "%s: continued after update %d", self.name, self._step)
+        self._clock.restore(state["clock"])
         learner.total = self._clock.total or learner.total
-        self._best, self._bad = checkpoint.state["best"], checkpoint.state["bad"]
-        self._ended, self._last = checkpoint.state["ended"], checkpoint.state["last"]
+        self._best, self._bad, self._ended, self._last = (state[key] for key in ("best", "bad", "ended", "last"))
 
 
 class Interrupted(Exception):
