@@ -153,6 +153,21 @@ def test_a_phone_shows_all_and_the_filter_hides(served: tuple[Path, str], tmp_pa
     assert shown == ["5", "5", "5", "0"]
 
 
+def test_a_phone_breaks_no_name_of_a_row(served: tuple[Path, str], tmp_path: Path) -> None:
+    """390 pixels wide, a part's name in the first column of a table of three arms stays on one line."""
+    answers = [item(n, n > 4, 1.0, components={"length.characters": float(n)}) for n in range(10)]
+    arms = [Arm(name, "sft", items=answers) for name in ("base", "longer_name", "another_name")]
+    write_report(served[0] / "named", StudyRecord("named", arms, "base"))
+    names = '[...page.querySelectorAll("td.name bdi")].filter(one => one.textContent.startsWith("length."))'
+    lines = f"textContent = {names}.map(one => one.getClientRects().length)"
+    frame = re.sub(r"textContent = \[.*?\]", lines, FRAME, flags=re.DOTALL)
+    (served[0] / "named" / "phone.html").write_text(
+        frame.replace('page.querySelector("#show-win").checked = true;', "")
+    )
+    done = chromium(tmp_path, "--dump-dom", f"{served[1]}/named/phone.html")
+    assert '<p id="widths">1 1</p>' in done.stdout
+
+
 def test_it_prints_with_everything_on_it(served: tuple[Path, str], tmp_path: Path) -> None:
     """The PDF has pages, and the answers that a filter would hide are printed with the rest."""
     target = tmp_path / "report.pdf"

@@ -41,6 +41,10 @@ def test_the_frontier_places_arms_by_root_kl() -> None:
     assert series["best, at its bound"].x == (0.0, math.sqrt(math.log(4) - 0.75))
     assert series["best, at its bound"].y == (25.0, 100.0)
     assert [row[0] for row in panel.tables[0].rows] == ["near", "sft", "best", "far"]
+    assert [row[3] for row in panel.tables[0].rows] == ["measured", "measured", "bound", "measured"]
+    assert "An n below" not in panel.tables[0].caption
+    alone = frontier.panel(study(judged("sft", "1000"), far), analyse(study(judged("sft", "1000"), far)))
+    assert alone is not None and alone.tables[0].columns == ("Arm", "KL", "sqrt KL", "Accuracy")
     assert panel.sentences[0].endswith("near (50.0 % at −0.100 nats), best (100.0 % at 0.636 nats).")
 
 

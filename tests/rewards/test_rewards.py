@@ -92,7 +92,7 @@ def test_length() -> None:
     values = [one(length(4), " ".join("w" * n)).value for n in (4, 3, 6, 0, 8, 20)]
     assert values == [1.0, 0.75, 0.5, 0.0, 0.0, 0.0]
     assert one(length(4, "characters"), "abc").value == 0.75
-    assert one(length(4, "tokens"), "abc", tokens=2).components == {"length": 2.0}
+    assert one(length(4, "tokens"), "abc", tokens=2).components == {"tokens": 2.0}
 
 
 def test_exact_words() -> None:
@@ -219,7 +219,7 @@ def test_mix_abstains_with_a_part() -> None:
     score = one(reward, "2", Question((Turn("user", "Hi"),)))
     assert score.value is None
     assert score.reason == "gsm8k: the question has no solution to compare with"
-    assert score.components == {"gsm8k": None, "length": 1.0, "length.length": 1.0}
+    assert score.components == {"gsm8k": None, "length": 1.0, "length.words": 1.0}
 
 
 def test_mix_clips() -> None:
@@ -246,9 +246,9 @@ def test_build_names_parts_of_one_kind_apart() -> None:
     parts = [RewardPart(name="length", options={"target": 1}), RewardPart(name="length", options={"target": 2})]
     assert one(build_reward(parts), "a").components == {
         "length": 1.0,
-        "length.length": 1.0,
+        "length.words": 1.0,
         "length_2": 0.5,
-        "length_2.length": 1.0,
+        "length_2.words": 1.0,
     }
 
 

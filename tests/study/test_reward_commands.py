@@ -79,7 +79,7 @@ def test_a_reward_is_checked_without_training(place: Path) -> None:
     assert sorted(path.name for path in place.iterdir()) == before
     checked = found["rewards"]["grpo"]
     assert (checked["answers"], checked["questions"], checked["varies"]) == (128, 8, True)
-    assert [part["name"] for part in checked["parts"]] == ["reward", "length", "length.length"]
+    assert [part["name"] for part in checked["parts"]] == ["reward", "length", "length.words"]
     assert CliRunner().invoke(app, ["grpo", "g.yaml", "--out", "run"]).exit_code == 0
     forecast = json.loads(Path("run/manifest.json").read_text())["forecast"]
     assert set(checked["no_signal"]) == {"4", "8", "16"}

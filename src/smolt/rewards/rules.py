@@ -92,7 +92,7 @@ def format_hints(weights: Mapping[str, float] | None = None, cap: float | None =
 def length(target: int, unit: Literal["words", "characters", "tokens"] = "words") -> Reward:
     """1 at the target length, falling in a straight line to 0 at length 0 and at twice the target; 0 beyond.
 
-    Components: length, in the unit.
+    Components: the length, named by its unit.
     """
     if target < 1:
         raise UserError(f"reward length: target: must be at least 1, not {target}")
@@ -102,7 +102,7 @@ def length(target: int, unit: Literal["words", "characters", "tokens"] = "words"
     def rate(_question: Question, answer: Answer) -> Score:
         counts = {"words": len(answer.text.split()), "characters": len(answer.text), "tokens": answer.tokens}
         value = max(0.0, 1.0 - abs(counts[unit] - target) / target)
-        return Score(value, {"length": float(counts[unit])})
+        return Score(value, {unit: float(counts[unit])})
 
     return per_answer(rate)
 

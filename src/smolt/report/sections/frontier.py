@@ -33,7 +33,7 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
         name="frontier",
         title=f"{wording.title(metric)} against KL",
         sentences=tuple(_sentences(metric, origin, arms, chosen)),
-        tables=(_table(metric, [*origin, *arms, *chosen, *fewer], {name for name, *_ in [*chosen, *fewer]}),),
+        tables=(_table(metric, [*origin, *arms], [*chosen, *fewer], bool(fewer)),),
         charts=tuple(charts),
     )
 
@@ -127,18 +127,18 @@ def _sentences(metric: str, origin: Sequence[Place], arms: Sequence[Place], chos
     ]
 
 
-def _table(metric: str, places: Sequence[Place], bounds: set[str]) -> Table:
-    rows = tuple(
-        (name, wording.number(kl), wording.number(_root(kl)), "bound" if name in bounds else "measured", measure)
-        for name, measure, kl in sorted(places, key=lambda place: place[2])
-    )
-    return Table(
-        caption="KL in nats per answer, of answers drawn at temperature 1; best-of-n's is the bound "
-        "log n \u2212 (n \u2212 1)/n. An n below the arm's own: what choosing among so few of its answers gives.",
-        columns=("Arm", "KL", "sqrt KL", "KL is", wording.title(metric)),
-        rows=rows,
-        rate=metric in RATES,
-    )
+def _table(metric: str, measured: Sequence[Place], bounds: Sequence[Place], fewer: bool) -> Table:
+    """Every arm by its KL; whether that was measured or is a bound is said where there are both."""
+    places = [*((place, "measured") for place in measured), *((place, "bound") for place in bounds)]
+    rows = [
+        (name, wording.number(kl), wording.number(_root(kl)), *([how] if bounds else []), measure)
+        for (name, measure, kl), how in sorted(places, key=lambda known: known[0][2])
+    ]
+    caption = "KL in nats per answer, of answers drawn at temperature 1"
+    caption += "; best-of-n's is the bound log n \u2212 (n \u2212 1)/n." if bounds else "."
+    caption += " An n below the arm's own: what choosing among so few of its answers gives." if fewer else ""
+    columns = ("Arm", "KL", "sqrt KL", *(["Measured or bound"] if bounds else []), wording.title(metric))
+    return Table(caption=caption, columns=columns, rows=tuple(rows), rate=metric in RATES)
 
 
 def _trails(record: StudyRecord) -> tuple[list[tuple[Arm, list[tuple[float, float]]]], str]:

@@ -35,7 +35,7 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
         tables=(
             Table("Mean of each part, before its weight, with 95 % intervals.", columns, means),
             Table(
-                "Share of answers on which a part fired (was not 0), with 95 % intervals.", columns, fired, rate=True
+                "Share of answers to which a part gave anything but 0, with 95 % intervals.", columns, fired, rate=True
             ),
         ),
     )
