@@ -320,3 +320,17 @@ def test_an_arm_whose_answers_were_cut_is_warned_of() -> None:
         "a: 67% of 3 answers were cut at the limit of tokens, so its figures are of beginnings; allow more tokens "
         "(max_tokens)."
     ]
+    several = length.cut_short({"a": {"stop_rate": stops["a"]}, "c": {"stop_rate": replace(stops["a"], value=0.0)}})
+    assert several == [
+        "a: 67% of 3 answers; c: 100% of 3 answers were cut at the limit of tokens, so their figures are of "
+        "beginnings; allow more tokens (max_tokens)."
+    ]
+
+
+def test_a_caution_is_said_once_for_all_comparisons() -> None:
+    """Two candidates with rewards of 6 questions: one sentence on fewer than 50 questions names both."""
+    arms = [
+        Arm(name, "sft", items=[item(n, reward=n * k) for n in range(6)]) for k, name in enumerate(("sft", "a", "b"))
+    ]
+    (said,) = [line for line in analyse(study(*arms)).caveats if "fewer than 50" in line]
+    assert said.startswith("a against sft, reward; b against sft, reward: fewer than 50 questions")

@@ -26,6 +26,10 @@ from smolt.statistics import Measure
 MOSTLY = 0.5
 
 
+CORRECT = ".correct"
+"""Ends the name of a part's component that is 1 for a right answer and 0 for a wrong one."""
+
+
 @dataclass(frozen=True)
 class Analysis:
     """All numbers of a report.
@@ -98,15 +102,28 @@ def measure_arm(arm: Arm) -> dict[str, Measure]:
 def _repeats(record: StudyRecord) -> dict[str, str]:
     """Accuracy, reward and its parts, in this order (the record's own metric first): what repeats an earlier one.
 
-    Numbers that are the same throughout, such as two patterns that no answer shows, repeat nothing.
+    Numbers that are the same throughout, such as two patterns that no answer shows, repeat nothing, unless they tell of
+    one thing: a part with a component `correct`, a reward of such parts alone, and the accuracy.
     """
     metrics = sorted(("accuracy", "reward"), key=lambda metric: metric != record.metric)
     metrics += [PART + name for name in parts_of(record.arms)]
     items = [item for arm in record.arms for item in arm.items]
     columns = {metric: tuple(rating(item, metric) for item in items) for metric in metrics}
     first: dict[tuple[float | None, ...], str] = {}
-    known = [(metric, column) for metric, column in columns.items() if len({*column} - {None}) > 1]
-    return {metric: first[column] for metric, column in known if first.setdefault(column, metric) != metric}
+    right = _rightness(parts_of(record.arms))
+    fewest = {metric: 0 if metric in right else 1 for metric in columns}
+    known = [(metric, column) for metric, column in columns.items() if len({*column} - {None}) > fewest[metric]]
+    found = {metric: first[column] for metric, column in known if first.setdefault(column, metric) != metric}
+    shared = set.intersection(*(set(arm.repeated.items()) for arm in record.arms)) if record.arms else set()
+    return found | dict(sorted(shared))
+
+
+def _rightness(parts: Sequence[str]) -> set[str]:
+    """The metrics that say whether an answer is right, and nothing else."""
+    judging = {name.removesuffix(CORRECT) for name in parts if name.endswith(CORRECT)}
+    alone = {name.partition(".")[0] for name in parts} == judging
+    told = {PART + name for whole in judging for name in (whole, whole + CORRECT)}
+    return {"accuracy", *told, *(["reward"] if alone else [])}
 
 
 def _comparisons(record: StudyRecord, repeats: dict[str, str]) -> list[Compared]:
@@ -187,9 +204,11 @@ def _once(repeats: dict[str, str]) -> list[str]:
 
 
 def _cautions(comparisons: Sequence[Compared]) -> list[str]:
-    """Comparisons whose interval or test is worth less than it looks, and why."""
-    tests = [entry.comparison for entry in comparisons if entry.comparison.caution]
-    return [f"{test.b} against {test.a}, {test.metric}: {test.caution}." for test in tests]
+    """Comparisons whose interval or test is worth less than it looks, and why: each reason once."""
+    found: dict[str, list[str]] = {}
+    for test in (entry.comparison for entry in comparisons if entry.comparison.caution):
+        found.setdefault(test.caution, []).append(f"{test.b} against {test.a}, {test.metric}")
+    return [f"{'; '.join(tests)}: {caution}." for caution, tests in found.items()]
 
 
 def _caveats(record: StudyRecord) -> list[str]:

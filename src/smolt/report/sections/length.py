@@ -51,12 +51,15 @@ def panel(record: StudyRecord, analysis: Analysis) -> Panel | None:
 
 
 def cut_short(measures: Mapping[str, Mapping[str, Measure]]) -> list[str]:
-    """A sentence for each arm most of whose answers ran into the limit of tokens."""
+    """A sentence on the arms most of whose answers ran into the limit of tokens, where there are any."""
     stops = {name: found["stop_rate"] for name, found in measures.items() if mostly_cut(found)}
+    if not stops:
+        return []
+    shares = "; ".join(f"{name}: {1 - stop.value:.0%} of {stop.n:,} answers" for name, stop in stops.items())
+    whose = "its" if len(stops) == 1 else "their"
     return [
-        f"{name}: {1 - stop.value:.0%} of {stop.n:,} answers were cut at the limit of tokens, so its figures are of "
-        "beginnings; allow more tokens (max_tokens)."
-        for name, stop in stops.items()
+        f"{shares} were cut at the limit of tokens, so {whose} figures are of beginnings; allow more tokens "
+        "(max_tokens)."
     ]
 
 
@@ -107,11 +110,10 @@ def _against_reward(record: StudyRecord, related: dict[str, Measure]) -> Chart |
     }
     few = len({value for found in rows.values() for _, value in found}) <= FEW_VALUES
     drawn = {name: _by_length(found) if few else found for name, found in rows.items()}
-    stated = "; ".join(f"{name} r = {wording.number(r.value, 2)}" for name, r in related.items())
     return Chart(
         name="length-reward",
         caption=("Mean reward of each fifth of the answers, by length. " if few else "")
-        + f"Correlation: {stated}. Near 0, length does not buy reward; well above 0, the reward likes long answers.",
+        + "Where the correlation is near 0, length does not buy reward; well above 0, the reward likes long answers.",
         kind="lines" if few else "points",
         x="answer length, tokens",
         y="reward",
