@@ -94,9 +94,12 @@ def test_a_study_checks_what_is_there_before_it_runs(place: Path) -> None:
 
 def test_problems_are_readable(place: Path) -> None:
     """The words go to stdout: they are the result of this command."""
-    done = CliRunner().invoke(app, ["doctor", "gone"])
+    (place / "r.yaml").write_text("stage: sft\nmodel: gone\ndata: d.jsonl\n")
+    done = CliRunner().invoke(app, ["doctor", "r.yaml"])
     assert (done.exit_code, done.stderr) == (2, "")
-    assert "PROBLEM: model gone: model.path: gone: no such directory" in done.stdout
+    first, *others = done.stdout.splitlines()
+    assert first == "PROBLEM: model gone: model.path: gone: no such directory"
+    assert [line.split(":")[0] for line in others[:3]] == ["ok", "ok", "system"]
 
 
 def test_what_is_left_out_is_counted_as_training_counts_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,6 +136,19 @@ def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatc
     assert "reward f.py:broken: 1 of 1 answers got no score" in problems[0] and "division by zero" in problems[0]
     (tmp_path / "r.yaml").write_text(head + 'reward: {name: python, path: "f.py:some"}\n')
     assert doctor("r.yaml")[0] == 0
+
+    two = '[{name: python, path: "f.py:sume"}, {name: python, path: "g.py:some"}]'
+    (tmp_path / "r.yaml").write_text(head + f"reward: {two}\nlora: {{targets: [q_porj]}}\n")
+    said = [(check["what"], check["found"]) for check in doctor("r.yaml")[1]["checks"] if not check["ok"]]
+    assert [what for what, _ in said] == ["reward functions", "reward functions", "training of r"]
+    for (_, found_there), start in zip(
+        said,
+        ("reward: reward python: f.py: there is", "reward: reward python: path: g.py", "lora.targets: q_porj"),
+        strict=True,
+    ):
+        assert found_there.startswith(start)
+    (tmp_path / "r.yaml").write_text(head + f"reward: {two}\n")
+    assert [check["what"] for check in doctor("r.yaml")[1]["checks"] if not check["ok"]] == ["reward functions"] * 2
 
     (tmp_path / "r.yaml").write_text(head.replace("q.jsonl", "bare.jsonl") + "reward: gsm8k\n")
     bare = json.dumps({"prompt": "say ho"}) + "\n"

@@ -42,8 +42,9 @@ def examined(subject: Subject = None, overrides: Overrides = None) -> Outcome:
     if checks:
         facts["checks"] = checks
     facts["ok"] = all(check["ok"] for check in checks)
-    lines = [f"{name}: {value}" for name, value in facts["machine"].items()]
-    lines += [f"{'ok' if check['ok'] else 'PROBLEM'}: {check['what']}: {check['found']}" for check in checks]
+    problems_first = sorted(checks, key=lambda check: bool(check["ok"]))
+    lines = [f"{'ok' if check['ok'] else 'PROBLEM'}: {check['what']}: {check['found']}" for check in problems_first]
+    lines += [f"{name}: {value}" for name, value in facts["machine"].items()]
     words = "\n".join(lines)
     return Outcome(facts, words, 0 if facts["ok"] else UserError.exit_code)
 
@@ -106,16 +107,14 @@ def _is_recipe(subject: str) -> bool:
 def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
     """Each model and data block of the subject, a recipe or a model, looked at once."""
     from smolt.config import Model, StudyRecipe, make_block
-    from smolt.rewards.python import look_for_functions
+    from smolt.rewards.python import missing_functions
 
     if recipe is None:
         yield _check_model(make_block(Model, path=subject))
         return
     yield {"what": "recipe", "ok": True, "found": f"a valid {recipe.stage} recipe"}
-    try:
-        look_for_functions(recipe)
-    except UserError as error:
-        yield {"what": "reward functions", "ok": False, "found": str(error)}
+    for fault in missing_functions(recipe):
+        yield {"what": "reward functions", "ok": False, "found": fault}
     from smolt.study.duration import grounded
 
     stages = [section.recipe for section in recipe.sections] if isinstance(recipe, StudyRecipe) else [recipe]
@@ -176,7 +175,7 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
         foreseen = foresee(recipe)
     except UserError as error:
         if sound:  # else the model's or the data's own check has said it
-            yield {"what": f"data of {recipe.name} in its window", "ok": False, "found": str(error)}
+            yield {"what": f"training of {recipe.name}", "ok": False, "found": str(error)}
         return
     if foreseen is None:
         return
@@ -201,8 +200,9 @@ def _check_reward(recipe: Any, questions: Any) -> Iterator[dict[str, Any]]:
     """Parts of a reward that would end the training: a refused model, a rule or function that rates nothing."""
     from smolt.rewards.build import never_scored, unscored, why_useless
     from smolt.rewards.mix import told
+    from smolt.rewards.python import missing_functions
 
-    parts = recipe.reward.parts
+    parts = [part for part in recipe.reward.parts if not any(missing_functions(part))]  # those have been said
     useless = [(part.name, reason) for part in parts if (reason := why_useless(part, questions[0])) is not None]
     for name, reason in useless:
         yield {"what": f"reward {name} of {recipe.name}", "ok": False, "found": reason}

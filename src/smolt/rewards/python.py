@@ -215,9 +215,18 @@ def look_for_functions(recipe: BaseModel) -> None:
     Raises:
         UserError: the first that is not, with its place in the recipe and the nearest name.
     """
+    for fault in missing_functions(recipe):
+        raise UserError(fault)
+
+
+def missing_functions(recipe: BaseModel) -> Iterator[str]:
+    """What `look_for_functions` would raise, of each function that is not there."""
     for place, source in _functions_of(recipe.model_dump(), ()):
         if "{" not in source:
-            _look_for(source, ": ".join(part for part in (dotted(place), "reward python") if part))
+            try:
+                _look_for(source, ": ".join(part for part in (dotted(place), "reward python") if part))
+            except UserError as error:
+                yield str(error)
 
 
 def _functions_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
