@@ -1,14 +1,18 @@
-"""One arm's figure over the same answers has one interval, whichever command prints it."""
+"""One arm's figure over the same answers has one interval, whichever command prints it, and is printed once."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from smolt.cli import app
 from smolt.evaluation.comparing import compare_files
 from smolt.report.pairing import measure
 from smolt.runs.rated_answers import RatedAnswer, write_rated
+from tests.tiny import tiny_model
 
 
 def answers(rater: str, samples: int, judged: bool) -> list[RatedAnswer]:
@@ -48,3 +52,23 @@ def test_a_reward_model_s_0_and_1_mean_nothing_special(rater: str, tmp_path: Pat
     found = compare_files([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]).arms["a"]
     assert (found.low, found.high, found.source) == (evaluated.low, evaluated.high, evaluated.source)
     assert found.source == ("Wilson" if rater == "length" else "normal")
+
+
+def test_a_measure_that_is_another_one_is_printed_once(tmp_path: Path) -> None:
+    """No answer of a model that knows nothing is right: the reward is the accuracy, 0; both readings are one, too."""
+    tiny_model(tmp_path / "m")
+    rows = [{"question": f"question {n}", "answer": f"#### {n}"} for n in range(2)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["eval", str(tmp_path / "m"), str(tmp_path / "questions.jsonl"), "--task", "gsm8k", "--max-tokens", "4"]
+    words += ["--out", str(tmp_path / "out")]
+    printed = CliRunner().invoke(app, words).stdout
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    once = dict.fromkeys(("reward", "reward/gsm8k", "reward/gsm8k.correct"), "accuracy")
+    once |= {"reward/gsm8k.extracted": "extracted"}
+    assert once.keys() < found.keys() and found["accuracy"]["value"] == 0
+    assert not once.keys() & {line.strip().partition(" ")[0] for line in printed.splitlines()}
+    for name, other in once.items():
+        assert f"note: {name} is {other} on every answer" in printed
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Extracted is shown once: reward/gsm8k.extracted is the same number on every answer." in report
+    assert "| gsm8k.extracted |" not in report and "| gsm8k.correct |" not in report

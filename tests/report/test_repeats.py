@@ -57,6 +57,14 @@ def test_one_answer_that_differs_makes_two_measures() -> None:
     assert silent.repeats == {}
 
 
+def test_nothing_right_is_said_once() -> None:
+    """All wrong: the reward of gsm8k alone still is the accuracy. With another part in it, the reward is its own."""
+    silent = analyse(study(rewarded("sft", "0000")))
+    assert silent.repeats == dict.fromkeys(("reward", "reward/gsm8k", "reward/gsm8k.correct"), "accuracy")
+    mixed = analyse(study(rewarded("sft", "0000", ("gsm8k", "gsm8k.correct", "other"))))
+    assert mixed.repeats == dict.fromkeys(("reward/gsm8k", "reward/gsm8k.correct"), "accuracy")
+
+
 def test_rewards_of_0_and_1_get_wilsons_interval() -> None:
     """15 of 16: the normal interval of the mean reward ends at 1.06."""
     items = [item(place, None, float(place > 0)) for place in range(16)]

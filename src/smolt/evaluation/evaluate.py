@@ -14,6 +14,7 @@ from smolt.data import Demonstration, Preference, Question
 from smolt.data.nouns import as_question
 from smolt.errors import UserError
 from smolt.evaluation.likelihood import losing, preferring
+from smolt.evaluation.measures import reading_twice
 from smolt.evaluation.questions import answering
 from smolt.evaluation.shards import ROWS, finished_shards, gather, parse_shard, shard_directory
 from smolt.evaluation.tasks import DEFAULT, PROBLEMS, Subject, Task, find_task, problem_questions
@@ -182,7 +183,8 @@ def measure(
 def study_record(subject: Subject, manifest: dict[str, Any], rows: list[dict[str, Any]]) -> StudyRecord:
     """What the report of an evaluation is written from."""
     items = subject.items(rows)
-    arm = Arm(name="model", stage="eval", items=items, extra_measures=subject.measures(rows), role="component")
+    extra, repeated = subject.measures(rows), reading_twice(items)
+    arm = Arm(name="model", stage="eval", items=items, extra_measures=extra, repeated=repeated, role="component")
     judged = not items or any(item.correct is not None for item in items)
     return StudyRecord(
         name=manifest["recipe"]["model"]["path"],

@@ -14,6 +14,7 @@ from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
 
 Row = Mapping[str, Any]
+EXTRACTED = "extracted"
 
 
 def answer_measures(items: Sequence[RatedAnswer], samples: int) -> dict[str, Measure]:
@@ -29,10 +30,19 @@ def answer_measures(items: Sequence[RatedAnswer], samples: int) -> dict[str, Mea
         found[f"pass@{k}"] = pass_at(items, samples, k)
         found[f"maj@{k}"] = majority_at(items, samples, k) if k > 1 else None
     if any(gold(item) is not None for item in items):
-        found["extracted"] = statistics.proportion([extract(item.answer).value is not None for item in items], keys)
+        found[EXTRACTED] = statistics.proportion([extract(item.answer).value is not None for item in items], keys)
     for name, shows in HINTS.items():
         found[f"format/{name}"] = statistics.proportion([shows(item.answer) for item in items], keys)
     return {name: measure for name, measure in found.items() if measure is not None}
+
+
+def reading_twice(items: Sequence[RatedAnswer]) -> dict[str, str]:
+    """The reward's components that say on every answer what `extracted` says: metric -> `extracted`."""
+    if not any(gold(item) is not None for item in items):
+        return {}
+    read = [float(extract(item.answer).value is not None) for item in items]
+    names = sorted({name for item in items for name in item.components if name.endswith(f".{EXTRACTED}")})
+    return {f"reward/{name}": EXTRACTED for name in names if [item.components.get(name) for item in items] == read}
 
 
 def powers(samples: int) -> list[int]:

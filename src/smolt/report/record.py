@@ -52,6 +52,7 @@ class Arm:
         late_parts: the reward's parts at the end of a training that rated its own answers.
         best_of: of an arm that chooses among n answers, k -> metric -> what choosing among k < n would have given.
         extra_measures: what no answer carries, for example a reward model's held-out accuracy.
+        repeated: metric -> the extra measure that it equals on every answer.
         role: candidates and controls are compared with the baseline, and candidates with the controls; a component (a
             reward model, an untrained base) is measured only.
     """
@@ -66,6 +67,7 @@ class Arm:
     extra_measures: dict[str, Measure] = field(default_factory=dict)
     late_parts: dict[str, LatePart] = field(default_factory=dict)
     best_of: dict[int, dict[str, Measure]] = field(default_factory=dict)
+    repeated: dict[str, str] = field(default_factory=dict)
     role: Role = "candidate"
 
     def __post_init__(self) -> None:
