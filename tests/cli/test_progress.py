@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from smolt.cli import progress
+from smolt.cli.judge import COUNTED
 from smolt.cli.progress import Display, figures
 from smolt.cli.train import moved, stage_outcome
 from smolt.runs import chunks
@@ -180,6 +181,22 @@ def test_the_end_of_a_training_says_what_was_measured_on_held_out_data(tmp_path:
     reward = {"step": 4, "reward": 0.1, "dev/n": 8, "dev/reward": 0.25, "dev/reward_low": 0.1, "dev/reward_high": 0.4}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(reward) + "\n")
     assert moved(tmp_path) == ["on held-out data after update 4: reward 0.250 [0.100 to 0.400] (n = 8)"]
+
+
+def test_a_count_that_follows_another_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there is no terminal each line says what was counted: a judge's pairs, then its tricks."""
+    monkeypatch.setattr(progress, "PIPED", 0.0)
+    with progress.counting("verdicts") as show:
+        show(40, 40, COUNTED["showings"])
+        show(30, 30, COUNTED["probes"])
+        show(1, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "verdicts, each pair in both orders: 40 of 40",
+        "verdicts on tricks that try the judge: 30 of 30",
+        "verdicts: 1 of 2",
+    ]
 
 
 def test_display_of_a_training_that_the_clock_ends() -> None:

@@ -19,6 +19,9 @@ ModelName = Annotated[
 Url = Annotated[str | None, typer.Option(help="An OpenAI-compatible API, such as http://localhost:8000/v1.")]
 RuleName = Annotated[str | None, typer.Option("--rule", help="longer, shorter or a reward's name, instead of a model.")]
 
+COUNTED = {"showings": "verdicts, each pair in both orders", "probes": "verdicts on tricks that try the judge"}
+"""What is counted on the way, in words."""
+
 
 @delivered
 def judge(
@@ -87,7 +90,7 @@ def judge(
             device=device,
             dtype=dtype,
             fresh=fresh,
-            tell=lambda what, done, total: show(done, total),
+            tell=lambda what, done, total: show(done, total, COUNTED[what]),
         )
     return Outcome({**facts, "out": str(out)}, words(facts, out))
 

@@ -301,8 +301,11 @@ class Display:
 
 
 @contextlib.contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show `done of total` on stderr while entered; what is yielded is told how much is done, and of how much."""
+def counting(what: str) -> Iterator[Callable[..., None]]:
+    """Show `done of total` on stderr while entered.
+
+    What is yielded is told how much is done, of how much, and, where one count follows another, of what.
+    """
     console = Console(stderr=True)
     columns = MofNCompleteColumn(), TimeRemainingColumn(compact=True), BarColumn(bar_width=20)
     with (
@@ -314,10 +317,10 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         task = progress.add_task(what, total=None)
         spoke = time.monotonic()
 
-        def show(done: int, total: int) -> None:
+        def show(done: int, total: int, what: str = what) -> None:
             nonlocal spoke
             moved_on()
-            progress.update(task, completed=done, total=total)
+            progress.update(task, description=what, completed=done, total=total)
             if not console.is_terminal and time.monotonic() - spoke >= PIPED:
                 spoke = time.monotonic()
                 console.print(f"{what}: {done:,} of {total:,}", highlight=False)
