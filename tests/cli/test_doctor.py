@@ -160,9 +160,9 @@ def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatc
     )
     (tmp_path / "bare.jsonl").write_text(bare * 2 + (tmp_path / "q.jsonl").read_text())
     code, found = doctor("r.yaml")
-    said = [check["found"] for check in found["checks"] if check["what"] == "reward of r"]
+    silent = [check["found"] for check in found["checks"] if check["what"] == "reward of r"]
     reason = "gsm8k: the question has no solution to compare with"
-    assert (code, said) == (0, [f"no answer to 2 of 3 questions gets a score ({reason})"])
+    assert (code, silent) == (0, [f"no answer to 2 of 3 questions gets a score ({reason})"])
 
     tiny_model(tmp_path / "judged")
     (tmp_path / "judged" / "smolt_reward.json").write_text(json.dumps({"refused": "length alone does as well"}))

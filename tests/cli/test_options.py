@@ -33,3 +33,10 @@ def test_options_are_the_fields_of_their_block(command: str, block: type[BaseMod
         least = next((entry.ge for entry in field.metadata if isinstance(entry, Ge)), None)
         if command != "sample" or name != "temperature":  # greedy answers are for looking at, not for training
             assert option.min == least, name
+
+
+@pytest.mark.parametrize("command", ["chat", "eval", "sample", "export"])
+def test_every_kind_of_model_is_named(command: str) -> None:
+    """What `locate` takes: a GGUF file too."""
+    (model,) = (option for option in COMMANDS[command].params if option.name == "model")
+    assert model.help == "A model, adapter or run directory, a GGUF file, or a hub name."

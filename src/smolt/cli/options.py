@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A model, adapter or run directory, or a hub name.")]
+ModelPath = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model, adapter or run directory, a GGUF file, or a hub name.")
+]
 DataPath = Annotated[str, typer.Argument(metavar="DATA", help="Questions: JSONL, Parquet or a data set.")]
 OutFile = Annotated[Path, typer.Option("--out", help="Directory to write samples.jsonl into.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, its stop token included.")]

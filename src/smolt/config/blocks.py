@@ -126,7 +126,7 @@ class Machine(Block):
 class Model(Block):
     """The model to start from, and where and how precisely to compute."""
 
-    path: PathText = Field(description="a model or adapter directory, or a hub name")
+    path: PathText = Field(description="a model or adapter directory, a GGUF file, or a hub name")
     device: Device = Field(default="auto", description="auto takes cuda, then mps, then cpu")
     dtype: DType = Field(default="auto", description="auto: bf16 where a card has it; cpu: the faster, measured")
     threads: Int | None = Field(default=None, ge=1, description="torch threads; null = the fastest number, measured")
