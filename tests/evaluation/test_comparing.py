@@ -328,6 +328,7 @@ def test_the_terminal_lists_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert run(*table(tmp_path, 4, 2, 1, 1), "--show", 3).output == output
     assert "x1b" not in output
     assert "Wins of b (the first 3)" in output and "Regressions of b (the first 2)" in output
+    assert "Wins of b (the first)\n" in run(*table(tmp_path, 4, 2, 1, 1), "--show", 1).output
     lines = [line.split() for line in output.splitlines()]
     counts = lines[next(place for place, words in enumerate(lines) if words[:1] == ["items"]) :]
     assert counts[0] == ["items", "both", "right", "won", "lost", "both", "wrong"]

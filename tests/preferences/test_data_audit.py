@@ -191,6 +191,8 @@ def test_lines_sources_and_weights_are_those_of_the_file(tmp_path: Path) -> None
         (4, "1", True, ""),
     ]
     assert read.skipped == 1
+    said = audit_panel(audit_preferences(Source(path, skip_bad=True), AuditOptions())).sentences[0]
+    assert said.endswith(": 3 pairs, 2 of them labelled, 1 tie.")
     with pytest.raises(UserError, match="source: no row has a field 'nowhere'"):
         read_items(Source(path, skip_bad=True), "nowhere")
 

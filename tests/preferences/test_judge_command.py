@@ -81,6 +81,7 @@ def test_a_verifier_abstains_where_there_is_no_solution(folder: Path) -> None:
     Path("sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = judged("sums.jsonl", "--rule", "gsm8k", "--out", "out")
     assert (found["decided"], found["abstentions"], found["agreement"]) == (1, 1, 1.0)
+    assert "1 decided, 0 ties; 1 abstention, 0 failures." in Path("out/judge-card.md").read_text()
 
 
 def test_pairs_of_unequal_length_can_be_left_out(folder: Path) -> None:

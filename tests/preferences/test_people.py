@@ -287,7 +287,7 @@ def test_the_counts_of_the_figures_agree(store: LabelStore) -> None:
     store.add_pairs(gold)
     store.record(Label(gold[0].id, "ann", "first", "first", 3.0))
     panel = label_panel(figures_of(store))
-    assert panel.sentences[0] == "1 annotators gave 3 labels on 3 of 4 pairs, and 1 on gold questions."
+    assert panel.sentences[0] == "1 annotator gave 3 labels on 3 of 4 pairs, and 1 on gold questions."
     assert panel.tables[0].columns[1:4] == ("labels", "gold", "skipped")
     assert panel.tables[0].rows == (("ann", 4, 1, 1, 0, 3.0),)
 

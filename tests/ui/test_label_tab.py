@@ -94,7 +94,7 @@ def test_labels_by_keyboard(opened: Opener, page: Any, tmp_path: Path) -> None:
         page.evaluate("document.activeElement.blur()")
         page.keyboard.press(key)
         page.get_by_text(done, exact=True).wait_for()
-    page.get_by_text("1 annotators gave 3 labels on 3 of 3 pairs.").wait_for()
+    page.get_by_text("1 annotator gave 3 labels on 3 of 3 pairs.").wait_for()
     queue, _ = make_queue(PAIRS, [], 0.1, 0, "bob")
     sides = [left_side(pair, 0, "bob") for pair in queue]
     right = "second" if sides[1] == "first" else "first"

@@ -114,11 +114,13 @@ def who(model: str | None, url: str | None, rule: str | None, remote: dict[str, 
 
 def words(facts: dict[str, Any], out: Path) -> str:
     """The outcome for a person."""
+    from smolt.report.wording import counted
+
     lines = [
-        f"{facts['status']}: {facts['preferences']:,} labels in {out / 'preferences.jsonl'}; the judge's card is "
-        f"{out / 'judge-card.md'}",
-        f"{facts['n']:,} pairs: {facts['decided']:,} decided, {facts['ties']:,} ties, {facts['abstentions']:,} "
-        f"abstentions, {facts['failures']:,} failures",
+        f"{facts['status']}: {counted(facts['preferences'], 'label')} in {out / 'preferences.jsonl'}; the judge's card "
+        f"is {out / 'judge-card.md'}",
+        f"{counted(facts['n'], 'pair')}: {facts['decided']:,} decided, {counted(facts['ties'], 'tie')}, "
+        f"{counted(facts['abstentions'], 'abstention')}, {counted(facts['failures'], 'failure')}",
     ]
     if facts["unreached"]:
         lines.append(f"{facts['unreached']:,} pairs got no reply; the same command asks for them again")

@@ -43,7 +43,8 @@ def as_words(findings: Findings, show: int) -> str:
         for outcome, title, _ in LISTS:
             items = [item for item in pair.items if item.outcome == outcome][:show]
             if items:
-                console.print(Text(f"{title} of {terminal.inert(pair.comparison.b)} (the first {len(items)})"))
+                listed = f"the first {len(items)}" if len(items) > 1 else "the first"
+                console.print(Text(f"{title} of {terminal.inert(pair.comparison.b)} ({listed})"))
             for item in items:
                 parts = dict.fromkeys(terminal.inert(part) for part in (item.key, item.question) if part)
                 console.print(Text(wording.shortened("  " + ": ".join(parts), LONGEST)), soft_wrap=True)

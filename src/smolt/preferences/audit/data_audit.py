@@ -12,7 +12,7 @@ from smolt.preferences.audit.labelled_pairs import LabelledPair, LabelledPairs, 
 from smolt.preferences.audit.leakage import Leakage, leakage_of
 from smolt.preferences.audit.suspects import Ranking, rank_by_cross_fit
 from smolt.report.panels import Panel, Table
-from smolt.report.wording import stated
+from smolt.report.wording import counted, stated
 from smolt.statistics import Measure, proportion
 
 LOG = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def _parts(read: LabelledPairs, ranking: Ranking | None) -> tuple[SourceFigures,
 
 def _sentences(found: Found) -> tuple[str, ...]:
     labelled = len(found.items) - found.ties
-    said = [f"{found.path}: {len(found.items):,} pairs, {labelled:,} of them labelled, {found.ties:,} ties."]
+    said = [f"{found.path}: {len(found.items):,} pairs, {labelled:,} of them labelled, {counted(found.ties, 'tie')}."]
     longer = found.traits[0].preferred
     if longer is not None:
         said.append(f"The longer answer is preferred in {stated(longer)} of the pairs whose lengths differ.")

@@ -9,7 +9,7 @@ from smolt.preferences.judges.audit import NEAR, Card, decided_pairs
 from smolt.preferences.judges.both_orders import Judgement, Pair
 from smolt.preferences.judges.tricks import KEYS
 from smolt.report.panels import Cell, Panel, Table
-from smolt.report.wording import stated
+from smolt.report.wording import counted, stated
 from smolt.rewards import sentiment
 from smolt.rewards.refusals import refuses
 from smolt.statistics import Measure, proportion
@@ -93,8 +93,8 @@ def sentences(card: Card) -> list[str]:
             )
     found = [
         f"{card.judge.name} judged {counts['judged']:,} of {counts['n']:,} pairs in both orders by {labels}: "
-        f"{counts['decided']:,} decided, {counts['ties']:,} ties; {counts['abstentions']:,} abstentions, "
-        f"{counts['failures']:,} failures."
+        f"{counts['decided']:,} decided, {counted(counts['ties'], 'tie')}; "
+        f"{counted(counts['abstentions'], 'abstention')}, {counted(counts['failures'], 'failure')}."
     ]
     agreement, agreed_kappa = card.measures.get("agreement"), card.measures.get("kappa")
     if agreement is not None:

@@ -8,7 +8,7 @@ from statistics import median
 from smolt.preferences.people.nouns import BlindPair, Label
 from smolt.preferences.people.store import LabelStore
 from smolt.report.panels import Panel, Table
-from smolt.report.wording import stated
+from smolt.report.wording import counted, stated
 from smolt.statistics import Measure, kappa, proportion
 
 DECIDED = ("first", "second")
@@ -122,7 +122,8 @@ def label_panel(figures: Figures) -> Panel:
     habits = figures.habits
     asked = sum(one.asked for one in habits)
     given = sum(one.labels for one in habits) - asked
-    head = f"{len(habits)} annotators gave {given:,} labels on {figures.labelled:,} of {figures.pairs:,} pairs"
+    head = f"{counted(len(habits), 'annotator')} gave {counted(given, 'label')} on {figures.labelled:,} of "
+    head += counted(figures.pairs, "pair")
     head += f", and {asked:,} on gold questions." if asked else "."
     return Panel(
         "human-labels",
