@@ -201,13 +201,16 @@ def test_the_second_signal_leaves_at_once(second: signal.Signals) -> None:
         assert stepper.read() == ""
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_put_back(capfd: pytest.CaptureFixture[str]) -> None:
+    """The first signal says what a second one would do, and what it would cost."""
     before = [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
     with Interrupts() as interrupts:
         assert (interrupts.requested, interrupts.exit_code) == (False, None)
         signal.raise_signal(signal.SIGTERM)
         assert (interrupts.requested, interrupts.exit_code) == (True, 143)
     assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before
+    said = "stopping when this update is done; once more to stop at once and lose all since the last checkpoint"
+    assert capfd.readouterr().err.split("\n") == ["", said, ""]
 
 
 def test_outside_the_main_thread_nothing_is_caught() -> None:

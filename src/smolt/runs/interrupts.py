@@ -10,7 +10,7 @@ from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-SAID = b"\nstopping when this update is done; once more to stop at once\n"
+SAID = b"\nstopping when this update is done; once more to stop at once and lose all since the last checkpoint\n"
 SHOW_CURSOR = b"\x1b[?25h"  # a progress line hides it, and a second signal leaves no time to show it again
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
