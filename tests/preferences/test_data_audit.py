@@ -164,12 +164,25 @@ def test_flipped_labels_come_first_where_they_can_be_told() -> None:
     assert ranking.accuracy.value == pytest.approx(0.8, abs=0.03)
 
 
+def test_only_doubted_labels_are_listed(tmp_path: Path) -> None:
+    """The longer answer is better in 58 of 60 pairs: the two others are listed, no label that the model would give."""
+    draw = random.Random(5)
+    texts = [(sentence(draw, 40), sentence(draw, 8)) for _ in range(60)]
+    texts[17], texts[41] = texts[17][::-1], texts[41][::-1]
+    rows = [{"prompt": f"q{n}", "chosen": long, "rejected": short} for n, (long, short) in enumerate(texts)]
+    found = audit_preferences(Source(write(tmp_path / "a.jsonl", rows)), AuditOptions())
+    assert found.ranking is not None and len(found.ranking.places) == 60
+    listed = audit_panel(found).tables[-1].rows
+    assert {row[0] for row in listed} == {"18", "42"}
+
+
 def test_nothing_is_claimed_of_labels_without_a_pattern(tmp_path: Path) -> None:
-    """Random answers: the panel says that the ranking says nothing. Under 40 pairs there is none."""
+    """Random answers: the panel says that the ranking says nothing, and lists none. Under 40 pairs there is none."""
     draw = random.Random(3)
     rows = [{"prompt": f"q{n}", "chosen": sentence(draw, 20), "rejected": sentence(draw, 20)} for n in range(120)]
     panel = audit_panel(audit_preferences(Source(write(tmp_path / "a.jsonl", rows)), AuditOptions()))
     assert any("no better than a coin" in warning for warning in panel.warnings)
+    assert panel.tables[-1].rows == ()
     few = audit_preferences(Source(write(tmp_path / "b.jsonl", rows[:39])), AuditOptions())
     assert few.ranking is None
     assert "Too few labelled pairs" in audit_panel(few).sentences[-1]

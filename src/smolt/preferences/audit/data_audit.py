@@ -169,10 +169,17 @@ def _warnings(found: Found) -> tuple[str, ...]:
             f"{len(leak.exact):,} of {leak.questions:,} test questions are in the training data word for word, "
             f"{len(leak.near):,} more nearly: figures on them are too good."
         )
-    accuracy = None if found.ranking is None else found.ranking.accuracy
-    if accuracy is not None and accuracy.low is not None and accuracy.low <= 0.5:
-        said.append("The held-out model does no better than a coin on these labels: its ranking says nothing.")
+    if found.ranking is not None and _as_a_coin(found.ranking):
+        said.append(
+            "The held-out model does no better than a coin on these labels: its ranking says nothing and is not listed."
+        )
     return tuple(said)
+
+
+def _as_a_coin(ranking: Ranking) -> bool:
+    """Whether the model is not shown to know more of the labels than a coin."""
+    accuracy = ranking.accuracy
+    return accuracy is not None and accuracy.low is not None and accuracy.low <= 0.5
 
 
 def _problems(found: Found) -> Table:
@@ -211,8 +218,10 @@ def _sources(parts: Sequence[SourceFigures]) -> Table:
 
 
 def _suspects(found: Found) -> Table:
+    """Labels that the model would have given the other way; none where its ranking says nothing."""
     ranking = found.ranking
-    top = [] if ranking is None else list(zip(ranking.places, ranking.doubt, strict=True))[:SHOWN]
+    ranked = [] if ranking is None or _as_a_coin(ranking) else zip(ranking.places, ranking.doubt, strict=True)
+    top = [(place, doubt) for place, doubt in ranked if doubt > 0.5][:SHOWN]
     return Table(
         "The most doubted labels: their lines, and the model's probability that the other answer is better.",
         ("line", "doubt"),
