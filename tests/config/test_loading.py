@@ -57,7 +57,7 @@ def test_without_a_near_name_all_are_listed(tmp_path: Path) -> None:
 def test_missing_field(tmp_path: Path) -> None:
     assert refused(tmp_path, PPO.replace("reward: gsm8k", "")) == "x.yaml:1: reward: missing (what is rewarded)"
     nested = refused(tmp_path, PPO.replace("{path: m}", "{threads: 2}"))
-    assert nested == "x.yaml:1: model.path: missing (a model or adapter directory, or a hub name)"
+    assert nested == "x.yaml:1: model.path: missing (a model or adapter directory, a GGUF file, or a hub name)"
 
 
 def test_a_word_that_is_no_choice(tmp_path: Path) -> None:
