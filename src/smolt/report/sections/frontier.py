@@ -130,7 +130,7 @@ def _sentences(metric: str, origin: Sequence[Place], arms: Sequence[Place], chos
 def _table(metric: str, measured: Sequence[Place], bounds: Sequence[Place], fewer: bool) -> Table:
     """Every arm by its KL; whether that was measured or is a bound is said where there are both."""
     places = [*((place, "measured") for place in measured), *((place, "bound") for place in bounds)]
-    rows = [
+    rows: list[tuple[str | Measure, ...]] = [
         (name, wording.number(kl), wording.number(_root(kl)), *([how] if bounds else []), measure)
         for (name, measure, kl), how in sorted(places, key=lambda known: known[0][2])
     ]
