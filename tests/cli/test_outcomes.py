@@ -1,6 +1,7 @@
 """How a command ends when a signal comes at its very beginning or end."""
 
 import contextlib
+import io
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ import pytest
 import typer
 
 from smolt.cli import progress
-from smolt.cli.outcomes import ONCE_MORE, Outcome, deliver
+from smolt.cli.outcomes import ONCE_MORE, Outcome, at_words, deliver
 
 
 @pytest.mark.parametrize("when", ["begins", "ends"])
@@ -86,3 +87,17 @@ def test_a_signal_while_a_module_begins_is_no_failed_import(capfd: pytest.Captur
     assert capfd.readouterr().err.startswith("interrupted")
     with pytest.raises(ImportError, match="initialization failed"):
         deliver(lambda: work(OSError("no such library")), as_json=False)
+
+
+def test_a_terminal_gets_lines_broken_at_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 20 columns; a row of a table, a line with a command, a long word and what is piped stay as they are."""
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "20")
+    text = "p = 0.4, after Holm over 9\n\n  sft  0.377  0.347 to 0.407\ngo on: smolt dpo first-dpo.yaml"
+    assert at_words(text, io.StringIO()) == text
+    assert at_words(text, Screen()) == text.replace("Holm over", "Holm\nover")
+    assert at_words("in runs/a-rather-long-name/model", Screen()) == "in\nruns/a-rather-long-name/model"

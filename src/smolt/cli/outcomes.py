@@ -9,8 +9,10 @@ import errno
 import functools
 import inspect
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -123,6 +125,18 @@ def _guarded(work: Callable[[], Outcome]) -> Outcome:
         return _failed(code, f"{place}{error.strerror or error}")
 
 
+def at_words(text: str, stream: TextIO) -> str:
+    """The text broken at words where a terminal would break inside them.
+
+    Rows of a table and lines with a command are left as they are: the one is aligned, the other may be copied.
+    """
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    fill = functools.partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(line if "  " in line or "smolt " in line else fill(line) for line in text.split("\n"))
+
+
 def _failed(exit_code: int, message: str) -> Outcome:
     return Outcome({"error": message, "exit_code": exit_code}, message, exit_code)
 
@@ -136,7 +150,7 @@ def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> int:
         if as_json:
             stdout.write(jsontext.encode(jsontext.plain(outcome.facts), "facts") + "\n")
         elif not failed and outcome.words:
-            stdout.write(visible(outcome.words) + "\n")
+            stdout.write(at_words(visible(outcome.words), stdout) + "\n")
         stdout.flush()
     except OSError as error:
         # The reader left, or the disk is full; Python would complain once more when it flushes at its end.

@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.cells import cell_len
 
 from smolt.cli.chat.plain_lines import Lines
+from smolt.cli.outcomes import at_words
 from smolt.config import ChatSampling, Model, make_block
 from smolt.errors import UserError
 from smolt.models.conversation import Conversation, remembers
@@ -133,7 +134,7 @@ class Talk:
     def notice(self, text: str) -> None:
         """A line for the person, not part of an answer."""
         self.answers.flush()
-        self.notices.write(visible(text) + "\n")
+        self.notices.write(at_words(visible(text), self.notices) + "\n")
         self.notices.flush()
 
     def remark(self, speaker: Speaker, text: str) -> None:
