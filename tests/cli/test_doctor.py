@@ -156,7 +156,7 @@ def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatc
     code, found = doctor("r.yaml")
     (problem,) = (check["found"] for check in found["checks"] if not check["ok"])
     assert problem.startswith(
-        "reward: no answer to any of the 2 questions would get a score (gsm8k: the question has no solution"
+        "no answer to any of the 2 questions would get a score (gsm8k: the question has no solution"
     )
     (tmp_path / "bare.jsonl").write_text(bare * 2 + (tmp_path / "q.jsonl").read_text())
     code, found = doctor("r.yaml")

@@ -46,7 +46,9 @@ def test_the_systems_are_shipped() -> None:
 
 def test_stories_need_a_model() -> None:
     """The path is not guessed: without it the message names the field and what belongs there."""
-    with pytest.raises(UserError, match=r"model\.path: missing \(a model or adapter directory, or a hub name\)"):
+    with pytest.raises(
+        UserError, match=r"model\.path: missing \(a model or adapter directory, a GGUF file, or a hub name\)"
+    ):
         load_recipe("stories-positive")
 
 

@@ -130,6 +130,7 @@ def test_the_advice_is_an_event_of_the_update_that_makes_the_answers_enough(
     next(begun)
     begun.close()
     continued = training("grpo", inputs, tmp_path / "run", **fields)
+    caplog.clear()
     with caplog.at_level(logging.INFO, logger="smolt"):
         next(continued)
     assert tuple(text for text in caplog.messages if text.startswith(("grpo:", "update"))) == (

@@ -210,7 +210,11 @@ def _check_reward(recipe: Any, questions: Any) -> Iterator[dict[str, Any]]:
     if silent:
         hopeless = never_scored(parts, questions)
         found = f"no answer to {sum(silent.values()):,} of {len(questions):,} questions gets a score ({told(silent)})"
-        yield {"what": f"reward of {recipe.name}", "ok": hopeless is None, "found": hopeless or found}
+        yield {
+            "what": f"reward of {recipe.name}",
+            "ok": hopeless is None,
+            "found": (hopeless or found).removeprefix("reward: "),
+        }
 
 
 def _check_gate(recipe: Any, foreseen: Any) -> Iterator[dict[str, Any]]:

@@ -109,7 +109,7 @@ def never_scored(parts: Sequence[RewardPart], questions: Sequence[Question]) -> 
         return None
     return (
         f"reward: no answer to any of the {len(questions):,} questions would get a score ({told(reasons)}). Take data "
-        "whose records carry what the rule compares with (the field solution), or another reward"
+        "whose records carry what the rule compares with (a solution, or a constraint), or another reward"
     )
 
 
