@@ -112,6 +112,24 @@ def test_a_step_is_named_once_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> 
     log.removeHandler(steps)
 
 
+def test_a_long_batch_says_how_far_it_has_come(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where all records are one batch there is a word each half minute too, though no record is done."""
+    now = [0.0]
+    monkeypatch.setattr("smolt.cli.progress.time.monotonic", lambda: now[0])
+    with progress.steps_named(), progress.counting("records") as show:
+        show(0, 20)
+        for second, done in ((10, 3), (40, 8), (50, 10), (80, 20)):
+            now[0] = second
+            chunks.counted(done, 20)
+        show(20, 20)
+        now[0] = 200
+        chunks.counted(1, 20)  # of nothing that has a name
+    said = [line for line in capsys.readouterr().err.splitlines() if "batch" in line]
+    assert said == ["(records of this batch: 8 of 20 ...)", "(records of this batch: 20 of 20 ...)"]
+
+
 def test_a_long_step_says_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal a line with count and time left, gone with its step; elsewhere a line each half minute."""
     now = [0.0]

@@ -1,5 +1,6 @@
 """The sampler draws from the distribution that training recomputes, and an answer does not depend on its company."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from smolt.models.forward.probing import in_float32
 from smolt.models.groups import Groups, from_answers
 from smolt.models.roles import Policy
 from smolt.models.sampling import Drawing, draw_tokens, sample, stream_tokens
+from smolt.runs.chunks import COUNTED
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
@@ -37,6 +39,14 @@ def tokens(groups: Groups) -> list[list[int]]:
 def recomputed(policy: Policy, groups: Groups, temperature: float = 1.0) -> Tensor:
     with torch.no_grad():
         return policy(groups, temperature)[0]
+
+
+def test_answers_under_way_are_counted(models: Models, caplog: pytest.LogCaptureFixture) -> None:
+    """Four answers of 8 tokens side by side: one of four more after every second token; none ends early."""
+    policy = tiny_models.open_full(models("llama"))
+    with caplog.at_level(logging.DEBUG, COUNTED):
+        sample(policy, CONTEXTS, 1, Drawing(8, 1.0, 4, frozenset()), COUNTER)
+    assert [record.args for record in caplog.records if record.name == COUNTED] == [(done, 4) for done in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -127,11 +127,11 @@ class Steps(logging.Handler):
             self._waiting.daemon = True
             self._waiting.start()
 
-    def over(self) -> None:
-        """What was under way has ended, or something else shows that it goes on."""
+    def over(self, then: str = "") -> None:
+        """What was under way has ended, or something else shows that it goes on; what is counted now is `then`."""
         if self._waiting is not None:
             self._waiting.cancel()
-        self._waiting, self._text = None, ""
+        self._waiting, self._text, self._began = None, then, time.monotonic()
         self._ended()
 
     def _ended(self) -> None:
@@ -171,10 +171,10 @@ def steps_named() -> Iterator[None]:
         package.removeHandler(handler)
 
 
-def moved_on() -> None:
-    """The step that was under way is over."""
+def moved_on(then: str = "") -> None:
+    """The step that was under way is over; until there is another, what is counted is `then`."""
     for handler in _handlers():
-        handler.over()
+        handler.over(then)
 
 
 def _handlers() -> list[Steps]:
@@ -319,7 +319,7 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
 
         def show(done: int, total: int, what: str = what) -> None:
             nonlocal spoke
-            moved_on()
+            moved_on(f"{what} of this batch" if done < total else "")
             progress.update(task, description=what, completed=done, total=total)
             if not console.is_terminal and time.monotonic() - spoke >= PIPED:
                 spoke = time.monotonic()

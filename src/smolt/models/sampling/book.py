@@ -31,10 +31,15 @@ class Book:
         self.lengths = np.zeros(rows, dtype=np.int64)
         self.stopped = np.zeros(rows, dtype=np.bool_)
         self.listed: dict[int, list[tuple[int, float]]] = {}  # the likeliest tokens beside a row's newest one
-        self.over = 0  # answers that have ended
         self._temperatures = np.zeros(rows)
         self._penalties = np.ones(rows)
         self._stops = np.array(sorted(stop_ids), dtype=np.int64)
+
+    @property
+    def done(self) -> int:
+        """Answers that are over, and of the others the written share of their longest; rounded down."""
+        shares = np.where(self.stopped, 1.0, self.lengths / np.maximum(self.limits, 1))
+        return int(shares.sum() + 1e-6)
 
     def begin(self, row: int, key: int, owner: int, drawing: Drawing) -> None:
         """Begin an answer.
@@ -67,7 +72,6 @@ class Book:
         stopped = np.isin(tokens, self._stops)
         self.stopped[rows] = stopped
         over: NDArray[np.bool_] = stopped | (steps + 1 >= self.limits[rows])
-        self.over += int(over.sum())
         return over
 
     def _draw(self, rows: NDArray[np.int64], logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
