@@ -85,11 +85,12 @@ def test_a_request_joins_while_another_is_written(models: Models, engines: Engin
     """Asked after the first token of a long answer, the short one ends before it; both are the sampler's."""
     engine, directory = engines(slots=2), models("llama")
     long = engine.submit(replace(ASKED, max_tokens=120, seed=_endless(directory)))
-    first = next(iter(long))
+    pieces = iter(long)  # one iterator: it takes all that has come, and hands it out one by one
+    first = next(pieces)
     short = engine.submit(replace(ASKED, max_tokens=4, temperature=0.0))
     check(directory, short)
     assert not long.ended or long.tokens == 120
-    rest = list(long)
+    rest = list(pieces)
     expected, stopped = sampled(directory, long.request)
     assert tokens([first, *rest]) == expected[: -1 if stopped else None]
 
