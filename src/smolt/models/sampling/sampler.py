@@ -48,9 +48,8 @@ def sample(
     book, told = _book(numbers, n, drawing, counter), 0
     with torch.inference_mode():
         for _ in _decode(policy, tensors, book, drawing):
-            if book.done > told:
-                told = book.done
-                counted(told, len(book.keys))
+            if (done := book.done) > told:
+                counted(told := done, len(book.keys))
     return book.groups(tensors)
 
 
