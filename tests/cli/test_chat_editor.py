@@ -182,8 +182,7 @@ def test_two_models_in_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
     terminal.tmux("send-keys", "-l", "/save talk.jsonl")
     terminal.press("Enter", "(2 rows in talk.jsonl)")
     terminal.tmux("send-keys", "C-d")
-    terminal.wait()
-    assert terminal.tmux("display-message", "-p", "#{pane_dead_status}").strip() == "0"
+    assert terminal.wait() == "0"
     rows = [json.loads(line) for line in (tmp_path / "talk.jsonl").read_text().splitlines()]
     assert [row["model"] for row in rows] == paths
     assert [row["messages"][0]["content"] for row in rows] == ["line one\nline two"] * 2
