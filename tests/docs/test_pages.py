@@ -21,7 +21,7 @@ from smolt.rewards.constraints import CHECKS, COUNTS
 from tests.docs.workshop import PAGES, ROOT, named, table
 
 DOCS = ROOT / "docs"
-KINDS = {"D": "demonstrations", "P": "preferences", "F": "feedback", "Q": "questions", "T": "text"}
+KINDS = {"D": "demonstrations", "P": "preferences", "F": "feedback", "C": "decisions", "Q": "questions", "T": "text"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -1,5 +1,6 @@
 """Records: the text smolt learns from and is measured on, read from the formats people have, and written back."""
 
+from smolt.data.decisions import Decision, DecisionQuestion
 from smolt.data.formats import FORMATS, Format, Kind
 from smolt.data.nouns import Answer, Context, Demonstration, Feedback, Preference, Question, Role, Score, Turn
 from smolt.data.reading import DataSource, Loaded, Source, load
@@ -10,6 +11,8 @@ __all__ = [
     "Answer",
     "Context",
     "DataSource",
+    "Decision",
+    "DecisionQuestion",
     "Demonstration",
     "Feedback",
     "Format",

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from smolt.data.decision_rows import read_decision
+from smolt.data.decisions import Decision
 from smolt.data.nouns import Context, Turn
 from smolt.data.turns import (
     Row,
     RowProblem,
     desirable,
     dialogue,
+    final_answer,
     is_judged,
     is_list,
     joined,
@@ -24,12 +27,13 @@ from smolt.data.turns import (
     opening,
     optional_text,
     require_unjudged,
+    shared_length,
     text,
     weight,
     weighted_messages,
 )
 
-Kind = Literal["demonstrations", "preferences", "feedback", "questions", "text"]
+Kind = Literal["demonstrations", "preferences", "feedback", "questions", "text", "decisions"]
 
 _ANY: tuple[Kind, ...] = ("demonstrations", "preferences", "feedback", "questions", "text")
 _ANSWERED: tuple[Kind, ...] = ("demonstrations", "questions", "text")
@@ -54,6 +58,7 @@ class Entry:
         kind: The group of questions it belongs to.
         last: False for an earlier assistant turn of a dialogue, which is a demonstration but not a question.
         desirable: Whether a judged answer is a good one; None where nobody judged it.
+        decision: The whole row, where it is one.
     """
 
     context: Context
@@ -65,6 +70,7 @@ class Entry:
     kind: str = ""
     last: bool = True
     desirable: bool | None = None
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,6 @@ class Format:
     def columns(self) -> str:
         """The columns as messages show them, the optional ones in brackets."""
         return ", ".join((*self.required, *(f"[{column}]" for column in self.optional)))
-
-
-def final_answer(worked: str) -> str | None:
-    """The text after the last '####' (GSM8K's mark of the final answer), or None without one."""
-    return worked.rpartition("####")[2].strip() if "####" in worked else None
 
 
 def _demonstration(row: Row, context: Context, answer: str) -> list[Entry]:
@@ -228,7 +229,7 @@ def _unpaired(row: Row) -> list[Entry]:
 def _hh(row: Row) -> list[Entry]:
     """Two whole dialogues: what they share up to the last Assistant turn is the context."""
     chosen, rejected = text(row["chosen"], "chosen"), text(row["rejected"], "rejected")
-    cut = chosen[: _shared_length(chosen, rejected)].rfind(_ASSISTANT)
+    cut = chosen[: shared_length(chosen, rejected)].rfind(_ASSISTANT)
     if cut < 0:
         raise RowProblem("rejected", 'shares no beginning up to an "\\n\\nAssistant:" turn with `chosen`')
     context = _ending_with_question(dialogue(chosen[:cut], "chosen"), "chosen")
@@ -237,12 +238,6 @@ def _hh(row: Row) -> list[Entry]:
         if "\n\nHuman:" in answer:
             raise RowProblem(field, "the dialogues part before their last Assistant turn")
     return _preference_entry(row, context, answers[0], answers[1])
-
-
-def _shared_length(one: str, other: str) -> int:
-    """How many characters two texts have in common at their beginning."""
-    length = min(len(one), len(other))
-    return next((index for index in range(length) if one[index] != other[index]), length)
 
 
 def _hh_prompt(row: Row) -> list[Entry]:
@@ -347,6 +342,10 @@ def _text(row: Row) -> list[Entry]:
     return [Entry((), document, **_named(row))] if document.strip() else []
 
 
+def _decision(row: Row) -> list[Entry]:
+    return [Entry((), decision=read_decision(row))]
+
+
 def _is_dialogue(value: object) -> bool:
     return isinstance(value, str) and value.startswith(("\n\nHuman:", "\n\nAssistant:"))
 
@@ -395,6 +394,7 @@ FORMATS: tuple[Format, ...] = (
     Format("mt_bench", ("turns",), _mt_bench, _ASKED, ("question_id", "category")),
     Format("xstest", ("prompt", "type"), _xstest, _ASKED, ("label", "id", *_OPENING)),
     Format("prompt", ("prompt",), _only_prompt, _ASKED, (*_OPENING, "solution", "constraint", *_NAMED)),
+    Format("decision", ("state", "questions"), _decision, ("decisions",), ("expected", *_NAMED)),
     Format("text", ("text",), _text, ("demonstrations", "text"), _NAMED),
 )
 """Every format, the most telling columns first."""

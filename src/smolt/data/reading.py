@@ -6,11 +6,12 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, Union, overload
 
 from smolt.data import files
+from smolt.data.decisions import Decision
 from smolt.data.formats import FORMATS, LOST_COLUMNS, Entry, Format, Kind
 from smolt.data.nouns import Demonstration, Feedback, Preference, Question
 from smolt.data.turns import Row, RowProblem, structured
@@ -89,6 +90,8 @@ def load(data: DataSource, kind: Literal["preferences"]) -> Loaded[Preference]: 
 @overload
 def load(data: DataSource, kind: Literal["feedback"]) -> Loaded[Feedback]: ...
 @overload
+def load(data: DataSource, kind: Literal["decisions"]) -> Loaded[Decision]: ...
+@overload
 def load(data: DataSource, kind: Literal["questions"]) -> Loaded[Question]: ...
 @overload
 def load(data: DataSource, kind: Literal["text"]) -> Loaded[str]: ...
@@ -96,7 +99,7 @@ def load(data: DataSource, kind: Literal["text"]) -> Loaded[str]: ...
 
 def load(
     data: DataSource, kind: Kind
-) -> Loaded[Demonstration] | Loaded[Preference] | Loaded[Feedback] | Loaded[Question] | Loaded[str]:
+) -> Loaded[Demonstration] | Loaded[Preference] | Loaded[Feedback] | Loaded[Decision] | Loaded[Question] | Loaded[str]:
     r"""Read a source as records of one kind.
 
     Preferences can be read as demonstrations (the chosen answers), feedback (two answers) and questions (the contexts),
@@ -118,6 +121,8 @@ def load(
         return _load(data, kind, _preferences)
     if kind == "feedback":
         return _load(data, kind, _feedback)
+    if kind == "decisions":
+        return _load(data, kind, _decisions)
     if kind == "questions":
         return _load(data, kind, _questions)
     return _load(data, kind, _texts)
@@ -183,7 +188,9 @@ def _half(entries: list[Entry]) -> Literal["a", "b"] | None:
     """The half of a row: by the hash of its first question (of its text where it asks nothing)."""
     if not entries:
         return None
-    first = next((turn.content for turn in entries[0].context if turn.role == "user"), entries[0].answer or "")
+    decided = entries[0].decision
+    own = entries[0].answer or "" if decided is None else decided.text
+    first = next((turn.content for turn in entries[0].context if turn.role == "user"), own)
     return "a" if hashlib.sha256(first.encode()).digest()[0] % 2 == 0 else "b"
 
 
@@ -317,6 +324,11 @@ def _feedback(entries: list[Entry], place: str) -> list[Feedback]:
         elif entry.answer is not None and entry.rejected is not None:
             found.extend(Preference(entry.context, entry.answer, entry.rejected, entry.weight).unpaired)
     return found
+
+
+def _decisions(entries: list[Entry], place: str) -> list[Decision]:
+    found = [entry.decision for entry in entries if entry.decision is not None]
+    return [one if one.id else replace(one, id=place) for one in found]
 
 
 def _questions(entries: list[Entry], place: str) -> list[Question]:

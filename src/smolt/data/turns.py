@@ -289,3 +289,14 @@ def described(value: object) -> str:
     """What a value is, in words: for messages."""
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return "missing" if value is None else names.get(type(value), f"a {type(value).__name__}")
+
+
+def shared_length(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    length = min(len(one), len(other))
+    return next((index for index in range(length) if one[index] != other[index]), length)
+
+
+def final_answer(worked: str) -> str | None:
+    """The text after the last '####' (GSM8K's mark of the final answer), or None without one."""
+    return worked.rpartition("####")[2].strip() if "####" in worked else None
