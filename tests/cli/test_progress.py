@@ -19,6 +19,7 @@ from smolt.cli.progress import Display, figures
 from smolt.cli.train import moved, stage_outcome
 from smolt.runs import chunks
 from smolt.runs.identity import FORMAT
+from smolt.statistics import proportion
 from tests.cli.test_cli import FakeTraining
 
 
@@ -187,18 +188,32 @@ def test_the_end_of_a_training_says_what_was_measured_on_held_out_data(tmp_path:
     """First and last measurement with n and interval, and no batch's: 13 of 20 is 65 % [43.3 to 81.9] (Wilson)."""
     rows: list[dict[str, Any]] = [
         {"step": 1, "loss": 0.69},
-        {"step": 2, "loss": 0.7, "dev/n": 20, "dev/loss": 0.6931, "dev/accuracy": 0.5},
+        {"step": 2, "loss": 0.7, "dev/n": 20, "dev/loss": 0.6931, "dev/accuracy": 0.5, **ends(0.61, 0.77)},
         {"step": 3, "loss": 0.7, "dev/n": 20, "dev/loss": 0.6, "dev/accuracy": 0.6},
         {"step": 4, "loss": 0.709, "dev/n": 20, "dev/loss": 0.6717, "dev/accuracy": 0.65},
     ]
+    rough = "Intervals of means of n below 50 are rough: such an interval may cover less than 93 %, of a handful of "
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert moved(tmp_path) == [
-        "on held-out data after update 2: loss 0.6931, accuracy 50.0 % [29.9 to 70.1] (n = 20)",
+        "on held-out data after update 2: loss 0.693 [0.610 to 0.770], accuracy 50.0 % [29.9 to 70.1] (n = 20)",
         "on held-out data after update 4: loss 0.6717, accuracy 65.0 % [43.3 to 81.9] (n = 20)",
+        rough + "values far less.",
     ]
     reward = {"step": 4, "reward": 0.1, "dev/n": 8, "dev/reward": 0.25, "dev/reward_low": 0.1, "dev/reward_high": 0.4}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(reward) + "\n")
-    assert moved(tmp_path) == ["on held-out data after update 4: reward 0.250 [0.100 to 0.400] (n = 8)"]
+    assert moved(tmp_path) == [
+        "on held-out data after update 4: reward 0.250 [0.100 to 0.400] (n = 8)",
+        rough + "values far less.",
+    ]
+    wilson = proportion([True] * 2 + [False] * 6)
+    assert wilson is not None
+    share = {**reward, "dev/reward_low": wilson.low, "dev/reward_high": wilson.high}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(share) + "\n")
+    assert moved(tmp_path) == ["on held-out data after update 4: reward 0.250 [0.071 to 0.591] (n = 8)"]
+
+
+def ends(low: float, high: float) -> dict[str, float]:
+    return {"dev/loss_low": low, "dev/loss_high": high}
 
 
 def test_a_count_that_follows_another_is_named(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from smolt.config import DPORecipe, RewardRecipe
-from smolt.models.groups import Groups, from_answers
+from smolt.models.groups import Groups, atoms, from_answers
 from smolt.training.algorithms.dpo import dpo_loss
 from smolt.training.algorithms.reward_model import Examination
-from smolt.training.offline import dev_loss
+from smolt.training.offline import dev_loss, interval_of_loss
 from tests.reliability.scenes import open_scene, write_inputs
 
 MEMORY: dict[str, Any] = {"model": "(in memory)", "data": "(in memory)"}
@@ -22,7 +22,7 @@ MEMORY: dict[str, Any] = {"model": "(in memory)", "data": "(in memory)"}
 def one_pair() -> Groups:
     """A question with answers of two tokens, the first of which is the better one."""
     pair = from_answers([[1]], [[[2, 3], [4, 5]]])
-    return pair.with_columns(side=torch.tensor([0, 1]), weight=torch.ones(2))
+    return pair.with_columns(side=torch.tensor([0, 1]), weight=torch.ones(2), pair=torch.zeros(2))
 
 
 def test_the_smoothing_of_dpo_by_hand() -> None:
@@ -52,6 +52,44 @@ def test_margin_and_centering_of_a_reward_model_by_hand() -> None:
     found = Examination(scorer, ground, [], [one_pair()], recipe).figures()
     assert found["loss"] == pytest.approx(0.5740770)
     assert found["accuracy"] == 1.0
+
+
+def test_the_interval_of_the_loss_is_of_records() -> None:
+    """Losses 1, 2, 3 of one token each: of 27 resamples of three the most extreme 2.5 % lie at 1 and 3.
+
+    With the first two of one context there are two units: one is left out in half of the resamples.
+    """
+    contexts = [torch.tensor([number]) for number in (1, 2, 3)]
+    assert interval_of_loss([1.0, 2.0, 3.0], [1.0] * 3, contexts) == {"loss_low": 1.0, "loss_high": 3.0}
+    shared = interval_of_loss([1.0, 2.0, 3.0], [1.0] * 3, [contexts[0], *contexts[::2]])
+    assert shared == {"loss_low": 1.5, "loss_high": 3.0}
+    assert interval_of_loss([1.0], [1.0], contexts[:1]) == {}
+    assert interval_of_loss([1.0, 2.0, 3.0], [1.0] * 3, contexts[:1] * 3) == {"loss_low": 1.0, "loss_high": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("scene", "changes"),
+    [
+        ("sft-full", {}),
+        ("reward-full", {"dev": "preferences.jsonl"}),
+        ("dpo-full", {"nll": 0.5, "dev": "preferences.jsonl"}),
+        ("kto-full", {"dev": "preferences.jsonl"}),
+    ],
+)
+def test_what_each_record_has_of_the_loss_adds_up_to_it(scene: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """However the forward is cut; the interval lies around the loss."""
+    inputs = write_inputs(tmp_path / "inputs")
+    changes = {name: str(inputs / value) if name == "dev" else value for name, value in changes.items()}
+    training: Any = open_scene(scene, inputs, tmp_path / "run", **changes, watch__every=1)
+    for row in training:
+        assert row["dev/loss_low"] < row["dev/loss"] < row["dev/loss_high"]
+    plan = training._plan
+    update = plan.stream.next(0).minibatches[0]
+    for part in plan.loss(update) if scene != "reward-full" else ():  # whose examination scores the pairs itself
+        totals, counts = part.each
+        assert len(totals) == len(atoms(update))
+        assert totals.sum().item() == pytest.approx(part.total.item(), rel=1e-5)
+        assert float(counts.sum()) == part.count
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def test_it_begins_at_half_the_weights(model: str) -> None:
     """Policy and reference are one: KL 0, rewards 0, and a loss of (2 * 1 + 1) / 2 * 1/2 with weights 2 and 1."""
     training = smolt.kto(model, [GOOD, BAD], desirable_weight=2.0, batch=2, budget={"updates": 2})
     first, second = training
+    assert "accuracy" not in first  # no answer is on either side of the KL yet
+    assert second["accuracy"] == 1.0
     assert (first["kl"], first["loss"], first["desirable_loss"]) == pytest.approx((0.0, 0.75, 1.0), abs=1e-6)
     assert first["desirable_reward"] == first["undesirable_reward"] == pytest.approx(0.0, abs=1e-6)
     assert second["desirable_reward"] > second["undesirable_reward"]

@@ -12,6 +12,7 @@ from smolt.cli.outcomes import Outcome, Stopped, delivered
 
 if TYPE_CHECKING:
     from smolt.runs.trackers import Trackers
+    from smolt.statistics import Measure
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 Overrides = Annotated[
@@ -173,6 +174,7 @@ def moved(directory: Path) -> list[str]:
     from smolt.runs.directory import METRICS
     from smolt.runs.jsontext import decode_object
 
+    from smolt.statistics import few_values
     try:
         rows = (directory / METRICS).read_bytes().splitlines()
     except FileNotFoundError:
@@ -185,6 +187,8 @@ def moved(directory: Path) -> list[str]:
     batch = _batch(directory)
     lines = [_held_out(row) if measured else _of_one_batch(row, batch) for row in (first, *rest[-1:])]
     idle = sum(row.get("optimizer_steps") == 0 for row in updates)
+    rough = few_values(found for row in (first, *rest[-1:]) if measured for found in _measured(row).values())
+    lines += [rough] if rough else []
     silent = sum(row.get("abstained") or 0 for row in updates)
     if idle:
         lines.append(
@@ -195,20 +199,33 @@ def moved(directory: Path) -> list[str]:
 
 
 def _held_out(row: Mapping[str, Any]) -> str:
-    """What an update measured on held-out data: a reward and an accuracy with their intervals."""
+    """What an update measured on held-out data, with the intervals."""
     from smolt.report.wording import stated
     from smolt.statistics import Measure, proportion
 
-    n, said = int(row["dev/n"]), list[str]()
-    if isinstance(reward := row.get("dev/reward"), int | float):
-        said.append(f"reward {stated(Measure(reward, row.get('dev/reward_low'), row.get('dev/reward_high'), n, ''))}")
-    if isinstance(loss := row.get("dev/loss"), int | float):
-        said.append(f"loss {loss:.4f}")
-    if isinstance(accuracy := row.get("dev/accuracy"), int | float):
-        right = round(accuracy * n)
-        share = proportion([place < right for place in range(n)])
-        said.append(f"accuracy {stated(share)}" if share is not None else "")
-    return f"on held-out data after update {row['step']}: {', '.join(said)} (n = {n:,})"
+    said = [
+        f"{name} {stated(found) if found.low is not None else f'{found.value:.4f}'}"
+        for name, found in _measured(row).items()
+    ]
+    return f"on held-out data after update {row['step']}: {', '.join(said)} (n = {int(row['dev/n']):,})"
+
+
+def _measured(row: Mapping[str, Any]) -> "dict[str, Measure]":
+    """Reward, loss and accuracy on held-out data; a reward whose interval is Wilson's is a share."""
+
+    n, found = int(row["dev/n"]), dict[str, Measure]()
+    for name in ("reward", "loss", "accuracy"):
+        if not isinstance(value := row.get(f"dev/{name}"), int | float):
+            continue
+        low, high = row.get(f"dev/{name}_low"), row.get(f"dev/{name}_high")
+        right = round(value * n)
+        share = proportion([place < right for place in range(n)]) if 0 <= value <= 1 else None
+        if name == "accuracy" and share is not None:
+            found[name] = share
+        else:
+            wilson = share is not None and (share.low, share.high) == (low, high)
+            found[name] = Measure(value, low, high, n, "Wilson" if wilson else "normal")
+    return found
 
 
 def _of_one_batch(row: Mapping[str, Any], batch: str) -> str:
@@ -229,7 +246,7 @@ def _batch(directory: Path) -> str:
 
     recipe = read_manifest(directory)["recipe"] if (directory / MANIFEST).is_file() else {}
     if "prompts" in recipe:
-        each = recipe.get("group", recipe.get("samples"))
+        each = recipe.get("group", recipe.get("samples", 1))
         return f" of {recipe['prompts'] * each:,} answers to {recipe['prompts']:,} questions"
     noun = {"pretrain": "rows of text", "sft": "demonstrations", "kto": "answers"}.get(
         str(recipe.get("stage")), "pairs"

@@ -114,10 +114,14 @@ def _lead_per_token(row: Row) -> float:
 
 
 def loss_measures(rows: Sequence[Row]) -> dict[str, Measure]:
-    """Loss in nats per token, its exponential, and bits per byte of text, which no tokenizer flatters; n = records."""
+    """Loss in nats per token, its exponential, and bits per byte of text, which no tokenizer flatters; n = records.
+
+    Pieces that one text was cut into are resampled together.
+    """
+    texts = [str(row["question_id"]).partition("/")[0] for row in rows]
     totals = [-row["logprob"] for row in rows]
-    loss = statistics.ratio(totals, [row["tokens"] for row in rows])
-    bits = statistics.ratio([total / math.log(2) for total in totals], [row["bytes"] for row in rows])
+    loss = statistics.ratio(totals, [row["tokens"] for row in rows], texts)
+    bits = statistics.ratio([total / math.log(2) for total in totals], [row["bytes"] for row in rows], texts)
     length = statistics.mean([float(row["tokens"]) for row in rows], bounded=True)
     if loss is None or bits is None or length is None:
         return {}

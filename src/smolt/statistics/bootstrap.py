@@ -1,7 +1,7 @@
 """The bootstrap: resampling whole prompts, so that answers to one prompt never pass for independent evidence."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,11 +71,11 @@ def repeats(prompts: Sequence[str] | None) -> bool:
     return prompts is not None and len(set(prompts)) < len(prompts)
 
 
-def by_prompt(values: Floats, prompts: Sequence[str] | None) -> tuple[Floats, Floats]:
+def by_prompt(values: Floats, prompts: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
     """The sum of the values and the number of rows of each prompt, in the order of first appearance."""
     if prompts is None:
         return values, np.ones_like(values)
-    places: dict[str, int] = {}
+    places: dict[Hashable, int] = {}
     index = np.array([places.setdefault(prompt, len(places)) for prompt in prompts])
     return np.bincount(index, weights=values).astype(np.float64), np.bincount(index).astype(np.float64)
 

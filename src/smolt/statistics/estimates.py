@@ -106,16 +106,20 @@ def few_values(measures: Iterable[Measure]) -> str:
     return f"{said} of values far less." if rough else ""
 
 
-def ratio(totals: Sequence[float], weights: Sequence[float]) -> Measure | None:
+def ratio(
+    totals: Sequence[float], weights: Sequence[float], prompts: Sequence[Hashable] | None = None
+) -> Measure | None:
     """Sum of totals / sum of weights (a loss per token) with a bootstrap by record; n = records, None without any.
 
-    A single record, or records of one and the same ratio, have no interval.
+    Records that share a prompt are resampled together. A single record, or prompt, or records of one and the same
+    ratio, have no interval.
     """
     if not totals:
         return None
     sums, counts = np.asarray(totals, dtype=np.float64), np.asarray(weights, dtype=np.float64)
-    low, high = percentiles(resampled_ratios(sums, counts, RESAMPLES, seed=0))
-    few = f", fewer than {FEWEST}" if len(sums) < FEWEST else ""
+    parts, sizes = by_prompt(sums, prompts)[0], by_prompt(counts, prompts)[0]
+    low, high = percentiles(resampled_ratios(parts, sizes, RESAMPLES, seed=0))
+    few = f", fewer than {FEWEST}" if len(parts) < FEWEST else ""
     return Measure(float(sums.sum() / counts.sum()), low, high, len(sums), f"bootstrap by record{few}")
 
 

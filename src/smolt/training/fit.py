@@ -41,6 +41,7 @@ class Loss:
         metrics: name -> (sum, count), divided the same way for the record.
         role: whose parameters it trains.
         spread: name -> values whose distribution over the optimizer step is wanted, [any number].
+        each: what every record of the micro-batch has of `total` and of `count`, [records] each, in `atoms`' order.
     """
 
     total: Tensor
@@ -48,6 +49,7 @@ class Loss:
     metrics: Parts = field(default_factory=dict)
     role: str = "policy"
     spread: Mapping[str, Tensor] = field(default_factory=dict)
+    each: tuple[Tensor, Tensor] | None = None
 
     @property
     def figures(self) -> Parts:
@@ -273,7 +275,7 @@ def distribution(name: str, values: Tensor) -> Metrics:
     return {name: mean, f"{name}_99": high, f"{name}_999": higher, f"{name}_max": most}
 
 
-class _Tally:
+class Tally:
     """Sums and counts of metrics over micro-batches, and values whose distribution is wanted."""
 
     def __init__(self) -> None:
@@ -282,20 +284,24 @@ class _Tally:
         self.spread: dict[str, list[Tensor]] = {}
 
     def add(self, parts: Parts) -> None:
+        """Another micro-batch's."""
         for name, (total, count) in parts.items():
             value = float(total.detach()) if isinstance(total, Tensor) else float(total)
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0.0) + count
 
     def gather(self, spread: Mapping[str, Tensor]) -> None:
+        """Values of another micro-batch."""
         for name, values in spread.items():
             self.spread.setdefault(name, []).append(values.detach())
 
-    def merge(self, other: "_Tally") -> None:
+    def merge(self, other: "Tally") -> None:
+        """All of another tally."""
         self.add({name: (total, other.counts[name]) for name, total in other.sums.items()})
         self.gather({name: torch.cat(values) for name, values in other.spread.items()})
 
     def means(self) -> Metrics:
+        """Each sum by its count, where there is any; the distributions."""
         found: Metrics = {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
         for name, values in self.spread.items():
             found |= distribution(name, torch.cat(values))
@@ -304,9 +310,9 @@ class _Tally:
 
 def accumulate(
     minibatch: Groups, loss: LossFunction, micro_tokens: int, scale: float = 1.0
-) -> tuple[_Tally, dict[str, float]]:
+) -> tuple[Tally, dict[str, float]]:
     """Backward over the micro-batches of one optimizer step, times `scale`: metrics, and each role's count."""
-    tally, counts = _Tally(), dict[str, float]()
+    tally, counts = Tally(), dict[str, float]()
     for micro in cut(minibatch, micro_tokens):
         for part in loss(micro):
             counts[part.role] = counts.get(part.role, 0.0) + part.count
@@ -315,16 +321,6 @@ def accumulate(
             if part.count:
                 (part.total if scale == 1 else part.total * scale).backward()
     return tally, counts
-
-
-def without_learning(groups: Groups, loss: LossFunction, micro_tokens: int) -> Metrics:
-    """The loss of some groups and its metrics, as of one optimizer step; nothing is learned from them."""
-    tally = _Tally()
-    with torch.no_grad():
-        for micro in cut(groups, micro_tokens):
-            for part in loss(micro):
-                tally.add(part.figures)
-    return tally.means()
 
 
 def fit(
@@ -349,7 +345,7 @@ def fit(
         torch.manual_seed(randomness.key(seed, number) % 2**63)
         update = stream.next(number)
         prepared = time.perf_counter()
-        tally, events, steps, norm = _Tally(), list[str](), 0, 0.0
+        tally, events, steps, norm = Tally(), list[str](), 0, 0.0
         learning = update.roles if update.roles is not None else frozenset(learner.roles)
         for index, minibatch in enumerate(update.minibatches):
             parts, counts = accumulate(minibatch, loss, micro_tokens, learner.scale.value)

@@ -6,17 +6,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from smolt import statistics
 from smolt.config import DPORecipe, KTORecipe, PretrainRecipe, RewardRecipe, SFTRecipe
 from smolt.models.ground import Ground, open_ground
-from smolt.models.groups import Groups, join, masked_sum, without_gradient
+from smolt.models.groups import Groups, answer_sums, atoms, cut, join, masked_sum, without_gradient
 from smolt.models.items import Prepared
 from smolt.models.roles import Policy, Scorer
 from smolt.training.checks import answer_tokens_only, forward_facts
-from smolt.training.fit import Learner, Loss, LossFunction, Role, without_learning
+from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, Tally
 from smolt.training.memory.outlook import Outlook, heeded, look_at_rows
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import settled
 from smolt.training.streams import Rows, updates_of
+
+ENDS = ("loss_low", "loss_high")
+"""The ends of a held-out loss's interval, as metrics.jsonl names them after `dev/`."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +149,33 @@ def dev_loss(
     def measure() -> dict[str, float]:
         update = groups() if whole is None else whole(groups())
         found = without_learning(update, plan.loss, plan.micro_tokens)
-        return {name: found[name] for name in figures}
+        return {name: found[name] for name in (*figures, *ENDS) if name in found}
 
     return Dev(measure, "loss", "min", len(held_out))
+
+
+def without_learning(groups: Groups, loss: LossFunction, micro_tokens: int) -> Metrics:
+    """The loss of some groups with the ends of its interval, and its metrics; nothing is learned from them."""
+    tally, totals, counts, contexts = Tally(), list[float](), list[float](), list[Tensor]()
+    with torch.no_grad():
+        for micro in cut(groups, micro_tokens):
+            for part in loss(micro):
+                tally.add(part.figures)
+                if part.each is not None:
+                    totals += part.each[0].detach().tolist()
+                    counts += part.each[1].tolist()
+                    contexts += [micro.contexts[micro.owners[rows[0]]] for rows in atoms(micro)]
+    return tally.means() | interval_of_loss(totals, counts, contexts)
+
+
+def interval_of_loss(totals: Sequence[float], counts: Sequence[float], contexts: Sequence[Tensor]) -> Metrics:
+    """The ends of the 95 % interval of sum of totals / sum of counts over records; nothing where none can be formed.
+
+    Records that share a context are resampled together, unless all do, as rows of plain text share the empty one.
+    """
+    keys = [context.numpy().tobytes() for context in contexts]
+    found = statistics.ratio(totals, counts, keys if len(set(keys)) > 1 else None)
+    return {} if found is None or found.low is None else dict(zip(ENDS, (found.low, found.high), strict=True))
 
 
 def reference_column(reference: Policy, micro_tokens: int, groups: Groups) -> Groups:
@@ -160,6 +191,7 @@ def sft_loss(policy: Policy) -> LossFunction:
         mask = batch.mask.to(logprobs.device)
         count = float(mask.sum())
         metrics = {"entropy": (masked_sum(entropy.detach(), mask), count)}
-        yield Loss(-masked_sum(logprobs, mask), count, metrics)
+        each = -answer_sums(logprobs, mask), mask.sum(dim=1)
+        yield Loss(-masked_sum(logprobs, mask), count, metrics, each=each)
 
     return loss

@@ -12,7 +12,12 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one arm's run: points (update, value), those of the run averaged to at most MOST_POINTS."""
+    """One metric of one arm's run: points (update, value), those of the run averaged to at most MOST_POINTS.
+
+    Attributes:
+        held_out: what was measured on held-out data.
+        ends: of these, where it is known, the 95 % interval: (update, low, high).
+    """
 
     arm: str
     metric: str
@@ -20,6 +25,7 @@ class Curve:
     good: str
     points: Points
     held_out: Points
+    ends: tuple[tuple[float, float, float], ...] = ()
 
 
 GUIDES: dict[str, tuple[str, str]] = {
@@ -77,8 +83,11 @@ def curves_of(arm: str, stage: str, curve: Sequence[dict[str, Any]]) -> list[Cur
     found = []
     for name in names[:MOST_PANELS]:
         title, good = GUIDES.get(name, (name, ""))
-        held_out = _points(curve, f"dev/{'loss' if name == 'reward_loss' else name}")
-        found.append(Curve(arm, name, title, good, _thinned(_points(curve, name)), held_out))
+        measured = f"dev/{'loss' if name == 'reward_loss' else name}"
+        points, held_out = _thinned(_points(curve, name)), _points(curve, measured)
+        highs = dict(_points(curve, f"{measured}_high"))
+        ends = tuple((step, low, highs[step]) for step, low in _points(curve, f"{measured}_low") if step in highs)
+        found.append(Curve(arm, name, title, good, points, held_out, ends))
     return found
 
 

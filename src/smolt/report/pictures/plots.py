@@ -113,12 +113,21 @@ def _curve(panel: Curve, places: dict[str, int]) -> Picture:
         if panel.held_out:
             dots = [step for step, _ in panel.held_out], [value for _, value in panel.held_out]
             axes.plot(*dots, color=LIGHT.ink, linewidth=1.0, marker="o", markersize=3.2)
+            for step, low, high in panel.ends:
+                axes.plot([step] * 2, [low, high], color=LIGHT.ink, linewidth=0.8, alpha=0.6)
         axes.grid(True, axis="y")
         axes.set_xlabel("update")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
     alt = f"{panel.metric} of {panel.arm}: from {wording.number(values[0])} to {wording.number(values[-1])}"
     if panel.held_out:
-        alt += f"; held out, {wording.number(panel.held_out[-1][1])} at the end"
+        alt += f"; held out, {_stated_at_the_end(panel)} at the end"
     name = f"curve_{file_name(panel.arm)}_{file_name(panel.metric)}"
     return picture(name, panel.arm, panel.title, panel.good, alt, 1.75, paint, width=3.1)
+
+
+def _stated_at_the_end(panel: Curve) -> str:
+    """What was last measured on held-out data, with its interval."""
+    step, value = panel.held_out[-1]
+    ends = [(low, high) for place, low, high in panel.ends if place == step]
+    return wording.stated(Measure(value, *ends[0], 0, "")) if ends else wording.number(value)

@@ -95,11 +95,14 @@ def dpo_loss(policy: Policy, recipe: DPORecipe) -> LossFunction:
         seen = {"chosen_logprob": sums[first], "rejected_logprob": sums[~first]}
         seen |= {"chosen_reward": recipe.beta * chosen, "rejected_reward": recipe.beta * rejected}
         seen |= {"margin": recipe.beta * (chosen - rejected), "accuracy": (chosen > rejected).float()}
+        each = terms
         if recipe.nll:
             imitation = -columns["imitation"] * sums
             total = total + recipe.nll * imitation.sum()
             seen |= {"pair_loss": terms, "nll": imitation}
-        yield Loss(total, pairs, {name: (value.detach().sum(), pairs) for name, value in seen.items()})
+            each = terms + recipe.nll * (imitation[first] + imitation[~first])
+        metrics = {name: (value.detach().sum(), pairs) for name, value in seen.items()}
+        yield Loss(total, pairs, metrics, each=(each, torch.ones_like(each)))
 
     return loss
 

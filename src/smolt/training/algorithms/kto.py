@@ -111,10 +111,11 @@ def kto_loss(policy: Policy, recipe: KTORecipe) -> LossFunction:
         ratio, kl, desirable = answer_sums(logprobs - columns["reference"], mask), columns["kl"], columns["desirable"]
         terms = kahneman_tversky(ratio, kl, desirable, recipe.beta, recipe.desirable_weight, recipe.undesirable_weight)
         count, right = float(len(terms)), (ratio > kl) == desirable
-        metrics = {"kl": (kl.sum(), count), "accuracy": (right.float().sum(), count)}
+        told = ratio != kl  # where they are equal, as before the first step, an answer is on neither side
+        metrics = {"kl": (kl.sum(), count), "accuracy": (right[told].float().sum(), float(told.sum()))}
         seen = {"loss": terms, "reward": recipe.beta * ratio, "logprob": answer_sums(logprobs, mask)}
         for kind, rows in (("desirable", desirable), ("undesirable", ~desirable)):
             metrics |= {f"{kind}_{name}": (v.detach()[rows].sum(), float(rows.sum())) for name, v in seen.items()}
-        yield Loss(terms.sum(), count, metrics)
+        yield Loss(terms.sum(), count, metrics, each=(terms, torch.ones_like(terms)))
 
     return loss

@@ -26,7 +26,7 @@ from smolt.rewards.audit.auditing import audit
 from smolt.rewards.audit.figures import calibration_error
 from smolt.training.fit import Loss, LossFunction
 from smolt.training.objectives import bradley_terry
-from smolt.training.offline import open_lessons, plan_for
+from smolt.training.offline import interval_of_loss, open_lessons, plan_for
 from smolt.training.stage import Dev, Training
 from smolt.training.stage_input import in_memory, recipe_for
 
@@ -122,9 +122,11 @@ class Examination:
         scores = without_gradient(groups, self.micro_tokens, self.scorer.verdicts).double()
         terms, chosen, rejected = compared(scores, groups, self.recipe)
         leads = (chosen - rejected).numpy()
+        pairs = [pair.contexts[0] for pair in self.held_out]
         return {
             "accuracy": float((leads > 0).mean()),
             "loss": float(terms.mean()),
+            **interval_of_loss(terms.tolist(), [1.0] * len(pairs), pairs),
             "ece": calibration_error(leads),
         }
 
