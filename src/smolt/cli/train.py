@@ -173,8 +173,8 @@ def moved(directory: Path) -> list[str]:
     """
     from smolt.runs.directory import METRICS
     from smolt.runs.jsontext import decode_object
-
     from smolt.statistics import few_values
+
     try:
         rows = (directory / METRICS).read_bytes().splitlines()
     except FileNotFoundError:
@@ -186,9 +186,9 @@ def moved(directory: Path) -> list[str]:
     first, *rest = measured or updates
     batch = _batch(directory)
     lines = [_held_out(row) if measured else _of_one_batch(row, batch) for row in (first, *rest[-1:])]
-    idle = sum(row.get("optimizer_steps") == 0 for row in updates)
     rough = few_values(found for row in (first, *rest[-1:]) if measured for found in _measured(row).values())
     lines += [rough] if rough else []
+    idle = sum(row.get("optimizer_steps") == 0 for row in updates)
     silent = sum(row.get("abstained") or 0 for row in updates)
     if idle:
         lines.append(
@@ -201,7 +201,6 @@ def moved(directory: Path) -> list[str]:
 def _held_out(row: Mapping[str, Any]) -> str:
     """What an update measured on held-out data, with the intervals."""
     from smolt.report.wording import stated
-    from smolt.statistics import Measure, proportion
 
     said = [
         f"{name} {stated(found) if found.low is not None else f'{found.value:.4f}'}"
@@ -212,6 +211,7 @@ def _held_out(row: Mapping[str, Any]) -> str:
 
 def _measured(row: Mapping[str, Any]) -> "dict[str, Measure]":
     """Reward, loss and accuracy on held-out data; a reward whose interval is Wilson's is a share."""
+    from smolt.statistics import Measure, proportion
 
     n, found = int(row["dev/n"]), dict[str, Measure]()
     for name in ("reward", "loss", "accuracy"):
