@@ -190,15 +190,63 @@ def test_the_first_signal_saves_and_exits_with_128_plus_its_number(number: signa
         assert stepper.process.wait() == code
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_leaves_at_once(second: signal.Signals) -> None:
+def test_the_second_sigterm_leaves_at_once() -> None:
     """It ends by the signal itself, which shells report as 128 + its number, before anything is saved."""
     with worker(STEPPER) as stepper:
         stepper.process.send_signal(signal.SIGINT)
         assert stepper.read() == "saving"
-        stepper.process.send_signal(second)
-        assert stepper.process.wait() == -second
+        stepper.process.send_signal(signal.SIGTERM)
+        assert stepper.process.wait() == -signal.SIGTERM
         assert stepper.read() == ""
+
+
+SAVED = """
+import sys, time
+from pathlib import Path
+from smolt.runs import Interrupts, checkpoints
+folder = Path(sys.argv[1])
+if folder.name == "run":
+    checkpoints.save(folder / "checkpoints", 12, {"weights": b"x"}, {})
+sys.argv = ["/bin/smolt", "grpo", "my recipe.yaml", "--fresh", "--out", str(folder)]
+with Interrupts() as interrupts:
+    if folder.name != "study":
+        interrupts.directory, interrupts.seconds = folder, 3.6
+    print("ready", flush=True)
+    while not interrupts.requested:
+        pass
+    print("saving", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("run", "all up to update 12 is kept in {}"),
+        ("empty", "there is no checkpoint yet"),
+        ("study", "what has ended is kept"),
+    ],
+)
+def test_the_second_ctrl_c_leaves_at_once_with_a_word(name: str, kept: str, tmp_path: Path) -> None:
+    """What is kept and what continues, whatever the process is at; --fresh would set aside what is kept."""
+    folder = tmp_path / name
+    folder.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", SAVED, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for word in ("ready", "saving"):
+            assert process.stdout.readline() == f"{word}\n"
+            process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    update = "" if name == "study" else " (updates take about 4 s)"
+    assert told.splitlines() == [
+        "",
+        f"stopping when this update is done{update}; once more to stop at once and lose all since the last checkpoint",
+        "",
+        f"left at once; {kept.format(folder)}; the same command continues: smolt grpo 'my recipe.yaml' --out {folder}",
+    ]
 
 
 def test_handlers_are_put_back(capfd: pytest.CaptureFixture[str]) -> None:

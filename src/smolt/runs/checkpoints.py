@@ -147,6 +147,11 @@ def exist(folder: Path) -> bool:
     return any(not entry.best for entry in _entries(folder))
 
 
+def last_step(folder: Path) -> int:
+    """The step of the newest checkpoint, sound or damaged; 0 where there is none."""
+    return max((entry.step for entry in _entries(folder) if not entry.best), default=0)
+
+
 def drop_best_after(folder: Path, step: int) -> None:
     """Remove the best snapshots after `step`: what continues from there will find its own."""
     for entry in sorted(_entries(folder)):

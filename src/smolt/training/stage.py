@@ -185,6 +185,7 @@ class Training:
 
     def save(self) -> None:
         """Take a checkpoint between two updates."""
+        LOG.info("saving a checkpoint")
         began = now()
         keep = self._plan.recipe.save.keep
         self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=keep)
@@ -368,19 +369,18 @@ class Interrupted(Exception):
 
 
 def drive(training: Training, interrupts: Interrupts, show: Callable[[Training, Metrics], None]) -> Result:
-    """Run a training to its end, showing each update; the first interrupt saves and stops between two updates.
-
-    Raises:
-        Interrupted: carries the exit code.
-    """
+    """Run a training to its end, showing each update; an interrupt saves between two updates: raises Interrupted."""
     try:
+        interrupts.directory = training.out
         for metrics in training:
+            interrupts.seconds = metrics["seconds"]
             show(training, metrics)
             if interrupts.exit_code is not None and not training.complete:
                 training.save()
                 raise Interrupted(interrupts.exit_code, training.out)
         return training.finish()
     finally:
+        interrupts.directory = None
         training.close()
 
 
