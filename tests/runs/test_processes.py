@@ -243,7 +243,8 @@ def test_the_second_ctrl_c_leaves_at_once_with_a_word(name: str, kept: str, tmp_
     update = "" if name == "study" else " (updates take about 4 s)"
     assert told.splitlines() == [
         "",
-        f"stopping when this update is done{update}; once more to stop at once and lose all since the last checkpoint",
+        f"stopping when this update is done{update};",
+        "once more to stop at once and lose all since the last checkpoint",
         "",
         f"left at once; {kept.format(folder)}; the same command continues: smolt grpo 'my recipe.yaml' --out {folder}",
     ]
@@ -257,8 +258,8 @@ def test_handlers_are_put_back(capfd: pytest.CaptureFixture[str]) -> None:
         signal.raise_signal(signal.SIGTERM)
         assert (interrupts.requested, interrupts.exit_code) == (True, 143)
     assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before
-    said = "stopping when this update is done; once more to stop at once and lose all since the last checkpoint"
-    assert capfd.readouterr().err.split("\n") == ["", said, ""]
+    said = ["stopping when this update is done;", "once more to stop at once and lose all since the last checkpoint"]
+    assert capfd.readouterr().err.split("\n") == ["", *said, ""]
 
 
 def test_outside_the_main_thread_nothing_is_caught() -> None:

@@ -297,7 +297,8 @@ class Display:
 
     def remark(self, text: str) -> None:
         """One line that stays, on stderr."""
-        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+        whole = not self.console.is_terminal  # which breaks inside words where it is left to it
+        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=whole)
 
 
 @contextlib.contextmanager

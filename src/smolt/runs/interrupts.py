@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from smolt import processes
 
+from smolt import processes
+
 from smolt.runs import checkpoints
 from smolt.runs.inventory import CHECKPOINTS
 
@@ -20,6 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SOME_TIME = 1.0  # seconds of an update from which on a person is told how long they take
 
 SHOW_CURSOR = "\x1b[?25h"  # a progress line hides it, and a second signal leaves no time to show it again
+DISPLAY = "\n\n"  # lines that progress, which goes on, writes over in place of what is said
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -52,6 +55,10 @@ class Interrupts:
         """The exit code of a signal that any process got: all of them stop at the same point, where all ask this."""
         return max((code for code in processes.gather(self.exit_code) if code is not None), default=None)
 
+    def heard(self) -> int | None:
+        """The exit code of a signal that any process got: all of them stop at the same point, where all ask this."""
+        return max((code for code in processes.gather(self.exit_code) if code is not None), default=None)
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -73,7 +80,7 @@ class Interrupts:
         self.exit_code = 128 + number
         took = f" (updates take about {self.seconds:.0f} s)" if self.seconds >= SOME_TIME else ""
         once_more = "once more to stop at once and lose all since the last checkpoint"
-        _write(f"\nstopping when this update is done{took}; {once_more}\n")
+        _write(f"\nstopping when this update is done{took};\n{once_more}\n", below=DISPLAY)
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         self._wakeup = signal.set_wakeup_fd(writing), writing
@@ -100,10 +107,11 @@ def _wait_for_the_thread(number: int, frame: FrameType | None) -> None:
     """The signal is in the pipe already."""
 
 
-def _write(text: str) -> None:
+def _write(text: str, below: str = "") -> None:
     """To standard error, and not by print: a signal may have come in the midst of one."""
     with contextlib.suppress(OSError):
-        os.write(2, ((SHOW_CURSOR if os.isatty(2) else "") + text).encode(errors="backslashreplace"))
+        shown = f"{SHOW_CURSOR}{text}{below}" if os.isatty(2) else text
+        os.write(2, shown.encode(errors="backslashreplace"))
 
 
 def _command() -> str:
