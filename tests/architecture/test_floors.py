@@ -26,6 +26,7 @@ from tests.architecture.tree import (
 FLOORS: dict[str, int] = {
     "errors": 1,
     "randomness": 1,
+    "processes": 1,
     "config": 2,
     "runs": 2,
     "statistics": 2,

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from smolt import processes
 from smolt.runs.chunks import counted
 
 
@@ -226,8 +227,48 @@ def cut(groups: Groups, tokens: int) -> Iterator[Groups]:
         yield groups.select(rows)
 
 
+def share_rows(groups: Groups, count: int) -> list[list[int]]:
+    """The answers shared out to so many processes, about as many tokens each; atoms stay whole, and some may get none.
+
+    Answers to one context stay together where they can, in the order in which `cut_rows` takes them.
+    """
+    shares: list[list[int]] = [[] for _ in range(count)]
+    ordered = sorted(atoms(groups), key=lambda atom: groups.owners[atom[0]])
+    costs = [
+        sum(len(groups.contexts[groups.owners[row]]) + len(groups.answers[row]) for row in atom) for atom in ordered
+    ]
+    before, whole = 0, sum(costs)
+    for atom, cost in zip(ordered, costs, strict=True):
+        shares[(2 * before + cost) * count // (2 * whole)] += atom
+        before += cost
+    return shares
+
+
+def own_share(groups: Groups) -> Groups | None:
+    """This process's share of the answers, None where it is empty; with one process all of them."""
+    if not processes.sharing():
+        return groups
+    rows = share_rows(groups, processes.size())[processes.rank()]
+    return groups.select(rows) if rows else None
+
+
 def without_gradient(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor]) -> Tensor:
-    """A column, [B] or [B, T] on the CPU, computed by micro-batches without gradients."""
+    """A column, [B] or [B, T] on the CPU, computed by micro-batches without gradients, each process its share."""
+    if not processes.sharing():
+        return _column(groups, tokens, compute)
+    shares = share_rows(groups, processes.size())
+    rows = shares[processes.rank()]
+    parts = processes.gather(_column(groups.select(rows), tokens, compute) if rows else None)
+    found = [(own, part) for own, part in zip(shares, parts, strict=True) if part is not None]
+    first = found[0][1]
+    column = torch.zeros(groups.mask.shape if first.dim() == 2 else (len(groups), *first.shape[1:]), dtype=first.dtype)
+    for own, part in found:
+        column[torch.tensor(own)] = widen(part, groups.mask.shape[1])
+    return column
+
+
+def _column(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor]) -> Tensor:
+    """The column of `without_gradient`, all of it computed here."""
     column: Tensor | None = None
     done = 0
     with torch.no_grad():

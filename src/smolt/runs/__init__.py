@@ -14,8 +14,8 @@ interrupts   the first Ctrl-C saves, the second leaves
 """
 
 from smolt.runs.checkpoints import Checkpoint
-from smolt.runs.directory import REFUSED, Run, Status
+from smolt.runs.directory import PROCESSES, REFUSED, Run, Status
 from smolt.runs.interrupts import Interrupts
 from smolt.runs.storage import StorageError, atomic_write
 
-__all__ = ["REFUSED", "Checkpoint", "Interrupts", "Run", "Status", "StorageError", "atomic_write"]
+__all__ = ["PROCESSES", "REFUSED", "Checkpoint", "Interrupts", "Run", "Status", "StorageError", "atomic_write"]

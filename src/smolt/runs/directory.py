@@ -1,4 +1,8 @@
-"""A run directory: created or continued by one process at a time, and never written over."""
+"""A run directory: created or continued by one process at a time, and never written over.
+
+Of several processes that share their work the first one holds the lock and writes. The others read, and learn from it
+what lies on the disk, so that all find the same; each method is called by all of them or by none.
+"""
 
 import contextlib
 import errno
@@ -8,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from smolt import processes
 from smolt.errors import UserError
 from smolt.runs import checkpoints, identity, inventory, jsontext, storage
 from smolt.runs.checkpoints import Checkpoint, Content
@@ -19,6 +24,7 @@ from smolt.runs.rows import RowFile
 LOG = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+PROCESSES = "processes"  # in the manifest: how many shared the work when the run began, where there were several
 REFUSED = "refused"  # in the manifest: why nothing could be learned
 
 Status = Literal["new", "resumable", "complete"]
@@ -37,7 +43,7 @@ class Run:
     def __init__(
         self,
         directory: Path,
-        lock: DirectoryLock,
+        lock: DirectoryLock | None,
         manifest: dict[str, Any],
         warnings: list[str],
         loaded: bool,
@@ -70,7 +76,22 @@ class Run:
             DirectoryInUse: another process is working in it.
             StorageError: the disk is full or failing, or files of a complete run are not as they were written.
         """
-        directory = directory.resolve()
+        opened = list["Run"]()
+
+        def by_one() -> tuple[Path, dict[str, Any], list[str], bool]:
+            run = cls._open(directory.resolve(), manifest, fresh, samples)
+            opened.append(run)
+            return run.directory, run.manifest, run.warnings, run._loaded
+
+        place, stored, warnings, loaded = processes.by_first(by_one)
+        if opened:
+            return opened[0]
+        _require_seen(place, stored)
+        return cls(place, None, stored, warnings, loaded, samples)
+
+    @classmethod
+    def _open(cls, directory: Path, manifest: dict[str, Any], fresh: bool, samples: str) -> "Run":
+        """Of the process that writes."""
         current = identity.normal(manifest)
         _refuse_foreign(directory)
         with contextlib.ExitStack() as failing:
@@ -91,6 +112,7 @@ class Run:
                 if (directory / RESULT).is_file():
                     inventory.require(directory)
                 changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
+                changed += identity.differences(*(of.get(PROCESSES, 1) for of in (stored, current)), PROCESSES)
                 warnings = [f"{line}: the numbers may differ in their last digits" for line in changed]
                 run = cls(directory, lock, stored, warnings, False, samples)
             failing.pop_all()
@@ -107,6 +129,10 @@ class Run:
         Raises:
             StorageError: its files are not as they were written.
         """
+        return processes.by_first(lambda: Run._finished(directory, recipe))
+
+    @staticmethod
+    def _finished(directory: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
         if not (directory / MANIFEST).is_file() or not (directory / RESULT).is_file():
             return None
         try:
@@ -124,11 +150,15 @@ class Run:
         """`complete` once the result is written, `resumable` with a checkpoint, else `new`."""
         if self.result is not None:
             return "complete"
-        return "resumable" if checkpoints.exist(self.directory / CHECKPOINTS) else "new"
+        resumable = processes.by_first(lambda: checkpoints.exist(self.directory / CHECKPOINTS))
+        return "resumable" if resumable else "new"
 
     @property
     def result(self) -> dict[str, Any] | None:
         """What `complete` wrote, None before, or when it cannot be read (the end is then done once more)."""
+        return processes.by_first(self._read_result)
+
+    def _read_result(self) -> dict[str, Any] | None:
         try:
             return jsontext.read_object(self.directory / RESULT)
         except (FileNotFoundError, ValueError):
@@ -158,19 +188,21 @@ class Run:
             ValueError: no `step`, or a continued run whose checkpoint was not loaded.
         """
         self._require_loaded()
-        self._metrics.add(row)
-        self._metrics.flush()
+        if self._lock is not None:
+            self._metrics.add(row)
+            self._metrics.flush()
 
     def sample(self, row: dict[str, Any]) -> None:
         """Add a row to samples.jsonl; it is written by `flush`, once per update. Arguments and errors as of `log`."""
         self._require_loaded()
-        self._samples.add(row)
+        if self._lock is not None:
+            self._samples.add(row)
 
     def samples(self) -> list[dict[str, Any]]:
         """All rows that `sample` took, of earlier processes too."""
         self._require_loaded()
         self._samples.flush()
-        return self._samples.rows()
+        return processes.by_first(self._samples.rows)
 
     def flush(self) -> None:
         """Write the rows that wait: from here on a kill does not lose them."""
@@ -180,8 +212,14 @@ class Run:
     def save_checkpoint(
         self, step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep: int = 2, best: bool = False
     ) -> Path:
-        """Put the rows, then a checkpoint, on the disk; see `smolt.runs.checkpoints.save`. Returns its directory."""
+        """Put the rows, then a checkpoint, on the disk; see `smolt.runs.checkpoints.save`. Returns its directory.
+
+        Of several processes the first one's arguments are what is saved.
+        """
         self._require_loaded()
+        return processes.by_first(lambda: self._save(step, blobs, state, keep, best))
+
+    def _save(self, step: int, blobs: Mapping[str, Content], state: dict[str, Any], keep: int, best: bool) -> Path:
         self._sync_rows()
         beside: dict[str, Any] = {"rows": {file.path.name: file.sums() for file in (self._metrics, self._samples)}}
         if self._damage:
@@ -196,6 +234,11 @@ class Run:
         Raises:
             StorageError: there are checkpoints and all are damaged; nothing was dropped.
         """
+        checkpoint = processes.by_first(self._load_checkpoint)
+        self._loaded = True
+        return checkpoint
+
+    def _load_checkpoint(self) -> Checkpoint | None:
         folder = self.directory / CHECKPOINTS
         checkpoint, damage = checkpoints.newest(folder)
         if checkpoint is None and damage:
@@ -211,11 +254,13 @@ class Run:
         if checkpoint is not None:
             self._damage = [*checkpoint.beside.get("damage", []), *self._damage]
         checkpoints.drop_best_after(folder, step)
-        self._loaded = True
         return checkpoint
 
     def best_checkpoint(self) -> Checkpoint | None:
         """The newest sound best snapshot, None where there is none; damaged ones are named in `warnings`."""
+        return processes.by_first(self._best_checkpoint)
+
+    def _best_checkpoint(self) -> Checkpoint | None:
         checkpoint, damage = checkpoints.newest(self.directory / CHECKPOINTS, best=True)
         self._warn(damage)
         self._damage += damage
@@ -223,6 +268,9 @@ class Run:
 
     def complete(self, result: dict[str, Any]) -> None:
         """Write result.json, last of all: from here on the run is complete, and its files are to stay as they are."""
+        processes.by_first(lambda: self._complete(result))
+
+    def _complete(self, result: dict[str, Any]) -> None:
         self._sync_rows()
         if self._damage:
             result = {**result, "damage": self._damage}
@@ -235,7 +283,8 @@ class Run:
         try:
             self.flush()
         finally:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -299,6 +348,19 @@ def refuse_unwritable(directory: Path) -> None:
     if not os.access(place, os.W_OK | os.X_OK):
         code = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
         raise OSError(code, os.strerror(code), str(place))
+
+
+def _require_seen(directory: Path, manifest: dict[str, Any]) -> None:
+    """A process that does not write sees the same directory as the one that does.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not (directory / MANIFEST).is_file() or identity.read_manifest(directory) != manifest:
+        raise UserError(
+            f"{directory}: this process does not see the run that the first process opened there; processes on several "
+            "machines need --out, model and data on a file system that all of them share, under the same names"
+        )
 
 
 def _refuse_foreign(directory: Path) -> None:

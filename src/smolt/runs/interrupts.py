@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from smolt import processes
 from smolt.runs import checkpoints
 from smolt.runs.inventory import CHECKPOINTS
 
@@ -46,6 +47,10 @@ class Interrupts:
     def requested(self) -> bool:
         """Whether the loop is asked to save and stop."""
         return self.exit_code is not None
+
+    def heard(self) -> int | None:
+        """The exit code of a signal that any process got: all of them stop at the same point, where all ask this."""
+        return max((code for code in processes.gather(self.exit_code) if code is not None), default=None)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -3,6 +3,8 @@
 Every change that `smolt.runs` makes to a disk goes through this module, and here through `os`, so that a test can make
 any operation fail or be the last one. The order is always: write under a temporary name, fsync it, rename, fsync the
 directory. On macOS fsync hands the data to the drive, which may still hold it in its cache when the power goes.
+
+Of several processes that share their work the first one writes; in the others these functions change nothing.
 """
 
 import contextlib
@@ -13,6 +15,8 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from smolt import processes
 
 TEMPORARY = ".tmp"
 READ_SIZE = 1 << 20
@@ -56,6 +60,8 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 def atomic_stream(path: Path, chunks: Iterable[bytes]) -> None:
     """Like `atomic_write`, for content that is better not held in memory at once."""
+    if not processes.first():
+        return
     temporary = temporary_name(path)
     try:
         write_durably(temporary, chunks)
@@ -72,6 +78,8 @@ def temporary_name(path: Path) -> Path:
 
 def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write a file and fsync it; its directory entry is durable only after `sync` of the directory."""
+    if not processes.first():
+        return
     with storage_errors("writing", path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
@@ -84,6 +92,8 @@ def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 def append(path: Path, content: bytes) -> None:
     """Add `content` at the end of a file, whole or, when the disk fails, not at all; durable only after `sync`."""
+    if not processes.first():
+        return
     with storage_errors("appending", path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -100,6 +110,8 @@ def append(path: Path, content: bytes) -> None:
 
 def sync(path: Path) -> None:
     """Fsync a file, or a directory (its entries: creations, renames, removals)."""
+    if not processes.first():
+        return
     with storage_errors("syncing", path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -110,6 +122,8 @@ def sync(path: Path) -> None:
 
 def make_directory(path: Path) -> None:
     """Create a directory durably; one that exists already is fine. The parent must exist."""
+    if not processes.first():
+        return
     with storage_errors("creating", path):
         try:
             os.mkdir(path)
@@ -120,6 +134,8 @@ def make_directory(path: Path) -> None:
 
 def rename(source: Path, target: Path) -> None:
     """Rename within one directory, durably."""
+    if not processes.first():
+        return
     with storage_errors("renaming", source):
         os.rename(source, target)
     sync(target.parent)
@@ -202,6 +218,8 @@ def set_aside(directory: Path) -> None:
 
 def remove_directory(directory: Path) -> None:
     """Remove a directory of plain files. It loses its name first: a crash on the way leaves no half checkpoint."""
+    if not processes.first():
+        return
     doomed = directory
     if not directory.name.endswith(TEMPORARY):
         doomed = temporary_name(directory)

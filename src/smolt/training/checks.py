@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from smolt import processes
 from smolt.errors import SelfCheckError
 from smolt.models.forward.kernels import kernels
 from smolt.models.forward.trunk import Trunk
@@ -98,6 +100,27 @@ def same_policy(policy: Policy, reference: Policy, groups: Groups) -> None:
             f"KL(policy, reference) at step 0 is not 0: log-probabilities differ by {difference:.1e} "
             "(another adapter, a different precision, or dropout that is on)"
         )
+
+
+def same_everywhere(weights: Mapping[str, Tensor]) -> None:
+    """What is trained is the same in all processes, to the last bit."""
+    if not processes.sharing():
+        return
+    sums = processes.gather([float(value.double().sum()) for value in weights.values()])
+    other = next((rank for rank, found in enumerate(sums) if found != sums[0]), None)
+    if other is not None:
+        raise SelfCheckError(
+            f"rank {other} has other weights than rank 0: all processes decide by the same numbers, so machines or "
+            "libraries of several kinds, or several numbers of threads, are the likely cause"
+        )
+
+
+def non_finite(values: Mapping[str, Any]) -> str | None:
+    """The first value that is not finite, named; None where all are."""
+    for name, value in values.items():
+        if value != value or value in (float("inf"), float("-inf")):
+            return f"{name} is {value}"
+    return None
 
 
 class Divergence:

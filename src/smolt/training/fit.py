@@ -1,9 +1,9 @@
 """The one loop: an algorithm is a stream of updates plus a loss.
 
 A loss gives sums and counts; gradients of sums are added up and divided once by the count of the whole optimizer step,
-so how a step is cut into micro-batches never changes it. A loss may concern several roles on one trunk: it yields one
-Loss a role, and each is sent backward before the next is computed (switching adapters between a forward and its
-backward would lose or falsify gradients).
+so how a step is cut into micro-batches, or shared out to processes, never changes it. A loss may concern several roles
+on one trunk: it yields one Loss a role, and each is sent backward before the next is computed (switching adapters
+between a forward and its backward would lose or falsify gradients).
 """
 
 import time
@@ -15,12 +15,14 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from smolt import randomness
+from smolt import processes, randomness
 from smolt.config import Optim
 from smolt.errors import SelfCheckError
-from smolt.models.groups import Groups, cut
-from smolt.training.checks import Divergence
+from smolt.models.forward.process_group import add_up_gradients
+from smolt.models.groups import Groups, cut, own_share
+from smolt.training.checks import Divergence, non_finite
 from smolt.training.loss_scale import LossScale
+from smolt.training.objectives import distribution
 from smolt.training.tensorfile import file_parts
 
 Metrics = dict[str, Any]
@@ -146,8 +148,8 @@ class Learner:
         """Divide each role's summed gradients by its count and the loss scale; their norms before clipping, by role."""
         norms = {}
         for role, count in counts.items():
-            gradients = [p.grad for p in self.roles[role].parameters.values() if p.grad is not None]
-            if count and gradients:
+            gradients = add_up_gradients(self.roles[role].parameters.values()) if count else []
+            if gradients:
                 torch._foreach_mul_(gradients, 1 / (count * self.scale.value))
                 norms[role] = float(torch.nn.utils.get_total_norm(gradients))
         return norms
@@ -176,8 +178,8 @@ class Learner:
             SelfCheckError: three in a row without a finite loss and gradient. Gradients that a smaller loss scale may
                 make finite do not count.
         """
-        loss = _non_finite(means)
-        gradient = _non_finite({f"gradient of {role}": norm for role, norm in norms.items()})
+        loss = non_finite(means)
+        gradient = non_finite({f"gradient of {role}": norm for role, norm in norms.items()})
         if not loss and gradient:
             overflow = self.scale.overflowed()
             if overflow:
@@ -268,13 +270,6 @@ class Learner:
         self.divergence.restore(state["divergence"])
 
 
-def distribution(name: str, values: Tensor) -> Metrics:
-    """Mean, 99 % and 99.9 % quantile and maximum of some values, at least one: `name`, `name_99`, `name_999`, ..."""
-    high, higher = torch.quantile(values.float(), torch.tensor([0.99, 0.999], device=values.device)).tolist()
-    mean, most = float(values.mean()), float(values.max())
-    return {name: mean, f"{name}_99": high, f"{name}_999": higher, f"{name}_max": most}
-
-
 class Tally:
     """Sums and counts of metrics over micro-batches, and values whose distribution is wanted."""
 
@@ -293,7 +288,7 @@ class Tally:
     def gather(self, spread: Mapping[str, Tensor]) -> None:
         """Values of another micro-batch."""
         for name, values in spread.items():
-            self.spread.setdefault(name, []).append(values.detach())
+            self.spread.setdefault(name, []).append(values.detach().cpu())
 
     def merge(self, other: "Tally") -> None:
         """All of another tally."""
@@ -308,19 +303,34 @@ class Tally:
         return found
 
 
+def of_all(tally: Tally, counts: dict[str, float]) -> tuple[Tally, dict[str, float]]:
+    """What all processes have counted."""
+    if not processes.sharing():
+        return tally, counts
+    whole, together = Tally(), dict[str, float]()
+    for part, own in processes.gather((tally, counts)):
+        whole.merge(part)
+        together |= {role: together.get(role, 0.0) + count for role, count in own.items()}
+    return whole, together
+
+
 def accumulate(
     minibatch: Groups, loss: LossFunction, micro_tokens: int, scale: float = 1.0
 ) -> tuple[Tally, dict[str, float]]:
-    """Backward over the micro-batches of one optimizer step, times `scale`: metrics, and each role's count."""
+    """Backward over the micro-batches of one optimizer step, times `scale`: metrics, and each role's count.
+
+    Each of several processes goes over its share; metrics and counts are those of all.
+    """
     tally, counts = Tally(), dict[str, float]()
-    for micro in cut(minibatch, micro_tokens):
+    own = own_share(minibatch)
+    for micro in cut(own, micro_tokens) if own is not None else ():
         for part in loss(micro):
             counts[part.role] = counts.get(part.role, 0.0) + part.count
             tally.add(part.figures)
             tally.gather(part.spread)
             if part.count:
                 (part.total if scale == 1 else part.total * scale).backward()
-    return tally, counts
+    return of_all(tally, counts)
 
 
 def fit(
@@ -333,7 +343,7 @@ def fit(
         loss: Losses of a micro-batch, one a role.
         learner: the optimizer.
         micro_tokens: packed tokens of one forward; never changes the result.
-        seed: with the update's number, seeds what dropout draws.
+        seed: with the update's number, seeds what dropout draws, in each process its own.
         start: updates already done.
 
     Raises:
@@ -342,7 +352,7 @@ def fit(
     """
     for number in range(start, stream.total):
         began = time.perf_counter()
-        torch.manual_seed(randomness.key(seed, number) % 2**63)
+        torch.manual_seed(randomness.key(seed, number, *processes.ordinal()) % 2**63)
         update = stream.next(number)
         prepared = time.perf_counter()
         tally, events, steps, norm = Tally(), list[str](), 0, 0.0
@@ -387,10 +397,3 @@ def fit(
         yield metrics, update
         if stop:
             return
-
-
-def _non_finite(values: Mapping[str, Any]) -> str | None:
-    for name, value in values.items():
-        if value != value or value in (float("inf"), float("-inf")):
-            return f"{name} is {value}"
-    return None

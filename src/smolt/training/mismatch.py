@@ -15,8 +15,8 @@ from smolt.errors import SelfCheckError
 from smolt.models.forward.precision import NAMES
 from smolt.models.groups import Groups, answer_sums, without_gradient
 from smolt.models.roles import Policy
-from smolt.training.fit import Metrics, distribution
-from smolt.training.objectives import kl
+from smolt.training.fit import Metrics
+from smolt.training.objectives import distribution, kl
 
 # Largest difference of one token in fp32; in half precision mean difference and KL(sampler, trainer) of a token in
 # nats. Measured on SmolLM2-135M over 100 updates of GRPO and PPO: bench/results/2026-11-29-rollout-mismatch.md.

@@ -19,6 +19,13 @@ Surrogate = Literal["clip", "sequence", "cispo"]
 Estimator = Literal["k1", "k2", "k3", "k3_weighted"]
 
 
+def distribution(name: str, values: Tensor) -> dict[str, float]:
+    """Mean, 99 % and 99.9 % quantile and maximum of some values, at least one: `name`, `name_99`, `name_999`, ..."""
+    high, higher = torch.quantile(values.float(), torch.tensor([0.99, 0.999], device=values.device)).tolist()
+    mean, most = float(values.mean()), float(values.max())
+    return {name: mean, f"{name}_99": high, f"{name}_999": higher, f"{name}_max": most}
+
+
 def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     """Zero mean and unit (unbiased) variance over the real tokens of the whole batch; padding becomes zero."""
     real = values[mask]

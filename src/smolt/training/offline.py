@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smolt import statistics
+from smolt import processes, statistics
 from smolt.config import DPORecipe, KTORecipe, PretrainRecipe, RewardRecipe, SFTRecipe
 from smolt.models.ground import Ground, open_ground
-from smolt.models.groups import Groups, answer_sums, atoms, cut, join, masked_sum, without_gradient
+from smolt.models.groups import Groups, answer_sums, atoms, cut, join, masked_sum, own_share, without_gradient
 from smolt.models.items import Prepared
 from smolt.models.roles import Policy, Scorer
 from smolt.training.checks import answer_tokens_only, forward_facts
-from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, Tally
+from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, Tally, of_all
 from smolt.training.memory.outlook import Outlook, heeded, look_at_rows
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import settled
@@ -157,15 +157,18 @@ def dev_loss(
 def without_learning(groups: Groups, loss: LossFunction, micro_tokens: int) -> Metrics:
     """The loss of some groups with the ends of its interval, and its metrics; nothing is learned from them."""
     tally, totals, counts, contexts = Tally(), list[float](), list[float](), list[Tensor]()
+    own = own_share(groups)
     with torch.no_grad():
-        for micro in cut(groups, micro_tokens):
+        for micro in cut(own, micro_tokens) if own is not None else ():
             for part in loss(micro):
                 tally.add(part.figures)
                 if part.each is not None:
                     totals += part.each[0].detach().tolist()
                     counts += part.each[1].tolist()
                     contexts += [micro.contexts[micro.owners[rows[0]]] for rows in atoms(micro)]
-    return tally.means() | interval_of_loss(totals, counts, contexts)
+    tally, _ = of_all(tally, {})
+    each = (processes.together(part) for part in (totals, counts, contexts))
+    return tally.means() | interval_of_loss(*each)
 
 
 def interval_of_loss(totals: Sequence[float], counts: Sequence[float], contexts: Sequence[Tensor]) -> Metrics:

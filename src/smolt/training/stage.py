@@ -13,36 +13,28 @@ from typing import Any, Literal
 
 import torch
 
-from smolt.config import (
-    DPORecipe,
-    GRPORecipe,
-    KTORecipe,
-    PPORecipe,
-    PretrainRecipe,
-    RewardRecipe,
-    SFTRecipe,
-    recipe_hash,
-)
+from smolt import processes
+from smolt.config import recipe_hash
 from smolt.errors import SelfCheckError, UserError
 from smolt.models.forward.precision import NAMES
 from smolt.models.items import left_out
 from smolt.models.saving import other_inputs
-from smolt.runs import REFUSED, Interrupts, Run, storage
+from smolt.runs import PROCESSES, REFUSED, Interrupts, Run, storage
 from smolt.runs.chunks import SAID
 from smolt.runs.identity import package_versions
 from smolt.runs.rated_answers import RatedAnswer, from_row, is_rated_answer
+from smolt.training.checks import same_everywhere
 from smolt.training.clock import Clock, now
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
 from smolt.training.loss_scale import LossScale
 from smolt.training.memory.outlook import Outlook
 from smolt.training.memory.system import peak
+from smolt.training.stage_input import TrainingRecipe
 
 LOG = logging.getLogger(__name__)
 
 FORECAST = 128
 """Answers of the first updates that tell whether a reward can be learned from."""
-
-TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe | PPORecipe | GRPORecipe
 
 
 @dataclass
@@ -122,7 +114,7 @@ class Training:
     def __init__(self, plan: Plan, out: Path | None, fresh: bool = False) -> None:
         self.stage = plan.stage
         self.name = plan.recipe.name
-        self.out = out if out is not None else Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-"))
+        self.out = out or processes.by_first(lambda: Path(tempfile.mkdtemp(prefix=f"smolt-{plan.stage}-")))
         self._plan = plan
         self._run = Run.open(self.out, manifest=_manifest(plan), fresh=fresh)
         torch.set_num_threads(self._run.manifest["threads"])  # another number would change the last digits
@@ -152,7 +144,8 @@ class Training:
         outlook, facts = self._plan.outlook, self._plan.facts
         recomputed = facts.get("checkpointing_note")
         memory = [*([outlook.sentence] if outlook else []), *([f"memory: {recomputed}"] if recomputed else [])]
-        return [*(f"warning: {warning}" for warning in self.warnings), *left_out(facts), *memory]
+        shared = [f"{processes.size()} processes of {torch.get_num_threads()} threads"] * processes.sharing()
+        return [*shared, *(f"warning: {warning}" for warning in self.warnings), *left_out(facts), *memory]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -187,9 +180,10 @@ class Training:
         """Take a checkpoint between two updates."""
         LOG.info("saving a checkpoint")
         began = now()
-        keep = self._plan.recipe.save.keep
-        self._run.save_checkpoint(self._step, self._plan.learner.blobs(), self._state(), keep=keep)
-        self._clock.saved(now() - began)
+        same_everywhere(self._plan.learner.weights())
+        blobs, keep = self._plan.learner.blobs() if processes.first() else {}, self._plan.recipe.save.keep
+        self._run.save_checkpoint(self._step, blobs, self._state(), keep=keep)
+        self._clock.saved(processes.agreed(now() - began))
 
     def _freeing(self, steps: Iterator[Metrics]) -> Iterator[Metrics]:
         """The same steps; an error, or the end of this object, gives the run directory free."""
@@ -213,15 +207,16 @@ class Training:
             found = next(steps, None)
             if found is None:
                 break
-            metrics, update = found
+            update = found[1]
+            metrics, seconds = processes.agreed((found[0], now() - began))  # the clock is the first process's
             self._step = metrics["step"]
-            self._clock.updated(now() - began, metrics)
+            self._clock.updated(seconds, metrics)
             fixed = self._fix_total(metrics)
             ended = self._is_last(metrics)
             ended = self._watch(metrics, ended) or ended
             self._ended = ended
             self._record(metrics, update)
-            due = (save.every and self._step % save.every == 0) or self._clock.unsaved(save.minutes)
+            due = (save.every and self._step % save.every == 0) or processes.agreed(self._clock.unsaved(save.minutes))
             if ended or fixed or (due and not plan.learner.divergence.suspected):
                 self.save()
             yield metrics
@@ -235,7 +230,7 @@ class Training:
         if plan.dev is not None and clock.whole and clock.evaluation is None:
             began = now()
             plan.dev.measure()  # only to see how long it takes: the last update is followed by one
-            clock.evaluated(now() - began)
+            clock.evaluated(processes.agreed(now() - began))
         most = plan.stream.total
         total = clock.fix(self._step, most, plan.recipe.watch.every)
         if total < most:
@@ -286,7 +281,7 @@ class Training:
         LOG.info("measuring on dev data")
         began = now()
         figures = {f"dev/{name}": value for name, value in plan.dev.measure().items()}
-        self._clock.evaluated(now() - began)
+        self._clock.evaluated(processes.agreed(now() - began))
         metrics.update({"dev/n": plan.dev.n, **figures})
         name = f"dev/{watch.metric or plan.dev.metric}"
         if name not in figures:
@@ -315,8 +310,7 @@ class Training:
         LOG.info("measuring the finished model")
         figures = plan.finish() if plan.finish else {}
         LOG.info("writing the model")
-        with storage.whole_directory(self.out / "model", keep=False) as staging:
-            plan.save(staging)
+        processes.by_first(self._write_model)
         result = {
             "stage": self.stage,
             "updates": self._step,
@@ -332,6 +326,10 @@ class Training:
         }
         self._run.complete(result)
         self.complete = True
+
+    def _write_model(self) -> None:
+        with storage.whole_directory(self.out / "model", keep=False) as staging:
+            self._plan.save(staging)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -375,9 +373,10 @@ def drive(training: Training, interrupts: Interrupts, show: Callable[[Training, 
         for metrics in training:
             interrupts.seconds = metrics["seconds"]
             show(training, metrics)
-            if interrupts.exit_code is not None and not training.complete:
+            code = interrupts.heard()
+            if code is not None and not training.complete:
                 training.save()
-                raise Interrupted(interrupts.exit_code, training.out)
+                raise Interrupted(code, training.out)
         return training.finish()
     finally:
         interrupts.directory = None
@@ -394,6 +393,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "data": {"data": plan.identity["data"], **other_inputs(recipe)},
         "versions": package_versions(),
         "threads": torch.get_num_threads(),
+        **({PROCESSES: processes.size()} if processes.sharing() else {}),
         "dtype": NAMES.get(getattr(torch, str(plan.facts.get("dtype")), torch.int)),
         "checkpointing": plan.facts.get("checkpointing"),
         **({} if plan.outlook is None else {"memory": plan.outlook.record()}),

@@ -10,10 +10,23 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel
 from transformers import AutoConfig
 
-from smolt.config import Machine, Model, make_recipe
+from smolt import processes
+from smolt.config import (
+    DPORecipe,
+    GRPORecipe,
+    KTORecipe,
+    Machine,
+    Model,
+    PPORecipe,
+    PretrainRecipe,
+    RewardRecipe,
+    SFTRecipe,
+    make_recipe,
+)
 from smolt.errors import UserError
 from smolt.models.forward import precision
 from smolt.models.forward.precision import choose_precision
+from smolt.models.forward.process_group import join
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.groups import Groups, from_answers
 from smolt.models.locating import locate
@@ -35,6 +48,11 @@ def settled(model: Computing, run: Path | None, fresh: bool, shape: tuple[int, i
     Raises:
         UserError: there is no such model, or the manifest is damaged.
     """
+    join()
+    return processes.by_first(lambda: _settled(model, run, fresh, shape))
+
+
+def _settled(model: Computing, run: Path | None, fresh: bool, shape: tuple[int, int] | None) -> Computing:
     if model.threads is not None:
         _say_threads(model.threads, os.environ.get("OMP_NUM_THREADS", ""))
         if model.dtype != "auto":
@@ -76,6 +94,7 @@ def longest_answer(context: int, answer: int) -> Groups:
     return from_answers([[0] * context], [[[0] * answer]])
 
 
+TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe | PPORecipe | GRPORecipe
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
 

@@ -14,7 +14,9 @@ from functools import cache
 
 import torch
 
+from smolt import processes
 from smolt.errors import UserError
+from smolt.models.forward.process_group import join
 
 LOG = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,9 +49,12 @@ class Precision:
 def choose_precision(device: str, dtype: str, threads: int | None = None) -> Precision:
     """Settle `auto`: cuda, then mps, then cpu; bf16 on a cuda card that has it, else fp32.
 
+    Processes that were launched together are joined by now, each with its own card where there are cards.
+
     Raises:
         UserError: the device is not there, or fp16 on the CPU.
     """
+    join()
     if threads is not None:
         torch.set_num_threads(threads)
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -125,8 +130,9 @@ def settle(dtype: str, threads: int | None, width: int, mlp: int) -> tuple[str, 
 
 
 def available() -> int:
-    """Threads that may be used: the cores this process may run on, or OMP_NUM_THREADS where that is less."""
+    """Threads that may be used: this process's part of the cores it may run on, or OMP_NUM_THREADS if less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // processes.local_size())
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(cores, int(asked))) if asked.isdigit() else cores
 

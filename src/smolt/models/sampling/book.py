@@ -11,6 +11,9 @@ from smolt import randomness
 from smolt.models.groups import Groups
 from smolt.models.sampling.draws import Drawing, draw_tokens, likeliest
 
+Written = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]
+"""Tokens and their log-probabilities, [rows, width] each, and of each row its length and whether it stopped."""
+
 
 class Book:
     """What has been written of all answers, row r of every array speaking of one; a row that is over may be begun anew.
@@ -117,16 +120,28 @@ class Book:
         """The token that was drawn last for each of these answers, int64 [rows]."""
         return torch.from_numpy(self.tokens[rows, self.lengths[rows] - 1]).to(device)
 
-    def groups(self, contexts: Sequence[Tensor]) -> Groups:
-        """All answers, with the column `sampled`; the contexts in the order of their numbers."""
-        width = int(self.lengths.max())
-        return Groups(
-            contexts=tuple(contexts),
-            answers=tuple(
-                torch.from_numpy(row[:length].copy())
-                for row, length in zip(self.tokens, self.lengths.tolist(), strict=True)
-            ),
-            owners=tuple(self.owners.tolist()),
-            stopped=torch.from_numpy(self.stopped),
-            columns={"sampled": torch.from_numpy(self.logprobs[:, :width].copy())},
-        )
+    @property
+    def written(self) -> Written:
+        """All answers as they are."""
+        return self.tokens, self.logprobs, self.lengths, self.stopped
+
+
+def as_groups(contexts: Sequence[Tensor], owners: Sequence[int], parts: Sequence[Written]) -> Groups:
+    """The answers of one book or several, one below the other, with the column `sampled`.
+
+    Args:
+        contexts: in the order of their numbers.
+        owners: of each answer the number of its context.
+        parts: what is written in each book; all are of one width.
+    """
+    tokens, logprobs, lengths, stopped = (np.concatenate(column) for column in zip(*parts, strict=True))
+    width = int(lengths.max())
+    return Groups(
+        contexts=tuple(contexts),
+        answers=tuple(
+            torch.from_numpy(row[:length].copy()) for row, length in zip(tokens, lengths.tolist(), strict=True)
+        ),
+        owners=tuple(owners),
+        stopped=torch.from_numpy(stopped),
+        columns={"sampled": torch.from_numpy(logprobs[:, :width].copy())},
+    )

@@ -2,7 +2,8 @@
 
 While learning there is no top-k, top-p or repetition penalty, and no Hub generation_config: the distribution that is
 sampled is the one training recomputes. The uniform draw for token t of an answer is a function of (seed, stage, update,
-question, answer, t), so an answer does not depend on what is decoded beside it.
+question, answer, t), so an answer does not depend on what is decoded beside it, nor on which of several processes
+decodes it: each takes its share of the contexts, and all get all answers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smolt import randomness
+from smolt import processes, randomness
 from smolt.models.groups import Groups
 from smolt.models.roles import Policy
-from smolt.models.sampling.book import Book
+from smolt.models.sampling.book import Book, Written, as_groups
 from smolt.models.sampling.draws import Drawing
 from smolt.models.sampling.slots import PREFILL_TOKENS, Bounds, Slots, by_tokens, head_logits, prefill
 from smolt.runs.chunks import counted
@@ -45,12 +46,19 @@ def sample(
     """
     numbers = [ids[context] if ids else context for context in range(len(contexts))]
     tensors = [torch.tensor(context, dtype=torch.int64) for context in contexts]
-    book, told = _book(numbers, n, drawing, counter), 0
+    owners = [context for context in range(len(contexts)) for _ in range(n)]
+    own = _book(processes.share(numbers), n, drawing, counter)
+    return as_groups(tensors, owners, processes.gather(_filled(own, policy, processes.share(tensors), drawing)))
+
+
+def _filled(book: Book, policy: Policy, contexts: Sequence[Tensor], drawing: Drawing) -> Written:
+    """What is written in a book once all its answers are over."""
+    told = 0
     with torch.inference_mode():
-        for _ in _decode(policy, tensors, book, drawing):
+        for _ in _decode(policy, contexts, book, drawing) if contexts else ():
             if (done := book.done) > told:
                 counted(told := done, len(book.keys))
-    return book.groups(tensors)
+    return book.written
 
 
 @torch.inference_mode()  # on a generator: entered for each token, left at each yield, so the consumer never runs in it
@@ -72,7 +80,7 @@ def _book(numbers: Sequence[int], n: int, drawing: Drawing, counter: tuple[int, 
     return book
 
 
-def _decode(policy: Policy, contexts: list[Tensor], book: Book, drawing: Drawing) -> Iterator[None]:
+def _decode(policy: Policy, contexts: Sequence[Tensor], book: Book, drawing: Drawing) -> Iterator[None]:
     """Write all answers; yields after every step."""
     policy.trunk.require_row(max(len(context) for context in contexts) + drawing.max_tokens)
     policy.trunk.use(policy.adapter)
@@ -81,7 +89,7 @@ def _decode(policy: Policy, contexts: list[Tensor], book: Book, drawing: Drawing
     return _decode_padded(policy, contexts, book, drawing)
 
 
-def _decode_packed(policy: Policy, contexts: list[Tensor], book: Book, drawing: Drawing) -> Iterator[None]:
+def _decode_packed(policy: Policy, contexts: Sequence[Tensor], book: Book, drawing: Drawing) -> Iterator[None]:
     """Continuous batching."""
     size, longest = min(drawing.batch, len(book.keys)), max(len(context) for context in contexts)
     bounds = Bounds(min(len(contexts), size + 1), longest, max(1, drawing.max_tokens - 1))
@@ -99,7 +107,7 @@ def _decode_packed(policy: Policy, contexts: list[Tensor], book: Book, drawing: 
             yield
 
 
-def _seat(slots: Slots, contexts: list[Tensor], rows: NDArray[np.int64]) -> None:
+def _seat(slots: Slots, contexts: Sequence[Tensor], rows: NDArray[np.int64]) -> None:
     """Prefill the contexts that are missing, and give slots to these answers."""
     missing = sorted(set(slots.book.owners[rows].tolist()) - set(slots.standing))
     for batch in by_tokens(contexts, missing, PREFILL_TOKENS):
@@ -109,7 +117,7 @@ def _seat(slots: Slots, contexts: list[Tensor], rows: NDArray[np.int64]) -> None
     slots.admit(rows)
 
 
-def _decode_padded(policy: Policy, contexts: list[Tensor], book: Book, drawing: Drawing) -> Iterator[None]:
+def _decode_padded(policy: Policy, contexts: Sequence[Tensor], book: Book, drawing: Drawing) -> Iterator[None]:
     """Batches padded at the left, decoded until the longest ends."""
     for start in range(0, len(book.keys), drawing.batch):
         rows = np.arange(start, min(start + drawing.batch, len(book.keys)))

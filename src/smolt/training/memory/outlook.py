@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from smolt import randomness
+from smolt import processes, randomness
 from smolt.config import GRPORecipe, PPORecipe
 from smolt.errors import UserError
 from smolt.models.forward.adapter import require_targets
@@ -145,10 +145,16 @@ def look_ahead(
     choice = Choice(recipe.budget.memory, way, most, slots, recipe.budget.checkpointing)
     raters = sum(_rater(path, way.half) for path in _raters(recipe)) if sampling else 0
     prospect = Prospect(recipe, network, shape, items, contexts, longest, raters, resident())
-    found = Outlook(prospect.estimate(choice), free_memory(), recomputed=prospect.reason(choice))
+    found = Outlook(prospect.estimate(choice), own_part(free_memory()), recomputed=prospect.reason(choice))
     if not found.hopeless or found.free is None:
         return found
     return replace(found, advice=advice(prospect, choice, found.free))
+
+
+def own_part(free: int | None) -> int | None:
+    """What one of several processes may take: its part of what is free on its machine, on the fullest of them."""
+    parts = [part for part in processes.gather(None if free is None else free // processes.local_size()) if part]
+    return min(parts, default=free)
 
 
 def look_at_rows(recipe: Any, ground: Ground, items: Sequence[Groups]) -> Outlook | None:
