@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from smolt.config import Suites
 from smolt.evaluation.suites.independence import raters_of
-from smolt.evaluation.suites.suite_measures import ALL, Answers, Measured, Tested, measure_suites
+from smolt.evaluation.suites.suite_measures import ALL, Answers, Measured, measure_suites
 from smolt.report.panels import Chart, Panel, Table, measured_series
 from smolt.report.wording import stated
 from smolt.statistics import Measure, difference_of, few_values, format_p, shown
@@ -50,7 +50,7 @@ def _sentences(measured: Measured) -> list[str]:
     """One for each difference that was shown, else one that none was."""
     found = [test for test in measured.tests if shown(test.comparison)]
     if found:
-        return [test.comparison.sentence + _win(test) for test in found]
+        return [test.comparison.sentence for test in found]
     if not measured.tests:
         return []
     if not measured.family:
@@ -60,15 +60,6 @@ def _sentences(measured: Measured) -> list[str]:
         f"{measured.metric.name}: no difference from {measured.tests[0].comparison.a} could be shown {where} "
         f"({measured.family} paired tests, adjusted by Holm)."
     ]
-
-
-def _win(test: Tested) -> str:
-    """The win rate beside a difference of scores: raw, and at equal length."""
-    if test.win_rate is None:
-        return ""
-    controlled = test.win_rate_at_equal_length
-    even = "" if controlled is None else f", {stated(controlled)} at equal length"
-    return f" Win rate {stated(test.win_rate)}{even}."
 
 
 def _accuracies(raters: Mapping[str, tuple[str, Measure | None]]) -> list[str]:

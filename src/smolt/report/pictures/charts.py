@@ -47,6 +47,7 @@ def draw(chart: Chart, panel: str, places: Mapping[str, int]) -> Picture | None:
         else:
             for name, points in drawn:
                 _trace(axes, points, colours[name], joined=chart.kind == "lines")
+            _dots(axes, drawn if chart.kind == "points" else [], colours)
             _straight(axes, chart)
         axes.set_xlabel(label(chart.y if bars else chart.x, 60))
         if not bars:
@@ -94,11 +95,22 @@ def _trace(axes: Any, points: list[_Point], colour: str, joined: bool) -> None:
         axes.plot(xs, ys, color=colour, linewidth=1.5)
     if few:
         axes.scatter(xs, ys, s=30, color=colour, zorder=3)
-    elif not joined:
-        axes.scatter(xs, ys, s=9, color=colour, alpha=0.45, linewidths=0)
     for point in points if few else []:
         if point.label:
             axes.annotate(label(point.label), (point.x, point.y), xytext=(6, 5), textcoords="offset points", fontsize=8)
+
+
+def _dots(axes: Any, drawn: list[tuple[str, list[_Point]]], colours: Mapping[str, str]) -> None:
+    """The points of long series, drawn by turns, so that the dots of none of them lie below those of the others."""
+    turns = sorted(
+        (place / len(points), order, point.x, point.y, colours[name])
+        for order, (name, points) in enumerate(drawn)
+        if len(points) > MARKED
+        for place, point in enumerate(points)
+    )
+    if turns:
+        _, _, xs, ys, shades = zip(*turns, strict=True)
+        axes.scatter(xs, ys, s=9, c=shades, alpha=0.45, linewidths=0)
 
 
 def _straight(axes: Any, chart: Chart) -> None:

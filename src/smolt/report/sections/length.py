@@ -84,12 +84,9 @@ def _growth(baseline: str, grown: dict[str, Comparison]) -> list[str]:
 
 
 def _leaning(related: dict[str, Measure]) -> list[str]:
-    return [
-        f"Among {name}'s answers longer ones have more reward: r = {r.value:.2f} "
-        f"(95 % interval {r.low:.2f} to {r.high:.2f}, n = {r.n:,})."
-        for name, r in related.items()
-        if r.low is not None and r.high is not None and r.low > LEANING
-    ]
+    """Which arms' longer answers have more reward; the correlations stand in the table."""
+    arms = [name for name, r in related.items() if r.low is not None and r.low > LEANING]
+    return [f"Longer answers have more reward: {', '.join(arms)} (correlation above {LEANING})."] if arms else []
 
 
 def _unrelated(analysis: Analysis) -> list[str]:

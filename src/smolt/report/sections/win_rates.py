@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from smolt.report.pairing import baseline_of, of_role, paired, rating
 from smolt.report.panels import Chart, Panel, Series, Table, measured_series
 from smolt.report.record import Arm, StudyRecord
-from smolt.report.wording import counted, stated
 from smolt.statistics import Measure, length_controlled, win_rate, won
 
 EVEN = 0.5
@@ -48,7 +47,8 @@ def panel(record: StudyRecord) -> Panel | None:
         sentences=(
             f"A win is a question to which an arm's answer has a higher reward than {record.baseline}'s; "
             f"a tie counts half, so that {HALF} is no lead.",
-            *(_sentence(entry) for entry in found),
+            *filter(None, map(_remark, found)),
+            *_unformed(found),
             "These intervals are not adjusted for the number of arms: which arms differ the paired tests say.",
         ),
         tables=(
@@ -88,17 +88,19 @@ def _leads(measure: Measure | None) -> int:
     return int(measure.low > EVEN) - int(measure.high < EVEN)
 
 
-def _sentence(entry: Won) -> str:
-    """Both figures, and what it means where only one of them lies apart from a half."""
-    even = "at equal length none can be formed"
-    if entry.equal_length is not None:
-        even = f"at equal length {stated(entry.equal_length)}"
-    text = f"{entry.arm}: win rate {stated(entry.raw)}, {even}, n = {counted(entry.raw.n, 'pair')}"
+def _remark(entry: Won) -> str:
+    """What it means where only one of the two figures, which stand in the table, lies apart from a half."""
     if entry.equal_length is None or _leads(entry.raw) == _leads(entry.equal_length):
-        return f"{text}."
+        return ""
     if _leads(entry.equal_length) == 0:
-        return f"{text}: apart from {HALF} only as long as length counts, so length may be what decides."
-    return f"{text}: with length set aside the picture changes."
+        return f"{entry.arm}: apart from {HALF} only as long as length counts, so length may be what decides."
+    return f"{entry.arm}: with length set aside the picture changes."
+
+
+def _unformed(found: Sequence[Won]) -> list[str]:
+    """Which arms have no figure at equal length."""
+    arms = [entry.arm for entry in found if entry.equal_length is None]
+    return [f"No win rate at equal length can be formed: {', '.join(arms)}."] if arms else []
 
 
 def _chart(found: Sequence[Won], baseline: str) -> Chart:
