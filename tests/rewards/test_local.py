@@ -194,7 +194,7 @@ def test_an_answer_too_long_to_grade_abstains(model: Path) -> None:
 def test_judges_that_give_no_grades_are_refused() -> None:
     with pytest.raises(UserError, match="is a reward by itself"):
         judge_reward(RewardPart(name="judge", options={"rule": "longer"}), PRECISION)
-    with pytest.raises(UserError, match="exactly one of path, endpoint and rule"):
+    with pytest.raises(UserError, match="exactly one of path, endpoint, rule and decision"):
         judge_reward(RewardPart(name="judge"), PRECISION)
     with pytest.raises(UserError, match=r'rubirc: unknown field; did you mean "rubric"'):
         judge_reward(RewardPart(name="judge", path="m", options={"rubirc": "x"}), PRECISION)

@@ -17,6 +17,9 @@ ModelName = Annotated[
     ),
 ]
 Url = Annotated[str | None, typer.Option(help="An OpenAI-compatible API, such as http://localhost:8000/v1.")]
+Decides = Annotated[
+    bool, typer.Option("--decision", help="Ask --model, or the /v1/systemone at --url, for decisions, not for words.")
+]
 RuleName = Annotated[str | None, typer.Option("--rule", help="longer, shorter or a reward's name, instead of a model.")]
 
 COUNTED = {"showings": "verdicts, each pair in both orders", "probes": "verdicts on tricks that try the judge"}
@@ -30,6 +33,7 @@ def judge(
     model: ModelName = None,
     url: Url = None,
     rule: RuleName = None,
+    decision: Decides = False,
     rubric: Annotated[str, typer.Option(help="A shipped rubric's name, or a .yaml or .txt file.")] = "helpful",
     rationale: Annotated[int, typer.Option(min=0, help="Tokens of reasoning before the choice; 0 = none.")] = 0,
     tau: Annotated[float, typer.Option(min=0, help="A tie unless the margin is wider than this.")] = 0.0,
@@ -69,7 +73,7 @@ def judge(
     asked = {"rubric": rubric, "rationale": rationale, "tau": tau, "matched": matched, "probes": probes}
     settings = make_block(
         Judging,
-        **who(model, url, rule, remote),
+        **who(model, url, rule, remote, decision),
         **asked,
         gate=gate,
         inconsistent="drop" if drop_inconsistent else "keep",
@@ -95,7 +99,9 @@ def judge(
     return Outcome({**facts, "out": str(out)}, words(facts, out))
 
 
-def who(model: str | None, url: str | None, rule: str | None, remote: dict[str, Any]) -> dict[str, Any]:
+def who(
+    model: str | None, url: str | None, rule: str | None, remote: dict[str, Any], decision: bool = False
+) -> dict[str, Any]:
     """The judge of the options.
 
     Raises:
@@ -104,12 +110,16 @@ def who(model: str | None, url: str | None, rule: str | None, remote: dict[str, 
     from smolt.errors import UserError
 
     if rule is not None:
-        if model is not None or url is not None:
-            raise UserError("--rule stands alone: remove --model and --url")
+        if model is not None or url is not None or decision:
+            raise UserError("--rule stands alone: remove --model, --url and --decision")
         return {"rule": rule}
+    if decision and url is not None:
+        return {"decision": {"url": url, "model": model or "*", **remote}}
     if model is None:
         raise UserError("who judges? give --model MODEL, --url URL with --model NAME, or --rule NAME")
-    return {"path": model} if url is None else {"endpoint": {"url": url, "model": model, **remote}}
+    if url is not None:
+        return {"endpoint": {"url": url, "model": model, **remote}}
+    return {"decision" if decision else "path": model}
 
 
 def words(facts: dict[str, Any], out: Path) -> str:

@@ -14,7 +14,7 @@ from smolt.config.complaints import suggestion
 RULE_NAMES = ("gsm8k", "format", "sentiment", "length", "overlong", "exact_words", "constraints", "refusal", "empathy")
 """The raters that need neither a path nor a model."""
 
-REWARDS = (*RULE_NAMES, "model", "ensemble", "judge", "python")
+REWARDS = (*RULE_NAMES, "model", "ensemble", "judge", "decision", "python")
 """What a part of a reward may be; `smolt.rewards.build` makes each of them."""
 
 LENGTHS = ("longer", "shorter")
@@ -347,7 +347,9 @@ class RewardPart(Block):
         description=f"{', '.join(REWARDS[:-1])} or {REWARDS[-1]}",
     )
     weight: Float = Field(default=1.0, description="factor on this part's score")
-    path: PathText | None = Field(default=None, description="model, judge: its directory; python: file.py:function")
+    path: PathText | None = Field(
+        default=None, description="a model's directory; decision: also a server; python: file.py:function"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="the rater's own settings")
     seconds: Float = Field(default=ANSWER_SECONDS, gt=0, description="python: an answer that takes longer abstains")
 
@@ -365,9 +367,9 @@ class RewardPart(Block):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "RewardPart":
-        if self.name in ("model", "python") and self.path is None:
-            wanted = "a reward model directory" if self.name == "model" else "file.py:function"
-            raise ValueError(f"reward {self.name} needs a path ({wanted})")
+        wanted = {"model": "a reward model directory", "python": "file.py:function", "decision": "a model or address"}
+        if self.name in wanted and self.path is None:
+            raise ValueError(f"reward {self.name} needs a path ({wanted[self.name]})")
         return self
 
 

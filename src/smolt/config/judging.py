@@ -32,6 +32,10 @@ class Endpoint(Block):
         return url.rstrip("/").removesuffix("/chat/completions")
 
 
+PINNED = "*"
+"""In the place of a model's name: whatever a server serves."""
+
+
 class Judging(Block):
     """Who says which of two answers is better, and how it is asked. `judge: DIR` is a model on this machine."""
 
@@ -41,6 +45,9 @@ class Judging(Block):
     path: PathText | None = Field(default=None, description="the judge on this machine: a directory, run or hub name")
     endpoint: Endpoint | None = Field(default=None, description="the judge behind an address")
     rule: RewardMix | None = Field(default=None, description="longer, shorter, or a reward: the higher score wins")
+    decision: PathText | Endpoint | None = Field(
+        default=None, description="or who is asked decisions: a model here, or the address of a server of /v1/systemone"
+    )
     rubric: PathText = Field(default="helpful", description="name of a shipped rubric, or a .yaml or .txt file")
     rationale: Int = Field(default=0, ge=0, description="tokens of reasoning before the choice; 0 = none")
     tau: Float = Field(
@@ -63,15 +70,28 @@ class Judging(Block):
     def _path_alone(cls, given: Any) -> Any:
         return from_text("path")(given)
 
+    @field_validator("decision", mode="before")
+    @classmethod
+    def _address_alone(cls, given: Any) -> Any:
+        is_address = isinstance(given, str) and given.startswith(("http://", "https://"))
+        return {"url": given, "model": PINNED} if is_address else given
+
+    @property
+    def remote(self) -> Endpoint | None:
+        """The server that is asked, where it is one."""
+        return self.decision if isinstance(self.decision, Endpoint) else self.endpoint
+
     @model_validator(mode="after")
     def _exactly_one(self) -> "Judging":
-        given = {"path": self.path, "endpoint": self.endpoint, "rule": self.rule}
+        given = {"path": self.path, "endpoint": self.endpoint, "rule": self.rule, "decision": self.decision}
         named = [name for name, value in given.items() if value is not None]
         if len(named) != 1:
-            raise ValueError(f"give exactly one of path, endpoint and rule, not {', '.join(named) or 'none'}")
+            raise ValueError(f"give exactly one of path, endpoint, rule and decision, not {', '.join(named) or 'none'}")
         wanted = {"endpoint": "endpoint", "rule": "rule"}.get(self.kind or "", "path")
+        if self.kind is not None and named == ["decision"]:
+            raise ValueError("kind is for path, endpoint and rule; remove it beside decision")
         if self.kind is not None and named != [wanted]:
             raise ValueError(f"kind {self.kind} needs {wanted}, not {named[0]}")
-        if self.rationale and named == ["rule"]:
-            raise ValueError("a rule gives no rationale; remove rationale")
+        if self.rationale and named[0] in ("rule", "decision"):
+            raise ValueError(f"a {named[0]} gives no rationale; remove rationale")
         return self

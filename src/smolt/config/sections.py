@@ -17,7 +17,7 @@ MADE_FROM_NOTHING = ("pretrain", "problems")
 POLICIES = ("pretrain", "sft", "dpo", "kto", "ppo", "grpo")
 INHERITED = ("seed", "lora", "data", "dev")
 TAKEN = {"base": "the model before all stages", "shipped": "the data that comes with smolt"}
-PATH_FIELDS = ("path", "reward_model")
+PATH_FIELDS = ("path", "reward_model", "decision")
 _REFERENCE = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_.\-]*)\}")
 _RecipeT = TypeVar("_RecipeT", bound=Block)
 

@@ -60,11 +60,13 @@ def _paths_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str, bool]]
         yield from _paths_of(item, place if name in ("sections", "recipe", "parts") else (*place, name))
 
 
-def _model_paths(block: Model | Critic | Judging | RewardPart) -> list[str]:
-    if isinstance(block, RewardPart) and block.name not in ("model", "judge"):
+def _model_paths(block: Model | Teacher | Critic | Judging | RewardPart) -> list[str]:
+    if isinstance(block, RewardPart) and block.name not in ("model", "judge", "decision"):
         several = block.options.get("path", ()) if block.name == "ensemble" else ()
         return [path for path in several if isinstance(path, str)] if isinstance(several, list | tuple) else []
-    return [block.path] if block.path is not None else []
+    decides = block.decision if isinstance(block, Judging) else None
+    named = decides if isinstance(decides, str) else block.path
+    return [] if named is None or named.startswith(("http://", "https://")) else [named]
 
 
 def find_model(path: str, field: str = "model.path") -> Path | None:

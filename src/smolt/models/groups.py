@@ -24,7 +24,8 @@ class Groups:
         answers: B tensors of token ids, int64, at least one token each; the stop token is the last one if `stopped`.
         owners: for each answer the index of its context.
         stopped: bool [B], whether the answer ends with a stop token.
-        columns: named tensors [B] or [B, T] that travel with the answers (old log-probabilities, advantages, pair ...).
+        columns: named tensors [B] or [B, T] that travel with the answers (old log-probabilities, advantages, pair ...);
+            [B, n, 1] of what has n entries whatever the answer's length.
     """
 
     contexts: tuple[Tensor, ...]
@@ -109,8 +110,8 @@ def join(parts: Sequence[Groups]) -> Groups:
 
 
 def widen(column: Tensor, width: int) -> Tensor:
-    """A [B, T] column padded with zeros to [B, width]; a [B] column unchanged."""
-    if column.dim() == 1:
+    """A [B, T] column padded with zeros to [B, width]; one that has no entry for each token unchanged."""
+    if column.dim() != 2:
         return column
     return torch.nn.functional.pad(column, (0, width - column.shape[1]))
 
@@ -275,7 +276,8 @@ def _column(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor]) ->
         for rows in cut_rows(groups, tokens):
             part = compute(groups.select(rows)).cpu()
             if column is None:
-                column = torch.zeros(groups.mask.shape if part.dim() == 2 else (len(groups),), dtype=part.dtype)
+                shape = groups.mask.shape if part.dim() == 2 else (len(groups), *part.shape[1:])
+                column = torch.zeros(shape, dtype=part.dtype)
             if part.dim() == 2:
                 part = widen(part, column.shape[1])
             column[torch.tensor(rows)] = part

@@ -9,10 +9,13 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from smolt.config import Data
-from smolt.data import Demonstration, Feedback, Preference, Question, load
+from smolt.data import Decision, Demonstration, Feedback, Preference, Question, load
 from smolt.errors import UserError
 from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
+from smolt.models.rendering.decision_prompts import DecisionPrompts
+from smolt.models.rendering.decision_settings import trainable_settings
+from smolt.models.rendering.option_scores import option_groups
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -133,6 +136,36 @@ def feedback_items(
     return prepared
 
 
+def decision_items(
+    data: Data | Sequence[Decision], renderer: Renderer, window: int, too_long: str = "error"
+) -> Prepared:
+    """Decisions as what their questions share with the rest of each: see `option_groups`.
+
+    Raises:
+        UserError: a question without `expected`, or as `preference_items`.
+    """
+    records, digest, place = records_of(data, "decisions")
+    prompts = DecisionPrompts(renderer.tokenizer, trainable_settings(renderer))
+
+    def tokens(record: Decision) -> Groups:
+        return option_groups(prompts.asked(record), expected_of(record, place))
+
+    return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
+
+
+def expected_of(decision: Decision, place: str) -> list[tuple[float, ...]]:
+    """What each question's answer should be.
+
+    Raises:
+        UserError: nobody said it of one.
+    """
+    for question in decision.questions:
+        if question.expected is None:
+            name = f"{place}: {decision.id}: expected.{question.name}"
+            raise UserError(f"{name}: is missing; say what each question's answer should be, or leave the question out")
+    return [question.expected or () for question in decision.questions]
+
+
 @dataclass(frozen=True)
 class Asked:
     """Questions that leave room for an answer.
@@ -201,7 +234,7 @@ def _fitting(
         if groups is None:
             identical += 1
             continue
-        length = len(groups.contexts[0]) + int(groups.lengths.max())
+        length = groups.longest_row
         if length > window:
             lengths.append((number + 1, length))
         else:
@@ -236,5 +269,6 @@ READERS: dict[str, Callable[..., Prepared]] = {
     "reward": preference_items,
     "dpo": preference_items,
     "kto": feedback_items,
+    "decide": decision_items,
 }
 """What the stages that learn from records read them with."""

@@ -19,6 +19,9 @@ from smolt.runs import inventory, jsontext
 from smolt.runs.identity import is_run
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+DECISIONS = "decision.json"
+"""Settings of a model that decides; they may name a folder with an adapter (see rendering/decision_prompts)."""
+
 HEAD = "base_model.model.score.weight"
 """The score head of a reward model, as peft names it among an adapter's weights."""
 
@@ -97,7 +100,10 @@ def locate(path: str, to_merge: bool = False) -> Located:
     if not (directory / "config.json").is_file():
         raise UserError(f"model.path: {path}: holds neither config.json nor adapter_config.json, so it is not a model")
     check_directory(directory)
-    return Located(str(directory.resolve()))
+    adapter = _adapter_below(directory)
+    if adapter is not None:
+        _check_adapter(adapter, jsontext.read_object(adapter / "adapter_config.json"), to_merge)
+    return Located(str(directory.resolve()), adapter)
 
 
 def _of_a_run(directory: Path, path: str) -> Path:
@@ -116,6 +122,25 @@ def _of_a_run(directory: Path, path: str) -> Path:
     if directory.name == inventory.MODEL and is_run(directory.parent):
         inventory.require(directory.parent, f"{inventory.MODEL}/")
     return directory
+
+
+def _adapter_below(directory: Path) -> Path | None:
+    """The folder of the adapter that decision.json names, without which the model is another one; None without one.
+
+    Raises:
+        UserError: it is not there, or lies outside.
+    """
+    name = jsontext.read_object(directory / DECISIONS, or_empty=True).get("adapter")
+    if name is None:
+        return None
+    folder = directory.resolve() / str(name)
+    inside = folder.resolve().is_relative_to(directory.resolve()) and folder.resolve() != directory.resolve()
+    if not inside or not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{directory / DECISIONS}: adapter: {str(name)[:60]!r} is no folder here that holds an adapter")
+    for entry in folder.iterdir():
+        _check_file(folder, entry)
+    check_directory(folder)
+    return folder
 
 
 def _adapter(directory: Path, to_merge: bool) -> Located:

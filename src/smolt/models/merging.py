@@ -36,6 +36,7 @@ from smolt.models.ground import require_rows
 from smolt.models.locating import Located, locate
 from smolt.models.publishing.model_card import model_card
 from smolt.models.rendering import Renderer, load_renderer
+from smolt.models.rendering.decision_settings import carry_settings
 from smolt.models.roles import Policy, Scorer
 from smolt.models.saving import NOTE, is_reward_model, save_policy, save_scorer, weights_hash
 from smolt.runs import jsontext, storage
@@ -271,6 +272,7 @@ def _save(network: PreTrainedModel, origin: _Origin, directory: Path) -> None:
     trunk = Trunk(network, EXACT, origin.path)
     if origin.note is None:
         save_policy(Policy(trunk, None), origin.renderer, directory)
+        carry_settings(origin.renderer, directory)
     else:
         head: nn.Linear = network.get_submodule("score")
         save_scorer(Scorer(trunk, None, head), origin.renderer, directory, origin.note)

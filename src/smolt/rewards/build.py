@@ -17,7 +17,7 @@ from smolt.models.saving import read_note
 from smolt.rewards.audit.linter import CONSTANT
 from smolt.rewards.constraints import constraints
 from smolt.rewards.learned import ensemble_reward, learned_reward, require_accepted
-from smolt.rewards.llm_judge.judge_reward import judge_reward, plain_answer
+from smolt.rewards.llm_judge.judge_reward import decision_part, judge_reward, plain_answer
 from smolt.rewards.mix import Part, mix, told
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal
@@ -37,7 +37,7 @@ RULES: dict[str, Callable[..., Reward]] = {
 }
 """Name in a recipe -> factory; the part's options are the factory's arguments."""
 
-LOADED = ("model", "ensemble", "judge")
+LOADED = ("model", "ensemble", "judge", "decision")
 
 
 def build_reward(
@@ -52,7 +52,7 @@ def build_reward(
     Args:
         parts: the recipe's parts; a second part of one name is shown as "name_2".
         model_reward: builds the parts "model" and "ensemble" (it has the precision); None when there is none here.
-        judge_reward: builds the parts "judge", likewise.
+        judge_reward: builds the parts "judge" and "decision", likewise.
         cap: the sum is clipped to [-cap, cap].
 
     Raises:
@@ -60,7 +60,7 @@ def build_reward(
     """
     seen: Counter[str] = Counter()
     made: list[Part] = []
-    loaders = {"model": model_reward, "ensemble": model_reward, "judge": judge_reward}
+    loaders = {"model": model_reward, "ensemble": model_reward, "judge": judge_reward, "decision": judge_reward}
     for part in parts:
         seen[part.name] += 1
         label = part.name if seen[part.name] == 1 else f"{part.name}_{seen[part.name]}"
@@ -113,6 +113,20 @@ def never_scored(parts: Sequence[RewardPart], questions: Sequence[Question]) -> 
     )
 
 
+def partly_scored(parts: Sequence[RewardPart], questions: Sequence[Question]) -> str:
+    """How many of these questions the rules score no answer to, and what becomes of them; empty where there are none.
+
+    See `never_scored` for where they are all of them.
+    """
+    reasons = unscored(parts, questions)
+    if not reasons:
+        return ""
+    return (
+        f"no answer to {reasons.total():,} of {len(questions):,} questions gets a score ({told(reasons)}): they are "
+        "asked all the same, and nothing is learned from their answers; leave them out, or add what the rule needs"
+    )
+
+
 def _reward(part: RewardPart, loaders: Mapping[str, Callable[[RewardPart], Reward] | None]) -> Reward:
     if part.name in LOADED:
         load = loaders[part.name]
@@ -161,6 +175,6 @@ def mixed_reward(mix: RewardMix, precision: Precision, verdicts: Path | None = N
         return ensemble_reward(part, precision) if part.name == "ensemble" else learned_reward(part, precision)
 
     def judged(part: RewardPart) -> Reward:
-        return judge_reward(part, precision, verdicts)
+        return (judge_reward if part.name == "judge" else decision_part)(part, precision, verdicts)
 
     return build_reward(mix.parts, model_reward=made, judge_reward=judged, cap=mix.cap)

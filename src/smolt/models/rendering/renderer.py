@@ -274,8 +274,8 @@ def load_renderer(path: str | Path, style: str | None = None, template: str | No
         raise UserError(f"{name}: no such directory")
     with read_by_library(f"{name}: its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    record = jsontext.read_object(_file_of(name, RECORD), or_empty=True)
-    config = jsontext.read_object(_file_of(name, "generation_config.json"), or_empty=True)
+    record = jsontext.read_object(file_of(name, RECORD), or_empty=True)
+    config = jsontext.read_object(file_of(name, "generation_config.json"), or_empty=True)
     eos = _token_ids(config.get("eos_token_id"), f"{name}/generation_config.json: eos_token_id")
     stops = _token_ids(record.get("stop_ids"), f"{name}/{RECORD}: stop_ids")
     saved = record.get("style")
@@ -287,7 +287,7 @@ def load_renderer(path: str | Path, style: str | None = None, template: str | No
         raise UserError(f"{name}: {fault}") from fault
 
 
-def _file_of(name: str, file: str) -> Path:
+def file_of(name: str, file: str) -> Path:
     """The local path of a model's file; one that does not exist is named all the same."""
     local = Path(name) / file
     if Path(name).is_dir():

@@ -131,8 +131,8 @@ def label(
     card = audit(judge, pairs, judgements, trials)
     preferences = as_preferences(pairs, judgements, settings.inconsistent == "drop")
     facts = {**figures(card), "preferences": len(preferences)}
-    if settings.endpoint is not None and settings.endpoint.price is not None:
-        facts["cost"] = sum(n * price for n, price in zip(card.tokens, settings.endpoint.price, strict=True)) / 1e6
+    if settings.remote is not None and settings.remote.price is not None:
+        facts["cost"] = sum(n * price for n, price in zip(card.tokens, settings.remote.price, strict=True)) / 1e6
     found = panel(card, pairs, judgements, name)
     write_panels(folder, [found])
     write_rows(folder / "verdicts.jsonl", [verdict_row(*row) for row in zip(pairs, judgements, strict=True)])

@@ -17,7 +17,6 @@ from smolt.rewards.build import build_reward
 from smolt.rewards.llm_judge.asking import Asker, Reply
 from smolt.rewards.llm_judge.judge_reward import is_scorer, open_asker
 from smolt.rewards.llm_judge.nouns import Showing
-from smolt.rewards.llm_judge.prompts import pairwise_prompt
 from smolt.rewards.llm_judge.rubrics import Rubric, load_rubric
 
 
@@ -25,7 +24,7 @@ def comparing(asker: Asker, rubric: Rubric, rationale: bool) -> Compare:
     """Pairwise judging."""
 
     def compare(showings: Sequence[Showing]) -> Iterator[list[tuple[int, Opinion]]]:
-        prompts = [pairwise_prompt(rubric, showing, rationale) for showing in showings]
+        prompts = [asker.pairwise(rubric, showing, rationale) for showing in showings]
         for replies in asker.ask(prompts):
             yield [(place, as_opinion(reply)) for place, reply in replies]
 
@@ -65,7 +64,7 @@ def open_judge(settings: Judging, precision: Precision, model_reward: ModelRewar
         return Judge(name, "model", identity, by_scores(model_reward(part), soft=True), (settings.path, name))
     rubric = load_rubric(settings.rubric)
     asker = open_asker(settings, precision)
-    kind = "endpoint" if settings.endpoint is not None else "local"
+    kind = "local" if settings.remote is None else "endpoint"
     identity = {**asker.identity, "rubric": rubric.identity}
     return Judge(asker.name, kind, identity, comparing(asker, rubric, settings.rationale > 0), asker.names)
 

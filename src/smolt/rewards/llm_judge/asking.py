@@ -8,11 +8,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from smolt.data import Answer, Question, Score
+from smolt.data import Answer, Decision, Question, Score
 from smolt.rewards import Reward
 from smolt.rewards.llm_judge.cache import VerdictCache, asked_once
-from smolt.rewards.llm_judge.nouns import Status
-from smolt.rewards.llm_judge.prompts import GRADES, Prompt, pointwise_prompt
+from smolt.rewards.llm_judge.nouns import Showing, Status
+from smolt.rewards.llm_judge.prompts import (
+    GRADES,
+    Prompt,
+    pairwise_decision,
+    pairwise_prompt,
+    pointwise_decision,
+    pointwise_prompt,
+)
 from smolt.rewards.llm_judge.rubrics import Rubric
 
 MIDDLE, HALF = 5.5, 4.5  # of the grades 1 to 10
@@ -41,25 +48,37 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asker:
-    """Somebody who answers prompts.
+    """Somebody who answers prompts, or decisions of one question each.
 
     Attributes:
         name: for a person.
         identity: what its replies are a function of, besides the prompt; JSON values.
         ask: replies as they come, each list with places in the sequence.
         names: what data may call it.
+        decides: whether it is asked decisions.
     """
 
     name: str
     identity: dict[str, Any]
-    ask: Callable[[Sequence[Prompt]], Iterator[list[tuple[int, Reply]]]]
+    ask: Callable[[Sequence[Any]], Iterator[list[tuple[int, Reply]]]]
     names: tuple[str, ...] = ()
+    decides: bool = False
+
+    def pairwise(self, rubric: Rubric, showing: Showing, rationale: bool) -> Prompt | Decision:
+        """What it is asked about two answers."""
+        return pairwise_decision(rubric, showing) if self.decides else pairwise_prompt(rubric, showing, rationale)
+
+    def pointwise(self, rubric: Rubric, question: Question, answer: Answer, rationale: bool) -> Prompt | Decision:
+        """What it is asked about one."""
+        if self.decides:
+            return pointwise_decision(rubric, question, answer)
+        return pointwise_prompt(rubric, question, answer, rationale)
 
 
 def remembering(asker: Asker, path: Path) -> Asker:
     """The same, whose replies are kept in a file as they come: what it has answered is not asked again."""
 
-    def ask(prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
+    def ask(prompts: Sequence[Any]) -> Iterator[list[tuple[int, Reply]]]:
         keys = [_key(asker, prompt) for prompt in prompts]
         with VerdictCache(path) as cache:
             for found in asked_once(cache, keys, prompts, asker.ask, Reply):
@@ -68,7 +87,7 @@ def remembering(asker: Asker, path: Path) -> Asker:
     return replace(asker, ask=ask)
 
 
-def _key(asker: Asker, prompt: Prompt) -> str:
+def _key(asker: Asker, prompt: Any) -> str:
     """SHA-256 of who is asked what."""
     content = json.dumps([asker.identity, asdict(prompt)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -81,7 +100,7 @@ def grading(asker: Asker, rubric: Rubric, rationale: bool) -> Reward:
     """
 
     def rate(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
-        prompts = [pointwise_prompt(rubric, *row, rationale) for row in zip(questions, answers, strict=True)]
+        prompts = [asker.pointwise(rubric, *row, rationale) for row in zip(questions, answers, strict=True)]
         scores = [Score(None, reason="no reply")] * len(prompts)
         for replies in asker.ask(prompts):
             for place, reply in replies:

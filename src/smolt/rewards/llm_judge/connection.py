@@ -50,8 +50,11 @@ class Connection:
         leaving: once set, nobody pauses and nothing is tried again.
     """
 
-    def __init__(self, url: str, key: str | None, timeout: float, attempts: int) -> None:
+    def __init__(
+        self, url: str, key: str | None, timeout: float, attempts: int, offers: str = "chat completions"
+    ) -> None:
         self.url = url
+        self._offers = offers
         self._key = key
         self._timeout = timeout
         self._attempts = attempts
@@ -165,7 +168,7 @@ class Connection:
             hint = "set the environment variable SMOLT_JUDGE_KEY, or name another one (--key, endpoint.key)"
             raise UserError(f"judge: {self.url}: {what} (status {status}{said}): {hint}")
         if status in (404, 405) or 300 <= status < 400:
-            hint = "no chat completions here; check endpoint.url (most end in /v1)"
+            hint = f"no {self._offers} here; check endpoint.url (most end in /v1)"
             raise UserError(f"judge: {self.url}: status {status}, {hint}{said}")
         raise Refused(f"refused with status {status}{said}")
 

@@ -42,15 +42,30 @@ def open_endpoint(settings: Endpoint, rationale: int) -> Asker:
     """
     address = settings.url + "/chat/completions"
     connection = Connection(address, api_key(settings.key), settings.timeout, settings.attempts)
-    judge = RemoteJudge(settings.model, connection, rationale, Pace(settings.rate, connection.pause))
+    chat = ChatCompletions(settings.model, connection, rationale, Pace(settings.rate, connection.pause))
+    identity = {"endpoint": settings.url, "model": settings.model, "rationale": rationale, **BODY}
+    ask = asking_remotely(chat.asked, connection, settings.parallel)
+    return Asker(f"{settings.model} at {settings.url}", identity, ask, (settings.model,))
 
-    def ask(prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
+
+def asking_remotely(
+    asked: Callable[[Any], Reply], connection: Connection, parallel: int
+) -> Callable[[Sequence[Any]], Iterator[list[tuple[int, Reply]]]]:
+    """Ask a server as an Asker does, several requests at once.
+
+    Args:
+        asked: sends one question; may raise Lost, Refused and UserError.
+        connection: to the server.
+        parallel: requests under way at once.
+    """
+    judge = RemoteJudge(asked, connection)
+
+    def ask(prompts: Sequence[Any]) -> Iterator[list[tuple[int, Reply]]]:
         connection.leaving.clear()
-        yield from _side_by_side(judge.reply, prompts, settings.parallel, connection.leaving)
+        yield from _side_by_side(judge.reply, prompts, parallel, connection.leaving)
         judge.require_heard()
 
-    identity = {"endpoint": settings.url, "model": settings.model, "rationale": rationale, **BODY}
-    return Asker(f"{settings.model} at {settings.url}", identity, ask, (settings.model,))
+    return ask
 
 
 def api_key(variable: str | None) -> str | None:
@@ -68,7 +83,7 @@ def api_key(variable: str | None) -> str | None:
 
 
 def _side_by_side(
-    reply: Callable[[Prompt], Reply], prompts: Sequence[Prompt], parallel: int, leaving: threading.Event
+    reply: Callable[[Any], Reply], prompts: Sequence[Any], parallel: int, leaving: threading.Event
 ) -> Iterator[list[tuple[int, Reply]]]:
     """Replies as they come. When one ends it all, those under way are still handed on before the error is.
 
@@ -120,20 +135,17 @@ class Pace:
 
 
 class RemoteJudge:
-    """Prompts to requests and replies; what it learns of the server (no log-probabilities) holds for all requests."""
+    """Whether a server is there: replies, and why there are none."""
 
-    def __init__(self, model: str, connection: Connection, rationale: int, pace: Pace) -> None:
-        self._model = model
+    def __init__(self, asked: Callable[[Any], Reply], connection: Connection) -> None:
+        self._asked = asked
         self._connection = connection
-        self._rationale = rationale
-        self._pace = pace
-        self._fields: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP}
         self._lock = threading.Lock()
         self._silent = 0
         self._heard = False
         self._trouble = ""
 
-    def reply(self, prompt: Prompt) -> Reply:
+    def reply(self, prompt: Any) -> Reply:
         """One reply, or why there is none.
 
         Raises:
@@ -173,7 +185,31 @@ class RemoteJudge:
                 "and does it have a model of this name?"
             )
 
-    def _asked(self, prompt: Prompt) -> Reply:
+    def _count_silence(self, reason: str) -> None:
+        with self._lock:
+            self._silent += 1
+            self._trouble = reason
+            gone = self._silent >= GIVE_UP
+        if gone:
+            self._connection.leaving.set()
+            raise UserError(
+                f"judge: {self._connection.url}: {GIVE_UP} requests in a row got no usable reply ({reason}). What it "
+                "has said before is kept; when it is there again, the same command continues"
+            )
+
+
+class ChatCompletions:
+    """Prompts to requests; what it learns of the server (no log-probabilities) holds for all requests."""
+
+    def __init__(self, model: str, connection: Connection, rationale: int, pace: Pace) -> None:
+        self._model = model
+        self._connection = connection
+        self._rationale = rationale
+        self._pace = pace
+        self._fields: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP}
+
+    def asked(self, prompt: Prompt) -> Reply:
+        """One reply; errors as of `Connection.post`."""
         turns, text, spent = prompt.turns, "", (0, 0)
         if self._rationale:
             document = self._send(turns, self._rationale, {})
@@ -200,15 +236,3 @@ class RemoteJudge:
         self._pace.wait()
         body = {"model": self._model, "messages": as_messages(turns), "max_tokens": longest, **BODY, **fields}
         return self._connection.post(body, check=first_message)
-
-    def _count_silence(self, reason: str) -> None:
-        with self._lock:
-            self._silent += 1
-            self._trouble = reason
-            gone = self._silent >= GIVE_UP
-        if gone:
-            self._connection.leaving.set()
-            raise UserError(
-                f"judge: {self._connection.url}: {GIVE_UP} requests in a row got no usable reply ({reason}). What it "
-                "has said before is kept; when it is there again, the same command continues"
-            )

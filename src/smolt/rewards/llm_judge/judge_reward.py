@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 
 from smolt import statistics
-from smolt.config import Judging, RewardPart, make_block
+from smolt.config import Endpoint, Judging, RewardPart, make_block
 from smolt.data import Answer, Question, Turn
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
@@ -13,9 +13,12 @@ from smolt.models.locating import locate
 from smolt.models.saving import is_reward_model
 from smolt.rewards import Reward
 from smolt.rewards.llm_judge.asking import Asker, grading, remembering
+from smolt.rewards.llm_judge.decider import deciding
+from smolt.rewards.llm_judge.decision_reward import decision_question, decision_reward
 from smolt.rewards.llm_judge.endpoint import open_endpoint
 from smolt.rewards.llm_judge.local import open_local
 from smolt.rewards.llm_judge.rubrics import load_rubric
+from smolt.rewards.llm_judge.systemone import open_server
 
 LOG = logging.getLogger(__name__)
 
@@ -61,12 +64,26 @@ def judge_reward(part: RewardPart, precision: Precision, verdicts: Path | None =
     if settings.rule is not None or (settings.path is not None and is_scorer(settings)):
         raise UserError("reward judge: a rule or a reward model is a reward by itself; write its name instead of judge")
     asker = open_asker(settings, precision)
-    if verdicts is not None and settings.endpoint is not None:
+    if verdicts is not None and settings.remote is not None:
         asker = remembering(asker, verdicts)
     reward = grading(asker, load_rubric(settings.rubric), settings.rationale > 0)
     if settings.gate:
         refuse_coin(reward, asker.name)
     return reward
+
+
+def decision_part(part: RewardPart, precision: Precision, verdicts: Path | None = None) -> Reward:
+    """The part named decision: `path` is a model on this machine or an address, the options are the question.
+
+    Raises:
+        UserError: the question or the model is none.
+    """
+    question, good = decision_question(part.options)
+    settings = make_block(Judging, decision=part.path)
+    asker = open_asker(settings, precision)
+    if verdicts is not None and settings.remote is not None:
+        asker = remembering(asker, verdicts)
+    return decision_reward(asker, question, good)
 
 
 def refuse_coin(reward: Reward, name: str) -> None:
@@ -100,7 +117,11 @@ def plain_answer(text: str) -> Answer:
 
 
 def open_asker(settings: Judging, precision: Precision) -> Asker:
-    """Who answers the prompts of a judge of words: a model here, or an endpoint."""
+    """Who answers the prompts of a judge of words, or the decisions of one that decides: a model here, or a server."""
+    if isinstance(settings.decision, Endpoint):
+        return open_server(settings.decision)
+    if settings.decision is not None:
+        return deciding(settings.decision, precision)
     if settings.endpoint is not None:
         return open_endpoint(settings.endpoint, settings.rationale)
     return open_local(str(settings.path), precision, settings.rationale)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from smolt.data import Answer, Context, Question, Turn
+from smolt.data import Answer, Context, Decision, DecisionQuestion, Question, Turn
 from smolt.rewards.llm_judge.nouns import Showing
 from smolt.rewards.llm_judge.rubrics import Rubric
 
@@ -39,7 +39,7 @@ class Prompt:
 
 def pairwise_prompt(rubric: Rubric, showing: Showing, rationale: bool = False) -> Prompt:
     """Ask which of two answers is better; the reply is A for the one shown first, or B."""
-    dialogue = _dialogue(showing.question.context)
+    dialogue = dialogue_text(showing.question.context)
     # Both orders get the same mark and principles: only the answers change places.
     mark = fence(dialogue, *sorted([showing.first, showing.second]))
     quoted = [("Conversation", dialogue), ("Answer A", showing.first), ("Answer B", showing.second)]
@@ -50,10 +50,31 @@ def pairwise_prompt(rubric: Rubric, showing: Showing, rationale: bool = False) -
 
 def pointwise_prompt(rubric: Rubric, question: Question, answer: Answer, rationale: bool = False) -> Prompt:
     """Ask for a grade from 1 to 10."""
-    dialogue = _dialogue(question.context)
+    dialogue = dialogue_text(question.context)
     mark = fence(dialogue, answer.text)
     body = _body(rubric.pointwise, rubric.chosen(mark), mark, [("Conversation", dialogue), ("Answer", answer.text)])
     return _prompt(body, "Grade (1 to 10):", GRADES, rationale, exact=True)
+
+
+def pairwise_decision(rubric: Rubric, showing: Showing) -> Decision:
+    """The same question as a choice; what is judged stands in the strings of a JSON state, which no text can leave."""
+    dialogue = dialogue_text(showing.question.context)
+    mark = fence(dialogue, *sorted([showing.first, showing.second]))
+    state = {"conversation": dialogue, "first": showing.first, "second": showing.second}
+    asked = _instructions(rubric.pairwise, rubric.chosen(mark))
+    return Decision(state, (DecisionQuestion("better", "choice", asked, {"first": None, "second": None}),))
+
+
+def pointwise_decision(rubric: Rubric, question: Question, answer: Answer) -> Decision:
+    """The grade as a score with ten levels."""
+    dialogue = dialogue_text(question.context)
+    asked = _instructions(rubric.pointwise, rubric.chosen(fence(dialogue, answer.text)))
+    state = {"conversation": dialogue, "answer": answer.text}
+    return Decision(state, (DecisionQuestion("grade", "score", asked, list(GRADES)),))
+
+
+def _instructions(question: str, principles: tuple[str, ...]) -> str:
+    return "\n".join([question, *(f"- {principle}" for principle in principles)])
 
 
 def fence(*texts: str) -> str:
@@ -80,7 +101,8 @@ def _prompt(body: str, ask: str, choices: tuple[str, ...], rationale: bool, exac
     return Prompt((Turn("user", f"{body}\n{ask}"),), choices, "", exact)
 
 
-def _dialogue(context: Context) -> str:
+def dialogue_text(context: Context) -> str:
+    """A dialogue as one text; a single turn as it is."""
     if len(context) == 1:
         return context[0].content
     return "\n".join(f"{SPEAKERS[turn.role]}: {turn.content}" for turn in context)
