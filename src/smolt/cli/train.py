@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smolt.cli.outcomes import Outcome, Stopped, delivered
+from smolt.errors import UserError
 
 if TYPE_CHECKING:
+    from smolt.evaluation.shards import Shard
     from smolt.runs.trackers import Trackers
     from smolt.statistics import Measure
 
@@ -25,6 +27,12 @@ Log = Annotated[
     list[str] | None,
     typer.Option(
         "--log", envvar="SMOLT_LOG", help="A tracker that gets the metrics too: tensorboard, wandb, trackio ..."
+    ),
+]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part", help="Share the study with other processes over one directory, on one machine or several: 2/4."
     ),
 ]
 
@@ -255,9 +263,14 @@ def _batch(directory: Path) -> str:
 
 
 def study(
-    source: RecipeName, overrides: Overrides = None, out: Out = None, fresh: Fresh = False, log: Log = None
+    source: RecipeName,
+    overrides: Overrides = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    part: Part = None,
+    log: Log = None,
 ) -> Outcome:
-    """Run or continue a study.
+    """Run or continue a study, or a part of it.
 
     Raises:
         UserError: recipe, data or model are wrong.
@@ -266,6 +279,7 @@ def study(
     from smolt.cli.progress import Display
     from smolt.config import load_recipe
 
+    own = _own_part(part, fresh)
     recipe = load_recipe(source, "study", overrides or [])
     directory = out if out is not None else default_directory(source, recipe)
     summary = finished(directory, recipe, fresh)
@@ -276,12 +290,39 @@ def study(
     from smolt.runs.trackers import Trackers
 
     trackers = Trackers(log or [])
-    from smolt.runs.watchdog import Watchdog
+    from smolt.runs.watchdog import STALLED, Watchdog
     from smolt.study.study import run_study
 
-    with Display() as display, Watchdog(directory) as watchdog, _stoppable(), contextlib.closing(trackers):
-        summary = run_study(recipe, out=directory, fresh=fresh, progress=_watched(display, watchdog, trackers))
+    stalled = STALLED if own is None else f"part-{own.index}-of-{own.count}.{STALLED}"
+    with Display() as display, Watchdog(directory, stalled) as watchdog, _stoppable(), contextlib.closing(trackers):
+        progress = _watched(display, watchdog, trackers)
+        if own is None:
+            summary = run_study(recipe, out=directory, fresh=fresh, progress=progress)
+        else:
+            from smolt.study.study_part import run_part
+
+            summary = run_part(recipe, own, out=directory, progress=progress, alive=watchdog.alive)
     return study_outcome(summary, directory)
+
+
+def _own_part(part: str | None, fresh: bool) -> "Shard | None":
+    """Which part of a study this process is; None where it does all of it.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    if part is None:
+        return None
+    from smolt import processes
+    from smolt.evaluation.shards import parse_shard
+
+    if processes.size() > 1:
+        raise UserError("--part: the processes of torchrun share every job; start parts by themselves, or leave it out")
+    if fresh:
+        raise UserError(
+            "--fresh: parts share one directory, and none of them may set it aside; move it, or choose another --out"
+        )
+    return parse_shard(part, "--part")
 
 
 def study_outcome(summary: dict[str, Any], directory: Path) -> Outcome:

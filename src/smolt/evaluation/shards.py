@@ -40,15 +40,19 @@ class Shard:
         return range(start * chunk, min(stop * chunk, total))
 
 
-def parse_shard(text: str) -> Shard:
+def parse_shard(text: str, field: str = "shard") -> Shard:
     """`2/4` is the second of four.
+
+    Args:
+        text: it.
+        field: where it stands, for the message.
 
     Raises:
         UserError: it is no such thing.
     """
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"shard: {text!r} is not of the form 2/4, the second of four")
+        raise UserError(f"{field}: {text!r} is not of the form 2/4, the second of four")
     return Shard(int(found[1]), int(found[2]))
 
 

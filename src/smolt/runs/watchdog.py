@@ -22,12 +22,13 @@ class Watchdog:
     The run is left alone: what hangs may come back, and the checkpoint of before is on the disk.
 
     Args:
-        directory: of the run; STALLED is written there.
+        directory: of the run; the file is written there.
+        file: its name; several processes in one directory have one each.
         least: seconds before the first word.
     """
 
-    def __init__(self, directory: Path, least: float = LEAST) -> None:
-        self._path = directory / STALLED
+    def __init__(self, directory: Path, file: str = STALLED, least: float = LEAST) -> None:
+        self._path = directory / file
         self._least = least
         self._longest = 0.0
         self._seen = monotonic()

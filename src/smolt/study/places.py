@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smolt.config import Section, StudyRecipe, section_references, with_directories
+from smolt.config import RewardMix, Section, StudyRecipe, section_references, with_directories
 from smolt.errors import UserError
+from smolt.evaluation.suites import answers_file
 from smolt.runs import jsontext
 from smolt.runs.rated_answers import RatedAnswer, read_rated
 
@@ -71,6 +72,30 @@ class Places:
         if section.recipe.stage == "best_of_n":
             return self.model_path(self.parent(section), seed)
         return str(self.folder(name, seed) / "model")
+
+    @property
+    def exam_files(self) -> list[str]:
+        """The files that every arm's answers go to: the final questions', and each suite's."""
+        suites = self.recipe.study.suites
+        return [ANSWERS, *(answers_file(name) for name in (suites.names if suites else []))]
+
+    def measured(self, name: str, seed: int, file: str) -> list[Path]:
+        """What measuring an arm makes for one of the files."""
+        section, folder = self.section(name), self.folder(name, seed)
+        chooses = section is not None and section.recipe.stage == "best_of_n" and file == ANSWERS
+        return [folder / file, *([folder / CANDIDATES] if chooses else [])]
+
+    def reward(self, seed: int) -> RewardMix:
+        """Who rates: study.reward, else what the first ppo or grpo section learns from."""
+        settled = self.settings[seed].reward
+        if settled is not None:
+            return settled
+        for section in self.recipe.sections:
+            recipe: Any = self.seeded(section, seed)
+            if section.recipe.stage in ("grpo", "ppo"):
+                found: RewardMix = recipe.reward
+                return found
+        raise AssertionError("a recipe with arms has a reward")
 
     def answers(self, name: str, file: str = ANSWERS) -> list[RatedAnswer]:
         """An arm's rated answers of all seeds; none where it was asked nothing."""

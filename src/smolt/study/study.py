@@ -6,18 +6,18 @@ whole is not done again: the same command continues where it stopped.
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from smolt import processes
 from smolt.config import (
     BestOfNRecipe,
     PairsRecipe,
     ProblemsRecipe,
-    RewardMix,
     Section,
     SFTRecipe,
     StudyRecipe,
@@ -26,7 +26,7 @@ from smolt.config import (
 )
 from smolt.data.generated import write_generated
 from smolt.evaluation.exam import Exam, best_of_n, kl_to, open_exam, take
-from smolt.evaluation.suites import answers_file, origins_of_run, refuse_dependent, suite_exams
+from smolt.evaluation.suites import origins_of_run, refuse_dependent, suite_exams
 from smolt.models.ground import Ground, open_ground
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
@@ -38,6 +38,7 @@ from smolt.rewards.python import look_for_functions
 from smolt.runs import Interrupts, Run, inventory
 from smolt.runs.identity import package_versions
 from smolt.runs.rated_answers import RatedAnswer, write_rated
+from smolt.study.job_claims import refuse_parts, remove_claims
 from smolt.study.places import ANSWERS, CANDIDATES, Places
 from smolt.study.study_record import record_of
 from smolt.training.algorithms import STAGES
@@ -73,9 +74,24 @@ def run_study(
     if fresh or Run.finished(out, written) is None:
         look_for_functions(recipe)
         recipe.require_exam()
-    manifest = {
+    processes.by_first(lambda: refuse_parts(out))
+    with Run.open(out, manifest=manifest_of(recipe), fresh=fresh) as run:
+        if run.status == "complete":
+            return {**(run.result or {}), "status": "already complete"}
+        with Interrupts() as interrupts:
+            study = Study(places, progress, interrupts)
+            for seed in recipe.study.seeds:
+                for section in recipe.sections:
+                    study.make(section, seed)
+                study.measure(recipe.arms, seed)
+        return {**conclude(places, run), "status": "complete"}
+
+
+def manifest_of(recipe: StudyRecipe) -> dict[str, Any]:
+    """The manifest of a study's directory."""
+    return {
         "stage": "study",
-        "recipe": written,
+        "recipe": recipe.model_dump(mode="json"),
         "recipe_hash": recipe_hash(recipe),
         "data": None,
         "model": None,
@@ -83,53 +99,56 @@ def run_study(
         "versions": package_versions(),
         "threads": torch.get_num_threads(),
     }
-    with Run.open(out, manifest=manifest, fresh=fresh) as run:
-        if run.status == "complete":
-            return {**(run.result or {}), "status": "already complete"}
-        with Interrupts() as interrupts:
-            study = Study(places, progress, interrupts)
-            for seed in recipe.study.seeds:
-                study.train_and_measure(seed)
-        record = record_of(places)
-        analysis = analyse(record)
-        write_report(out, record, analysis)
-        summary = {
-            "arms": {
-                name: {metric: measure.value for metric, measure in measures.items()}
-                for name, measures in analysis.measures.items()
-            },
-            "verdicts": analysis.verdicts,
-        }
-        run.complete(summary)
-        return {**summary, "status": "complete"}
+
+
+def conclude(places: Places, run: Run) -> dict[str, Any]:
+    """The report of a study in which all is made and measured; its verdicts and measures."""
+    record = record_of(places)
+    analysis = analyse(record)
+    write_report(places.out, record, analysis)
+    summary = {
+        "arms": {
+            name: {metric: measure.value for metric, measure in measures.items()}
+            for name, measures in analysis.measures.items()
+        },
+        "verdicts": analysis.verdicts,
+    }
+    run.complete(summary)
+    remove_claims(places.out)
+    return summary
 
 
 @dataclass
 class Study:
-    """A study at work: it trains and measures; what is where is its places' business."""
+    """A study at work: it trains and measures; what is where is its places' business.
+
+    Attributes:
+        places: of the study.
+        progress: as of `run_study`.
+        interrupts: asked between two updates, two sections and two batches of questions.
+        still_ours: raises where another process has taken over; called as often.
+    """
 
     places: Places
     progress: Progress
     interrupts: Interrupts
+    still_ours: Callable[[], None] = lambda: None
 
-    def train_and_measure(self, seed: int) -> None:
-        """Every section, then every arm's answers."""
-        for section in self.places.recipe.sections:
-            self._check_raters(seed)
-            recipe: Any = self.places.seeded(section, seed)
-            folder = self.places.folder(section.name, seed)
-            if isinstance(recipe, ProblemsRecipe):
-                self._alone(folder, recipe, lambda at, of: write_generated(at, of))
-            elif isinstance(recipe, PairsRecipe):
-                self._alone(folder, recipe, lambda at, of: make_pairs(of, at, self._tell))
-            elif not isinstance(recipe, BestOfNRecipe):
-                self._train(section, recipe, folder, seed)
-            gc.collect()
-            self._pause(folder)
-        self._check_raters(seed)
-        self._measure(seed)
+    def make(self, section: Section, seed: int) -> None:
+        """A section's data or model; what is whole is left as it is."""
+        self.check_raters(seed)
+        recipe: Any = self.places.seeded(section, seed)
+        folder = self.places.folder(section.name, seed)
+        if isinstance(recipe, ProblemsRecipe):
+            self._alone(folder, recipe, lambda at, of: write_generated(at, of))
+        elif isinstance(recipe, PairsRecipe):
+            self._alone(folder, recipe, lambda at, of: make_pairs(of, at, self._tell))
+        elif not isinstance(recipe, BestOfNRecipe):
+            self._train(section, recipe, folder, seed)
+        gc.collect()
+        self._pause(folder)
 
-    def _check_raters(self, seed: int) -> None:
+    def check_raters(self, seed: int) -> None:
         """Raters that an arm was trained against, or on whose pairs, are refused as soon as that is seen."""
         suites = self.places.settings[seed].suites
         if suites is not None and suites.raters:
@@ -162,34 +181,30 @@ class Study:
         self._pause(self.places.out)
 
     def _pause(self, at: Path) -> None:
+        self.still_ours()
         if self.interrupts.exit_code is not None:
             raise Interrupted(self.interrupts.exit_code, at)
 
-    def _measure(self, seed: int) -> None:
-        suites = self.places.recipe.study.suites
-        files = [ANSWERS, *(answers_file(name) for name in (suites.names if suites else []))]
+    def measure(self, arms: Sequence[str], seed: int) -> None:
+        """The answers of some arms; those that are whole are left as they are."""
+        self.check_raters(seed)
         exams: dict[str, Exam] = {}
-        for name in self.places.recipe.arms:
+        for name in arms:
             folder = self.places.folder(name, seed)
-            for file in files:
-                if all(inventory.sealed(path) for path in self._made(name, folder, file)):
+            for file in self.places.exam_files:
+                if all(inventory.sealed(path) for path in self.places.measured(name, seed, file)):
                     continue
                 LOG.info("measuring %s", name)
                 ground = self._ground(name, seed)
-                exams = exams or self._exams(ground, seed)
+                # Whichever arm is measured first, here or elsewhere, all answer under the conditions of the same one.
+                exams = exams or self._exams(self._ground(self.places.recipe.arms[0], seed), seed)
                 folder.mkdir(parents=True, exist_ok=True)
                 items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
                 write_rated(folder / file, items)
-                for path in self._made(name, folder, file):
+                for path in self.places.measured(name, seed, file):
                     inventory.seal(path)
                 gc.collect()
                 self._pause(self.places.out)
-
-    def _made(self, name: str, folder: Path, file: str) -> list[Path]:
-        """What measuring an arm makes."""
-        section = self.places.section(name)
-        chooses = section is not None and section.recipe.stage == "best_of_n" and file == ANSWERS
-        return [folder / file, *([folder / CANDIDATES] if chooses else [])]
 
     def _ground(self, name: str, seed: int) -> Ground:
         """The arm's model, computed as its section's recipe says."""
@@ -207,27 +222,15 @@ class Study:
     def _exam(self, settings: StudySettings, ground: Ground, seed: int) -> Exam:
         assert settings.test is not None  # a recipe with arms has one
         return open_exam(
-            ground, settings.test, self._reward(seed), settings.sampling, settings.samples, seed, settings.items
+            ground, settings.test, self.places.reward(seed), settings.sampling, settings.samples, seed, settings.items
         )
-
-    def _reward(self, seed: int) -> RewardMix:
-        """Who rates: study.reward, else what the first ppo or grpo section learns from."""
-        settled = self.places.settings[seed].reward
-        if settled is not None:
-            return settled
-        for section in self.places.recipe.sections:
-            recipe: Any = self.places.seeded(section, seed)
-            if section.recipe.stage in ("grpo", "ppo"):
-                found: RewardMix = recipe.reward
-                return found
-        raise AssertionError("a recipe with arms has a reward")
 
     def _items(self, name: str, exam: Exam, ground: Ground, seed: int, final: bool) -> list[RatedAnswer]:
         section = self.places.section(name)
         policy = load_policy(self.places.model_path(name, seed), ground.precision)
         if section is not None and section.recipe.stage == "best_of_n":
             recipe: Any = self.places.seeded(section, seed)
-            every = final and rules_alone(self._reward(seed).parts)
+            every = final and rules_alone(self.places.reward(seed).parts)
             candidates = best_of_n(exam, recipe, policy, ground, every, self._tell)
             if final:
                 write_rated(self.places.folder(name, seed) / CANDIDATES, candidates)
