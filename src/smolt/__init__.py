@@ -22,6 +22,7 @@ _HOMES = {
     "kto": "smolt.training.algorithms",
     "ppo": "smolt.training.algorithms",
     "grpo": "smolt.training.algorithms",
+    "distill": "smolt.training.algorithms",
     "evaluate": "smolt.evaluation.evaluate",
     "Evaluation": "smolt.evaluation.evaluate",
     "Training": "smolt.training.stage",

@@ -188,7 +188,11 @@ def test_the_baseline_is_sft_where_there_is_one(tmp_path: Path) -> None:
         ("{train: 100}", "{train: 100, from: base}", "problems.from: problems starts from nothing; remove `from`"),
         ("from: sft\n", "from: sft\n  model.path: x\n", "it gives its own model.path; remove `from`"),
         ("{reward}/model", "{rewrd}/model", "refers to the section rewrd, which does not stand above it"),
-        ("{rank: 8}", "{rank: 8, dropout: 0.1}", "s.yaml:3: ppo_kl_0.05.lora: dropout is off in PPO and GRPO"),
+        (
+            "{rank: 8}",
+            "{rank: 8, dropout: 0.1}",
+            "s.yaml:3: ppo_kl_0.05.lora: dropout is off where answers are sampled",
+        ),
         (
             "{train: 100}",
             "{train: 100, name: x}",

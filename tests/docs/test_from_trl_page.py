@@ -31,7 +31,8 @@ def test_the_scripts_run(workshop: Path) -> None:
 
 def test_every_name_of_smolt_is_a_field() -> None:
     """The second column names fields of some stage's recipe."""
-    known = {field.name for stage in ("sft", "reward", "dpo", "kto", "ppo", "grpo") for field in stage_fields(stage)}
+    stages = ("sft", "reward", "dpo", "kto", "ppo", "grpo", "distill")
+    known = {field.name for stage in stages for field in stage_fields(stage)}
     known |= {name.partition(".")[0] for name in known} | SEVERAL
     named = {name for row in table(PAGE, "TRL") for name in NAME.findall(f"`{row[1]}`".replace("``", "`"))}
     named |= {
@@ -47,7 +48,16 @@ def test_every_name_of_trl_is_trls() -> None:
     """The first column, against the configurations of the installed release."""
     trl = pytest.importorskip("trl")
     cpo = pytest.importorskip("trl.experimental.cpo")
-    kinds = (trl.SFTConfig, trl.DPOConfig, trl.GRPOConfig, trl.RewardConfig, trl.KTOConfig, cpo.CPOConfig)
+    gkd = pytest.importorskip("trl.experimental.gkd")
+    kinds = (
+        trl.SFTConfig,
+        trl.DPOConfig,
+        trl.GRPOConfig,
+        trl.RewardConfig,
+        trl.KTOConfig,
+        cpo.CPOConfig,
+        gkd.GKDConfig,
+    )
     known = {field.name for kind in kinds for field in fields(kind)} | {"peft_config"}
     named = {name for row in table(PAGE, "TRL") for name in re.findall(r"[a-z]+(?:_[a-z0-9]+)*", row[0])}
     told = {name for name in named if "_" in name or name in known}

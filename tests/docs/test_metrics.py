@@ -31,6 +31,15 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
         {"model": "my-model", "data": "preferences.jsonl", "loss": "cpo", "budget": TWO},
     ],
     "kto": [{"model": "my-model", "data": "feedback.jsonl", "dev": "feedback.jsonl", "budget": TWO}],
+    "distill": [
+        {
+            "model": "my-model",
+            "teacher": "my-teacher",
+            "data": "questions.jsonl",
+            "dev": "questions.jsonl",
+            "budget": TWO,
+        }
+    ],
     # The first veto of the second recipe ends its inner epochs; its KL budget ends the run.
     "ppo": [
         {
@@ -98,7 +107,7 @@ def test_every_logged_name_is_documented_and_every_documented_name_is_logged(wor
     for stage, recipes in RECIPES.items():
         known, logged = documented(stage), set[str]()
         for number, fields in enumerate(recipes):
-            short = {"prompts": 4, "sampling": LIMITS} if stage in ("ppo", "grpo") else {}
+            short = {"prompts": 4, "sampling": LIMITS} if stage in ("ppo", "grpo", "distill") else {}
             recipe = make_recipe(stage, **short, **fields)
             for metrics in STAGES[stage](recipe, out=workshop / f"{stage}-{number}"):
                 logged |= {general(name, known) for name in metrics}

@@ -65,8 +65,9 @@ def _rows(lines: Iterator[str]) -> Iterator[list[str]]:
 
 
 def furnish(folder: Path) -> Path:
-    """A tiny `my-model`, and for each kind of record a file of that name, 24 rows each."""
+    """Tiny models `my-model` and `my-teacher`, and for each kind of record a file of that name, 24 rows each."""
     tiny_model(folder / "my-model")
+    tiny_model(folder / "my-teacher", seed=1)
     rows = [{"question": f"What is {n} + 1?", "answer": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(1, 25)]
     pairs = [{"prompt": row["question"], "chosen": row["answer"], "rejected": "No."} for row in rows]
     shown = [{"prompt": row["question"], "completion": row["answer"]} for row in rows]

@@ -1,4 +1,4 @@
-"""The gradient of an update does not depend on how it is cut into micro-batches (trap 12), for all six algorithms.
+"""The gradient of an update does not depend on how it is cut into micro-batches (trap 12), for every algorithm.
 
 Everything that a loss reads is drawn at random, so that clips act on some tokens and weights differ. Gradients are
 compared after the division by the update's counts, in fp32, against one micro-batch that holds everything.
@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.config import DPORecipe, GRPORecipe, KTORecipe, LoRA, Optim, PPORecipe, RewardRecipe
+from smolt.config import DistillRecipe, DPORecipe, GRPORecipe, KTORecipe, LoRA, Optim, PPORecipe, RewardRecipe
 from smolt.models.groups import Groups, cut, from_answers
 from smolt.models.roles import CRITIC, Policy, Scorer, score_head
+from smolt.training.algorithms.distill import distill_loss
 from smolt.training.algorithms.dpo import dpo_loss, imitation_column
 from smolt.training.algorithms.grpo import grpo_loss
 from smolt.training.algorithms.kto import kto_loss
@@ -161,6 +162,13 @@ def grpo_case(folder: Path, lora: bool, several: bool = True, **fields: Any) -> 
     return Case(loss, {"policy": Role(policy.parameters())}, groups)
 
 
+def distill_case(folder: Path, lora: bool, **fields: Any) -> Case:
+    """Four contexts with three answers; the teacher is the policy before it was shaken."""
+    policy, teacher = policy_of(folder, lora), tiny_models.open_full(folder)
+    recipe = DistillRecipe.model_validate({**GIVEN, "teacher": "(in memory)", **fields})
+    return Case(distill_loss(policy, teacher, recipe), {"policy": Role(policy.parameters())}, answers_to(4, 3))
+
+
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "sft": sft_case,
     "reward": reward_case,
@@ -169,6 +177,8 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "kto": kto_case,
     "ppo": ppo_case,
     "grpo": grpo_case,
+    "distill": distill_case,
+    "distill_jsd": partial(distill_case, beta=0.3),
 }
 
 
@@ -189,11 +199,11 @@ def assert_cut_does_not_matter(case: Case) -> None:
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "full"])
 @pytest.mark.parametrize("algorithm", CASES)
 def test_the_cut_never_changes_the_gradient(algorithm: str, lora: bool, models: Models) -> None:
-    """Six algorithms (DPO with all five losses), with adapters and with all weights."""
+    """Every algorithm (DPO with all five losses), with adapters and with all weights."""
     assert_cut_does_not_matter(CASES[algorithm](models("llama"), lora))
 
 
-@pytest.mark.parametrize("algorithm", ["sft", "dpo", "grpo"])
+@pytest.mark.parametrize("algorithm", ["sft", "dpo", "grpo", "distill"])
 def test_the_cut_never_changes_the_gradient_of_a_padded_model(algorithm: str, models: Models) -> None:
     """GPT-Neo, whose rows are padded to another width in every micro-batch."""
     assert_cut_does_not_matter(CASES[algorithm](models("gpt_neo"), False))

@@ -1,9 +1,9 @@
 """Captures the parity goldens from the references: `python -m tests.parity.capture` (needs the extra `peers`).
 
-The references are plain transformers (SFT) and TRL 1.16.0 (reward model, DPO, CPO with SimPO, ORPO, KTO, GRPO), in fp32
-on the CPU, on the models and rows of tests/parity/tiny.py. Every default that a number relies on is named in its
-settings below and is written into the golden file, because defaults move: TRL's `use_bias_correction_kl` flipped
-between releases.
+The references are plain transformers (SFT) and TRL 1.16.0 (reward model, DPO, CPO with SimPO, ORPO, KTO, GRPO, GKD,
+online DPO), in fp32 on the CPU, on the models and rows of tests/parity/tiny.py. Every default that a number relies on
+is named in its settings (tests/parity/cases.py) and is written into the golden file, because defaults move: TRL's
+`use_bias_correction_kl` flipped between releases.
 """
 
 import json
@@ -19,97 +19,27 @@ import torch
 import transformers
 
 from tests.parity import tiny
+from tests.parity.cases import (
+    CPO_CASES,
+    CPO_SHARED,
+    DPO_CASES,
+    DPO_SHARED,
+    GKD_CASES,
+    GRPO_CASES,
+    GRPO_SHARED,
+    KTO_CASES,
+    KTO_SHARED,
+    ONLINE_DPO_CASES,
+    ONLINE_DPO_REWARDS,
+    ONLINE_DPO_SHARED,
+    ORPO_CASES,
+    REWARD_CASES,
+    TRAINER,
+    TRL_VERSION,
+    Case,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
-TRL_VERSION = "1.16.0"
-
-Case = dict[str, Any]
-
-# Shared by every TRL trainer: fp32, on the CPU, no dropout, one process, nothing recomputed, nothing reported.
-TRAINER: Case = {
-    "bf16": False,
-    "fp16": False,
-    "use_cpu": True,
-    "gradient_checkpointing": False,
-    "use_liger_kernel": False,
-    "report_to": "none",
-    "disable_tqdm": True,
-    "seed": 0,
-}
-REWARD_CASES: dict[str, Case] = {
-    "plain": {"center_rewards_coefficient": None},
-    "centered": {"center_rewards_coefficient": 0.01},
-    "margin": {"center_rewards_coefficient": None, "margin": 0.5},
-}
-# `sigmoid` of TRL 1.16.0 ignores label_smoothing. Its `aot` is the smoothed sigmoid on sorted log-ratios, so
-# that a batch of ONE pair is conservative DPO: the smoothed case is captured pair by pair and averaged.
-DPO_SHARED: Case = {
-    "f_divergence_type": "reverse_kl",
-    "ld_alpha": None,
-    "use_weighting": False,
-    "precompute_ref_log_probs": False,
-    "max_length": None,
-    "loss_weights": None,
-}
-DPO_CASES: dict[str, Case] = {
-    "sigmoid": {"loss_type": ["sigmoid"], "beta": 0.1, "label_smoothing": 0.0},
-    "sigmoid_beta_half": {"loss_type": ["sigmoid"], "beta": 0.5, "label_smoothing": 0.0},
-    "smoothed": {"loss_type": ["aot"], "beta": 0.5, "label_smoothing": 0.2},
-    "ipo": {"loss_type": ["ipo"], "beta": 0.5, "label_smoothing": 0.0},
-}
-CPO_SHARED: Case = {"max_length": 64, "alpha": 0.0, "label_smoothing": 0.0}
-CPO_CASES: dict[str, Case] = {
-    "cpo": {"loss_type": "sigmoid", "beta": 0.1, "cpo_alpha": 1.0},
-    "cpo_smoothed": {"loss_type": "sigmoid", "beta": 0.5, "cpo_alpha": 0.5, "label_smoothing": 0.2},
-    "simpo": {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0},
-    "cpo_simpo": {"loss_type": "simpo", "beta": 0.5, "simpo_gamma": 0.2, "cpo_alpha": 1.0},
-}
-# The NLL of TRL's ORPO counts the tokens of the prompt, that of the paper (and ours) does not. With a context of one
-# token both are the same; on the usual rows the odds-ratio term is captured alone.
-ORPO_CASES: dict[str, Case] = {
-    "one_token_contexts": {"beta": 0.1, "nll": True},
-    "odds_ratio_alone": {"beta": 0.5, "nll": False},
-}
-KTO_SHARED: Case = {"loss_type": "kto", "precompute_ref_log_probs": False, "max_length": None}
-KTO_CASES: dict[str, Case] = {
-    "even": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
-    "weighted": {"beta": 0.5, "desirable_weight": 1.25, "undesirable_weight": 0.5},
-}
-GRPO_SHARED: Case = {
-    "num_generations": 4,
-    "max_completion_length": 8,
-    "temperature": 1.0,
-    "epsilon": 0.2,
-    "epsilon_high": 0.28,
-    "delta": None,
-    "beta": 0.0,
-    "use_bias_correction_kl": False,
-    "importance_sampling_level": "token",
-    "loss_type": "dapo",
-    "scale_rewards": "none",
-    "mask_truncated_completions": False,
-    "top_entropy_quantile": 1.0,
-    "off_policy_mask_threshold": None,
-    "entropy_coef": 0.0,
-    "use_vllm": False,
-}
-# "on_policy" (ours): no old log-probabilities are given, so that the ratio is 1 and only its gradient remains.
-GRPO_CASES: dict[str, Case] = {
-    "token_mean": {},
-    "answer_mean": {"loss_type": "grpo"},
-    "constant_length": {"loss_type": "dr_grpo"},
-    "kl_plain": {"beta": 0.04, "use_bias_correction_kl": False},
-    "kl_weighted_on_policy": {"beta": 0.04, "use_bias_correction_kl": True, "on_policy": True},
-    "sequence_ratio": {
-        "importance_sampling_level": "sequence",
-        "loss_type": "grpo",
-        "epsilon": 3e-3,
-        "epsilon_high": 4e-3,
-    },
-    # TRL clips CISPO's ratio from above only, at epsilon_high itself (not 1 + epsilon_high).
-    "cispo": {"loss_type": "cispo", "epsilon_high": 1.1},
-    "temperature": {"temperature": 0.7},
-}
 
 
 def fingerprint(model: torch.nn.Module, loss: torch.Tensor) -> Case:
@@ -341,6 +271,67 @@ def grpo(folder: str) -> dict[str, Case]:
     return cases
 
 
+def gkd(folder: str) -> dict[str, Case]:
+    """TRL's GKDTrainer.compute_loss on the three chosen answers, as if the student had given them."""
+    from datasets import Dataset
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    rows = [context + answer for context, answer in zip(tiny.CONTEXTS, tiny.CHOSEN, strict=True)]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [tiny.PAD] * (width - len(row)) for row in rows])
+    attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    labels = ids.masked_fill(attention == 0, -100)
+    for row, context in enumerate(tiny.CONTEXTS):
+        labels[row, : len(context)] = -100
+    turns = [{"role": "user", "content": "w9"}, {"role": "assistant", "content": "w10"}]
+    cases: dict[str, Case] = {}
+    for name, settings in GKD_CASES.items():
+        trainer = GKDTrainer(
+            model=tiny.policy(),
+            teacher_model=tiny.reference(),
+            args=GKDConfig(output_dir=folder, max_length=64, **TRAINER, **settings),
+            train_dataset=Dataset.from_list([{"messages": turns}]),
+            processing_class=tiny.tokenizer(),
+        )
+        trainer.model.eval()
+        loss = trainer.compute_loss(trainer.model, {"input_ids": ids, "attention_mask": attention, "labels": labels})
+        cases[name] = {"settings": settings, **fingerprint(trainer.model, loss)}
+    return cases
+
+
+def online_dpo(folder: str) -> dict[str, Case]:
+    """TRL's OnlineDPOTrainer.training_step on two fixed answers to each context, rated by ONLINE_DPO_REWARDS."""
+    from datasets import Dataset
+    from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
+
+    answers = [*tiny.CHOSEN, *tiny.REJECTED]
+    rewards = [pair[side] for side in (0, 1) for pair in ONLINE_DPO_REWARDS]
+    before, after = max(map(len, tiny.CONTEXTS)), max(map(len, answers))
+    rolled = (
+        torch.tensor([[tiny.PAD] * (before - len(row)) + row for row in tiny.CONTEXTS * 2]),
+        torch.tensor([[0] * (before - len(row)) + [1] * len(row) for row in tiny.CONTEXTS * 2]),
+        torch.tensor([row + [tiny.PAD] * (after - len(row)) for row in answers]),
+        torch.tensor([[1] * len(row) + [0] * (after - len(row)) for row in answers]),
+        None,
+    )
+    cases: dict[str, Case] = {}
+    for name, changes in ONLINE_DPO_CASES.items():
+        settings = ONLINE_DPO_SHARED | changes
+        trainer = OnlineDPOTrainer(
+            model=tiny.policy(),
+            ref_model=tiny.reference(),
+            reward_funcs=lambda completions, **_: rewards,
+            args=OnlineDPOConfig(output_dir=folder, max_new_tokens=8, **TRAINER, **settings),
+            train_dataset=Dataset.from_list([{"prompt": "w9"}]),
+            processing_class=tiny.tokenizer(),
+        )
+        trainer._generate = lambda *_: rolled
+        trainer.model.zero_grad()
+        loss = trainer.training_step(trainer.model, {"prompt": ["w9"] * 3})
+        cases[name] = {"settings": settings, "loss": loss.item(), "gradients": tiny.gradients(trainer.model)}
+    return cases
+
+
 CAPTURES: Mapping[str, Callable[[str], dict[str, Case]]] = {
     "sft": lambda folder: sft(),
     "reward_model": reward_model,
@@ -349,6 +340,8 @@ CAPTURES: Mapping[str, Callable[[str], dict[str, Case]]] = {
     "orpo": orpo,
     "kto": kto,
     "grpo": grpo,
+    "gkd": gkd,
+    "online_dpo": online_dpo,
 }
 
 

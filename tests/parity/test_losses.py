@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.config import DPORecipe, KTORecipe
+from smolt.config import DistillRecipe, DPORecipe, KTORecipe
 from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum
 from smolt.models.roles import Policy
 from smolt.training import objectives
+from smolt.training.algorithms.distill import distill_loss
 from smolt.training.algorithms.dpo import dpo_loss, imitation_column
 from smolt.training.algorithms.kto import kl_column, kto_loss, mismatched
 from smolt.training.offline import reference_column
 from tests.parity import tiny
-from tests.parity.capture import CPO_CASES, DPO_CASES, GRPO_CASES, KTO_CASES, ORPO_CASES, REWARD_CASES, golden
+from tests.parity.capture import golden
+from tests.parity.cases import CPO_CASES, DPO_CASES, GKD_CASES, GRPO_CASES, KTO_CASES, ORPO_CASES, REWARD_CASES
 from tests.parity.conftest import Roles
 
 pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
@@ -127,6 +129,17 @@ def test_kto_equals_trl(name: str, roles: Roles) -> None:
     named = {key: settings[key] for key in ("beta", "desirable_weight", "undesirable_weight")}
     recipe = KTORecipe.model_validate({"model": "(in memory)", "data": "(in memory)", **named})
     (loss,) = kto_loss(policy, recipe)(groups)
+    assert_equal(case, loss.total / loss.count, policy.trunk.network)
+
+
+@pytest.mark.parametrize("name", GKD_CASES)
+def test_gkd_equals_trl(name: str, roles: Roles) -> None:
+    """KL of the teacher to the student, of the student to the teacher, and Jensen-Shannon between, over all tokens."""
+    case = golden("gkd")["cases"][name]
+    policy, teacher = roles.policy(), Policy(roles.open("reference"), None)
+    given = {"model": "(in memory)", "data": "(in memory)", "teacher": "(in memory)"}
+    recipe = DistillRecipe.model_validate({**given, "beta": case["settings"]["beta"]})
+    (loss,) = distill_loss(policy, teacher, recipe)(from_answers(tiny.CONTEXTS, [[answer] for answer in tiny.CHOSEN]))
     assert_equal(case, loss.total / loss.count, policy.trunk.network)
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.parity.capture import CAPTURES, TRL_VERSION, capture, golden
+from tests.parity.capture import CAPTURES, capture, golden
+from tests.parity.cases import TRL_VERSION
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

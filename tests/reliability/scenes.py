@@ -11,7 +11,12 @@ from tests.tiny import tiny_model
 
 UPDATES = 3
 STAGE_NAMES = ("sft", "reward", "dpo", "ppo", "grpo")
-SCENES = (*(f"{stage}-{weights}" for stage in STAGE_NAMES for weights in ("lora", "full")), "orpo-full", "kto-lora")
+SCENES = (
+    *(f"{stage}-{weights}" for stage in STAGE_NAMES for weights in ("lora", "full")),
+    "orpo-full",
+    "kto-lora",
+    "distill-full",
+)
 WITH_PRETRAINING = (*SCENES, "pretrain-full")
 
 WORDS = ("the hen", "a tin", "no one in there", "her", "an inn by the sea", "he then ate", "eh", "the other heron")
@@ -60,12 +65,24 @@ OWN: dict[str, dict[str, Any]] = {
         "sampling": SAMPLING,
         "optim": {"lr": 0.003},
     },
+    "distill": {
+        "data": "demonstrations.jsonl",
+        "dev": "dev.jsonl",
+        "teacher": "teacher.model",
+        "prompts": 4,
+        "own": 0.5,
+        "beta": 0.5,
+        "watch": {"every": 2},
+        "sampling": SAMPLING,
+        "optim": {"lr": 0.01},
+    },
 }
 
 
 def write_inputs(folder: Path) -> Path:
     """The model, the records and the reward that all scenes share; returns `folder`."""
     tiny_model(folder / "model")
+    tiny_model(folder / "teacher.model", seed=7)
     pairs = list(zip(WORDS, WORDS[1:] + WORDS[:1], strict=True))
     files: dict[str, list[dict[str, Any]]] = {
         "demonstrations": [{"prompt": ask, "completion": answer} for ask, answer in pairs],
@@ -121,5 +138,5 @@ def _placed(value: Any, inputs: Path) -> Any:
     """File names become paths in the inputs' directory."""
     if isinstance(value, dict):
         return {key: _placed(inner, inputs) for key, inner in value.items()}
-    is_file = isinstance(value, str) and (value.endswith((".jsonl", ".txt")) or ".py:" in value)
+    is_file = isinstance(value, str) and (value.endswith((".jsonl", ".txt", ".model")) or ".py:" in value)
     return str(inputs / value) if is_file else value

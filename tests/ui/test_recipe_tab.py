@@ -19,7 +19,12 @@ from smolt.ui.tabs.recipe_form import TRAINED, checked, draft_of, form_fields, s
 from tests.tiny import tiny_model
 from tests.ui.conftest import Opener, tab
 
-NEEDED = {"model.path": "base", "data.path": "data.jsonl", "reward": "[gsm8k, {name: length, weight: 0.5}]"}
+NEEDED = {
+    "model.path": "base",
+    "teacher.path": "larger",
+    "data.path": "data.jsonl",
+    "reward": "[gsm8k, {name: length, weight: 0.5}]",
+}
 
 
 def needed(stage: str) -> dict[str, str]:
@@ -34,6 +39,8 @@ def test_what_must_be_filled_in_makes_a_recipe(stage: str, tmp_path: Path) -> No
     (tmp_path / "recipe.yaml").write_text(draft.text)
     recipe = load_recipe(tmp_path / "recipe.yaml", stage)
     values: dict[str, Any] = {"data.path": "data.jsonl"} | ({"model.path": "base"} if stage != "pretrain" else {})
+    if "teacher.path" in needed(stage):
+        values["teacher.path"] = "larger"
     if "reward" in needed(stage):
         values["reward"] = ["gsm8k", {"name": "length", "weight": 0.5}]
     assert recipe == make_recipe(stage, **values)

@@ -22,6 +22,7 @@ KINDS = {
     "kto": "feedback",
     "ppo": "questions",
     "grpo": "questions",
+    "distill": "questions",
     "pairs": "questions",
     "pretrain": "text",
 }
@@ -181,7 +182,7 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
         return
     if foreseen.left_out:
         yield {"what": f"data of {recipe.name} in its window", "ok": True, "found": "; ".join(foreseen.left_out)}
-    if foreseen.asked is not None:
+    if foreseen.asked is not None and hasattr(recipe, "reward"):
         yield from _check_reward(recipe, foreseen.asked.questions)
     elif recipe.stage == "reward" and recipe.gate:
         yield from _check_gate(recipe, foreseen)

@@ -51,6 +51,7 @@ STAGE_HELP = {
     "kto": "Align with single answers that are good or not (KTO).",
     "ppo": "Align with a reward, with a critic (PPO).",
     "grpo": "Align with a reward, within groups of answers (GRPO and its kin).",
+    "distill": "Learn a teacher's whole distributions on the student's own answers (GKD).",
     "pretrain": "Make a tokenizer and a small model from plain text.",
 }
 

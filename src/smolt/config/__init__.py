@@ -33,12 +33,14 @@ from smolt.config.rollout_stages import (
     GAE,
     Advantage,
     Critic,
+    DistillRecipe,
     GRPORecipe,
     Inner,
     LossKL,
     MissingStop,
     PPORecipe,
     Surrogate,
+    Teacher,
 )
 from smolt.config.sections import section_references, with_directories
 from smolt.config.stages import (
@@ -77,6 +79,7 @@ __all__ = [
     "Critic",
     "DPORecipe",
     "Data",
+    "DistillRecipe",
     "Endpoint",
     "EvaluationSampling",
     "GRPORecipe",
@@ -107,6 +110,7 @@ __all__ = [
     "StudySettings",
     "Suites",
     "Surrogate",
+    "Teacher",
     "Vocabulary",
     "Watch",
     "find_recipe",

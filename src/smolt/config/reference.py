@@ -31,7 +31,7 @@ The stage sft starts from pretrain, else base, unless `from` says otherwise; pre
 """
 REQUIRED = "required"
 HIDDEN = ("stage", "sections")
-EXAMPLE = {"model": "x", "data": "x", "reward": "gsm8k", "reward_model": "x"}
+EXAMPLE = {"model": "x", "teacher": "x", "data": "x", "reward": "gsm8k", "reward_model": "x"}
 """Values for what a recipe must be given, so that the defaults of the rest can be read off."""
 
 BOUNDS = {"ge": "≥", "minimum": "≥", "gt": ">", "exclusiveMinimum": ">"} | {

@@ -1,6 +1,6 @@
-"""The recipes of the stages that learn from the policy's own answers: PPO and GRPO."""
+"""The recipes of the stages that learn from the policy's own answers: PPO, GRPO, online DPO and distillation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -22,13 +22,14 @@ from smolt.config.blocks import (
     Sampling,
     Save,
     Watch,
+    from_text,
     stage_defaults,
 )
 from smolt.config.stages import Name, Seed
 
 
 def _updates_only(budget: Budget) -> Budget:
-    """PPO and GRPO count rollouts; minutes alone let the clock decide how many."""
+    """Stages that sample count rollouts; minutes alone let the clock decide how many."""
     if budget.epochs is not None:
         raise ValueError("epochs do not apply: one update is one rollout; give updates")
     if budget.like is not None:
@@ -40,7 +41,7 @@ def _updates_only(budget: Budget) -> Budget:
 def _no_dropout(lora: LoRA | None) -> LoRA | None:
     """Sampled and recomputed log-probabilities agree only without dropout."""
     if lora is not None and lora.dropout > 0:
-        raise ValueError("dropout is off in PPO and GRPO; remove dropout or set it to 0")
+        raise ValueError("dropout is off where answers are sampled; remove dropout or set it to 0")
     return lora
 
 
@@ -213,3 +214,41 @@ class GRPORecipe(Block):
         if self.inner.minibatches > self.prompts:
             raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}")
         return self
+
+
+class Teacher(Block):
+    """Whom a student learns from. `teacher: DIR` is enough."""
+
+    path: PathText = Field(
+        description="a model or adapter directory, a GGUF file, or a hub name; its tokens are model's"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return from_text("path")(given)
+
+
+class DistillRecipe(Block):
+    """On-policy distillation (2306.13649): the student's own answers, each token held against the teacher's odds."""
+
+    stage: Literal["distill"] = "distill"
+    name: Name = Field(default="distill", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
+    model: Model = Field(description="the student")
+    teacher: Teacher = Field(description="the model it learns from")
+    lora: StillLoRA = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=1e-5)] = Field(default={}, validate_default=True, description="optimizer")
+    budget: RolloutBudget = Field(default=Budget(), validate_default=True, description="updates; 100 unless given")
+    data: Data = Field(description="questions; demonstrations where own is below 1")
+    dev: Data | None = Field(default=None, description="held-out data of the same kind")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    sampling: Sampling = Field(default=Sampling(), description="how the student's answers are drawn")
+    prompts: Int = Field(default=32, ge=1, description="questions per update")
+    own: Float = Field(
+        default=1.0, ge=0, le=1, description="share of them that the student answers itself; the others as given"
+    )
+    beta: Float = Field(
+        default=1.0, ge=0, le=1, description="1 = KL(student, teacher), 0 = KL(teacher, student), between: JSD of both"
+    )

@@ -19,7 +19,7 @@ from smolt.config.blocks import (
     Sampling,
 )
 from smolt.config.judging import Judging
-from smolt.config.rollout_stages import GRPORecipe, PPORecipe
+from smolt.config.rollout_stages import DistillRecipe, GRPORecipe, PPORecipe
 from smolt.config.stages import DPORecipe, KTORecipe, Name, PretrainRecipe, RewardRecipe, Seed, SFTRecipe
 from smolt.errors import UserError
 
@@ -176,6 +176,7 @@ StageRecipe = (
     | KTORecipe
     | PPORecipe
     | GRPORecipe
+    | DistillRecipe
     | PairsRecipe
     | BestOfNRecipe
     | ProblemsRecipe
@@ -190,7 +191,7 @@ class Section(Block):
     recipe: StageRecipe = Field(discriminator="stage", description="`{section}` in a path is that section's directory")
 
 
-ARMS = ("sft", "dpo", "kto", "ppo", "grpo", "best_of_n")
+ARMS = ("sft", "dpo", "kto", "ppo", "grpo", "distill", "best_of_n")
 """Stages whose models answer the final questions."""
 
 
@@ -236,6 +237,7 @@ STAGE_RECIPES: dict[str, type[StageRecipe]] = {
     "kto": KTORecipe,
     "ppo": PPORecipe,
     "grpo": GRPORecipe,
+    "distill": DistillRecipe,
     "pairs": PairsRecipe,
     "best_of_n": BestOfNRecipe,
     "problems": ProblemsRecipe,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from smolt.config import BestOfNRecipe, Critic, Data, Judging, Model, RewardPart
+from smolt.config import BestOfNRecipe, Critic, Data, Judging, Model, RewardPart, Teacher
 from smolt.config.complaints import beside
 from smolt.config.yaml_reader import KeyPath, dotted
 from smolt.data import files
@@ -53,7 +53,7 @@ def _paths_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str, bool]]
         yield (*place, "reward_model"), value.reward_model, True
     if isinstance(value, Data):
         yield (*place, "path"), value.path, False
-    elif isinstance(value, Model | Critic | Judging | RewardPart):
+    elif isinstance(value, Model | Teacher | Critic | Judging | RewardPart):
         for path in _model_paths(value):
             yield (*place, "path"), path, True
     for name, item in value:

@@ -197,6 +197,6 @@ def kl_to(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list
     drawing = exam.conditions.drawing(1.0, exam.sampling.batch)
     groups: Groups = sample(policy, contexts, 1, drawing, (exam.seed, KL_STAGE))
     tokens = policy.trunk.micro_tokens(2.0)
-    apart = without_gradient(groups, tokens, lambda part: divergence(policy, reference, part))
+    apart = without_gradient(groups, tokens, lambda part: divergence(policy, reference, part)[0])
     values: list[float] = answer_sums(apart, groups.mask).tolist()
     return values

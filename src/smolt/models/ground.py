@@ -13,7 +13,8 @@ from smolt.models.forward.probing import row_limit
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.locating import Located, locate
 from smolt.models.rendering import Renderer, load_renderer
-from smolt.models.saving import weights_hash
+from smolt.models.roles import Policy
+from smolt.models.saving import load_policy, weights_hash
 
 LOG = logging.getLogger(__name__)
 
@@ -82,3 +83,33 @@ def require_rows(renderer: Renderer, rows: int, path: str) -> None:
             f"model.path: {path}: {token!r} has the id {ids[token]}, and the model's embedding has {rows} rows: the "
             "tokenizer is not this model's, or the embedding was not resized when tokens were added"
         )
+
+
+def open_teacher(path: str, student: Ground, longest: int) -> Policy:
+    """A model whose distributions another one learns: frozen, computed as precisely as the student.
+
+    Args:
+        path: a model directory, adapter, run or hub name.
+        student: whose tokens it reads.
+        longest: tokens of the longest row it will be shown.
+
+    Raises:
+        UserError: its vocabulary is another one, or its window is shorter than such a row.
+    """
+    LOG.info("opening the teacher %s", path)
+    located = locate(path)
+    renderer = load_renderer(located.tokenizer, None)
+    own, other = (found.tokenizer.get_vocab() for found in (student.renderer, renderer))
+    if own != other:
+        apart = min(own.items() ^ other.items(), key=lambda entry: (entry[1], entry[0]))[0]
+        raise UserError(
+            f"teacher: {path}: its vocabulary is not the student's ({len(other):,} and {len(own):,} tokens): {apart!r} "
+            f"has the id {other.get(apart, 'none')} there and {own.get(apart, 'none')} here. Take a teacher of the "
+            "student's family, or learn from its answers: a study section with stage: answers, then sft"
+        )
+    window = window_of(located)
+    if longest > window:
+        raise UserError(f"teacher: {path}: its window is {window} tokens, and rows of up to {longest} are compared")
+    if renderer.fingerprint != student.renderer.fingerprint:
+        LOG.warning("teacher: %s writes its dialogues otherwise; it reads them as the student writes them", path)
+    return load_policy(path, student.precision)

@@ -117,23 +117,41 @@ def spread(flat: Tensor, groups: Groups) -> Tensor:
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
 
-def divergence(policy: Policy, reference: Policy, groups: Groups) -> Tensor:
-    """KL(policy || reference) of the distributions before each answer token, fp32 [B, T], zero on padding.
+def divergence(
+    policy: Policy, reference: Policy, groups: Groups, beta: float = 1.0, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """KL(policy || reference) of the distributions before each answer token, and the entropy of the policy's.
 
-    Its sum over an answer the policy drew is an unbiased estimate of the KL of whole answers, and unlike the sum of
-    log-ratios it is never below 0 and varies less (2504.10637).
+    The sum of the first over an answer the policy drew is an unbiased estimate of the KL of whole answers, and unlike
+    the sum of log-ratios it is never below 0 and varies less (2504.10637). Rows of padding in the vocabulary that only
+    one of the two has are left out.
+
+    Args:
+        policy: the gradient is its own.
+        reference: a constant.
+        groups: contexts and answers.
+        beta: another divergence of the same kind, see `jensen_shannon`.
+        temperature: > 0, divides both logits.
+
+    Returns:
+        Both fp32 [B, T] in nats, zero on padding.
     """
-    if policy.trunk.own_head and reference.trunk.own_head:
-        sides = []
-        for role in (policy, reference):
-            role.trunk.use(role.adapter)
-            sides += [role.trunk.states(groups)[0], role.trunk.head]
-        return spread(divergences(*sides), groups)
-    logs = []
-    for role in (policy, reference):
-        role.trunk.use(role.adapter)
-        logs.append(torch.log_softmax(role.trunk.logits(groups).float(), dim=-1))
-    return spread((logs[0].exp() * (logs[0] - logs[1])).sum(dim=-1), groups)
+    with torch.no_grad():
+        constant = _predictions(reference, groups)
+    sides = [_predictions(policy, groups), constant]
+    rows = min(len(states[0] if head is None else head) for states, head in sides)
+    cut = [(states[:, :rows], None) if head is None else (states, head[:rows]) for states, head in sides]
+    (own, head), (other, other_head) = cut
+    flat, entropy = divergences(own, head, other, other_head, beta, temperature)
+    return spread(flat, groups), spread(entropy, groups)
+
+
+def _predictions(role: Policy, groups: Groups) -> tuple[Tensor, Tensor | None]:
+    """States that predict each answer token, [M, h], and the head; or logits, [M, V], where the head is not ours."""
+    role.trunk.use(role.adapter)
+    if role.trunk.own_head:
+        return role.trunk.states(groups)[0], role.trunk.head
+    return role.trunk.logits(groups), None
 
 
 def copy_trunk(trunk: Trunk) -> Trunk:

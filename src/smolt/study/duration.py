@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smolt.config import DPORecipe, GRPORecipe, KTORecipe, PPORecipe, RewardMix, RewardPart, StudyRecipe
+from smolt.config import DistillRecipe, DPORecipe, GRPORecipe, KTORecipe, PPORecipe, RewardMix, RewardPart, StudyRecipe
 from smolt.data import Question
 from smolt.errors import UserError
 from smolt.evaluation.exam import CHUNK, KL_QUESTIONS
@@ -30,7 +30,7 @@ from smolt.training.streams import taken, updates_of
 
 MINUTE, HOUR = 60, 3600
 ASKED_FIRST = 64  # questions whose answers are watched
-FORETOLD = ("sft", "reward", "dpo", "kto", "ppo", "grpo")
+FORETOLD = ("sft", "reward", "dpo", "kto", "ppo", "grpo", "distill")
 TIMED = (*FORETOLD, "pretrain", "pairs")
 SHOWN = 0.02  # of the whole, a part that is not worth a word
 
@@ -98,7 +98,10 @@ class Foretelling:
             seen: what is known of it already.
         """
         speeds = self._of(recipe, seen.ground, list(self._rows(recipe, seen)))
-        found = _rollouts(recipe, seen, speeds) if seen.asked is not None else _lessons(recipe, seen, speeds)
+        if isinstance(recipe, DistillRecipe):
+            found = _taught(recipe, seen, speeds)
+        else:
+            found = _rollouts(recipe, seen, speeds) if seen.asked is not None else _lessons(recipe, seen, speeds)
         found.add("loading", speeds.loading)
         minutes = recipe.budget.minutes
         return found if minutes is None else found.at_most(minutes * MINUTE)
@@ -219,6 +222,23 @@ def _rollouts(recipe: PPORecipe | GRPORecipe, seen: Foresight, speeds: Speeds) -
         times = evaluations(0, total, recipe.watch.every)
         found.add("measuring", times * decoding.seconds(asked, asked))
         _rate(found, [recipe.reward], times * asked * (context + decoding.length), speeds)
+    return found
+
+
+def _taught(recipe: DistillRecipe, seen: Foresight, speeds: Speeds) -> Duration:
+    """A stage that learns a teacher's distributions, on its own answers or on given ones as long."""
+    assert seen.asked is not None
+    found, sampling, total = Duration(), recipe.sampling, recipe.budget.updates or ENDLESS
+    if total >= ENDLESS:
+        found.add("training", (recipe.budget.minutes or 0.0) * MINUTE)
+        return found
+    drawing = conditions_of(seen.ground.renderer, sampling.max_tokens).drawing(sampling.temperature, sampling.batch)
+    contexts, own = _contexts(seen.ground, seen.asked.questions), round(recipe.own * recipe.prompts)
+    decoding = speeds.decoding(contexts, drawing, recipe.prompts)
+    tokens = recipe.prompts * (sum(map(len, contexts)) / len(contexts) + decoding.length)
+    found.add("sampling", total * decoding.seconds(own, own) if own else 0.0)
+    found.add("teacher", total * tokens * _weight(recipe.teacher.path, seen.ground) / speeds.forward)
+    found.add("training", total * (tokens / speeds.learning + speeds.stepping))
     return found
 
 

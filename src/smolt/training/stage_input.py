@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from smolt import processes
 from smolt.config import (
+    DistillRecipe,
     DPORecipe,
     GRPORecipe,
     KTORecipe,
@@ -94,7 +95,9 @@ def longest_answer(context: int, answer: int) -> Groups:
     return from_answers([[0] * context], [[[0] * answer]])
 
 
-TrainingRecipe = PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe | PPORecipe | GRPORecipe
+TrainingRecipe = (
+    PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe | PPORecipe | GRPORecipe | DistillRecipe
+)
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
 

@@ -1,14 +1,21 @@
 """Where the updates of stages that learn from records come from. No training state lives in a generator's locals."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from smolt import randomness
-from smolt.config import Budget
+from smolt.config import Budget, DistillRecipe
+from smolt.data import Question, Score
+from smolt.models.answers import Answered, as_answers, rated_answers
 from smolt.models.groups import Groups, join
+from smolt.models.rendering import Renderer
+from smolt.models.roles import Policy
+from smolt.models.sampling import Drawing, sample
+from smolt.runs.rated_answers import as_row
 from smolt.training.fit import ENDLESS, Metrics, Update
 
 
@@ -84,6 +91,76 @@ class Rows:
 
     def state(self) -> dict[str, Any]:
         """The order needs no state."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take up."""
+
+
+@dataclass
+class Exercises:
+    """`prompts` questions an update, a share of them answered by who learns, the others as they were given.
+
+    Their order is a function of (seed, epoch), the answers one of (seed, update, question); it needs no state.
+
+    Attributes:
+        recipe: how many, and which share.
+        policy: who answers.
+        renderer: its.
+        drawing: how its tokens are drawn.
+        questions: all that are asked.
+        given: each with the answer that was given; empty where none is used.
+    """
+
+    recipe: DistillRecipe
+    policy: Policy
+    renderer: Renderer
+    drawing: Drawing
+    questions: list[Question]
+    given: list[Groups]
+
+    @property
+    def total(self) -> int:
+        """Updates in all."""
+        return self.recipe.budget.updates or ENDLESS
+
+    def next(self, number: int) -> Update:
+        """Ask, answer; one optimizer step."""
+        recipe = self.recipe
+        places = taken(number, recipe.prompts, len(self.questions), recipe.seed)
+        own = round(recipe.own * recipe.prompts)
+        parts = [self.given[place] for place in places[own:]]
+        if not own:
+            return Update([join(parts)])
+        began, asked = time.perf_counter(), [self.questions[place] for place in places[:own]]
+        first = number * recipe.prompts
+        groups = self.answers(asked, self.drawing, (recipe.seed, number), range(first, first + own))
+        metrics: Metrics = {
+            "stop_rate": float(groups.stopped.float().mean()),
+            "length": float(groups.lengths.float().mean()),
+            "sampling_seconds": time.perf_counter() - began,
+        }
+        found = Answered(asked, as_answers(groups, self.renderer), groups.columns["sampled"].sum(dim=1))
+        rows = [as_row(answer) for answer in rated_answers(found, [Score(None)] * own, recipe.seed)]
+        return Update([join([replace(groups, columns={}), *parts])], metrics, rows)
+
+    def answers(
+        self, asked: Sequence[Question], drawing: Drawing, counter: tuple[int, ...], ids: Sequence[int]
+    ) -> Groups:
+        """One answer of the policy to each question."""
+        contexts = self.renderer.contexts([question.context for question in asked])
+        return sample(self.policy, contexts, 1, drawing, counter, ids=ids)
+
+    def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
+        """Every step is taken."""
+        return None
+
+    def observe(self, metrics: Metrics) -> str | None:
+        """Nothing adapts."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """The answers are functions of the update's number and the weights."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:

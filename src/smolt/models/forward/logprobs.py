@@ -6,6 +6,7 @@ the target's row of the head minus the expected row; while the head itself is fr
 well and the backward pass only scales it: two products instead of three. A trained head is run again instead.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_ENTRIES = 8 * 2**20  # logits computed at a time: 32 MiB in fp32; shorter products are slower
+DISTRIBUTIONS = 4  # of two models' whole distributions fewer rows at a time: so many are held side by side
 
 
 class _ChosenLogprobs(torch.autograd.Function):
@@ -111,22 +113,110 @@ def chosen_logprobs(states: Tensor, head: Tensor, targets: Tensor, temperature: 
     return apply(states, head.to(states.dtype), targets, temperature)
 
 
-def divergences(states: Tensor, head: Tensor, other_states: Tensor, other_head: Tensor) -> Tensor:
-    """KL(p || q) of each row's two distributions over the whole vocabulary, in nats; at least 0 but for rounding.
+def jensen_shannon(p: Tensor, q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Generalised Jensen-Shannon divergence of rows of log-probabilities (2306.13649 eq. 1), and its slope.
+
+    beta KL(q || m) + (1 - beta) KL(p || m) with m = beta q + (1 - beta) p; as in the paper 0 stands for KL(q || p) and
+    1 for KL(p || q), the limits after division by beta and by 1 - beta.
 
     Args:
-        states: [M, h], of p.
-        head: [V, h], of p.
-        other_states: [M, h'], of q.
-        other_head: [V, h'], of q.
+        p: of who learns, [M, V].
+        q: of whom it learns from, [M, V].
+        beta: 0 to 1.
 
     Returns:
-        fp32 [M], without a gradient.
+        The divergence in nats, [M], and its derivative by the logits of p, [M, V].
     """
-    found = torch.empty(len(states), dtype=torch.float32, device=states.device)
-    with torch.no_grad():
-        for rows in _chunks(len(states), len(head)):
-            p = torch.log_softmax(exact_logits(states[rows], head.to(states.dtype)), dim=-1)
-            q = torch.log_softmax(exact_logits(other_states[rows], other_head.to(other_states.dtype)), dim=-1)
-            found[rows] = (p.exp() * (p - q)).sum(dim=-1)
-    return found
+    own = p.exp()
+    if beta == 0:
+        other = q.exp()
+        return (other * (q - p)).sum(dim=-1), own - other
+    mixed = q if beta == 1 else torch.logaddexp(q + math.log(beta), p + math.log1p(-beta))
+    lead = p - mixed
+    inner = (own * lead).sum(dim=-1)
+    slope = own * (lead - inner[:, None])
+    if beta == 1:
+        return inner, slope
+    return beta * (q.exp() * (q - mixed)).sum(dim=-1) + (1 - beta) * inner, (1 - beta) * slope
+
+
+class _Divergences(torch.autograd.Function):
+    """(states [M, h], head [V, h] or None, the same of another, beta, temperature) -> (divergence, entropy), both [M].
+
+    Without a head the states are logits.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        head: Tensor | None,
+        other: Tensor,
+        other_head: Tensor | None,
+        beta: float,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
+        found = torch.empty(len(states), dtype=torch.float32, device=states.device)
+        entropy = torch.empty_like(found)
+        slopes = torch.empty_like(states) if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1] else None
+        for rows in _chunks(len(states), DISTRIBUTIONS * len(states[0] if head is None else head)):
+            p, q = _log_softmax(states[rows], head, temperature), _log_softmax(other[rows], other_head, temperature)
+            entropy[rows] = -(p.exp() * p).sum(dim=-1)
+            found[rows], slope = jensen_shannon(p, q, beta)
+            if slopes is not None:
+                slope = slope.div_(temperature).to(states.dtype)
+                slopes[rows] = slope if head is None else slope @ head
+        ctx.mark_non_differentiable(entropy)
+        ctx.save_for_backward(states, head, other, other_head, slopes)
+        ctx.beta, ctx.temperature = beta, temperature
+        return found, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        states, head, other, other_head, slopes = ctx.saved_tensors
+        if slopes is not None:
+            return slopes * grad[:, None].to(slopes.dtype), None, None, None, None, None
+        grad_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+        grad_head = torch.zeros(head.shape, dtype=torch.float32, device=head.device)
+        for rows in _chunks(len(states), DISTRIBUTIONS * len(head)):
+            p = _log_softmax(states[rows], head, ctx.temperature)
+            _, slope = jensen_shannon(p, _log_softmax(other[rows], other_head, ctx.temperature), ctx.beta)
+            slope = slope.mul_(grad[rows, None] / ctx.temperature).to(states.dtype)
+            if grad_states is not None:
+                torch.mm(slope, head, out=grad_states[rows])
+            grad_head += slope.T @ states[rows]
+        return grad_states, grad_head.to(head.dtype), None, None, None, None
+
+
+def _log_softmax(states: Tensor, head: Tensor | None, temperature: float) -> Tensor:
+    logits = states.float() / temperature if head is None else _logits(states, head, temperature)
+    return torch.log_softmax(logits, dim=-1)
+
+
+def divergences(
+    states: Tensor,
+    head: Tensor | None,
+    other_states: Tensor,
+    other_head: Tensor | None,
+    beta: float = 1.0,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """How far each row's two distributions over the whole vocabulary are apart: KL(p || q), or see `jensen_shannon`.
+
+    Args:
+        states: [M, h], of p, who learns; its logits, [M, V], where it has no head.
+        head: [V, h], of p; cast to the states' dtype.
+        other_states: [M, h'], of q, or its logits; a constant.
+        other_head: [V, h'], of q.
+        beta: which divergence.
+        temperature: > 0, divides both logits.
+
+    Returns:
+        (divergence, entropy of p), both fp32 [M] in nats; at least 0 but for rounding. The first is differentiable.
+    """
+    heads = [
+        None if matrix is None else matrix.to(own.dtype) for matrix, own in ((head, states), (other_head, other_states))
+    ]
+    apply: Callable[..., tuple[Tensor, Tensor]] = _Divergences.apply
+    return apply(states, heads[0], other_states.detach(), heads[1], beta, temperature)

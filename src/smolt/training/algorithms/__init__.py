@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from smolt.training.algorithms.distill import distill
 from smolt.training.algorithms.dpo import dpo
 from smolt.training.algorithms.grpo import grpo
 from smolt.training.algorithms.kto import kto
@@ -20,8 +21,9 @@ STAGES: dict[str, Callable[..., Training]] = {
     "kto": kto,
     "ppo": ppo,
     "grpo": grpo,
+    "distill": distill,
 }
 
 Stage = Callable[[Any], Training]
 
-__all__ = ["STAGES", "Stage", "dpo", "grpo", "kto", "ppo", "pretrain", "reward_model", "sft"]
+__all__ = ["STAGES", "Stage", "distill", "dpo", "grpo", "kto", "ppo", "pretrain", "reward_model", "sft"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from smolt.config import DPORecipe, GRPORecipe, KTORecipe, PPORecipe
+from smolt.config import DistillRecipe, DPORecipe, GRPORecipe, KTORecipe, PPORecipe
 from smolt.models.groups import Groups, from_answers, join
 from smolt.training.memory.footprint import Estimate, Network, Rollout, Way, Work
 from smolt.training.memory.shapes import largest, room_of
@@ -107,6 +107,8 @@ class Prospect:
     def _minibatch(self) -> tuple[int, int]:
         """Contexts of an optimizer step, and answers to each: GRPO deals whole groups, PPO single answers."""
         recipe = self.recipe
+        if isinstance(recipe, DistillRecipe):
+            return recipe.prompts, 1
         if isinstance(recipe, GRPORecipe):
             return -(-recipe.prompts // recipe.inner.minibatches), recipe.group
         answers = -(-recipe.prompts * recipe.samples // recipe.inner.minibatches)
@@ -114,7 +116,9 @@ class Prospect:
         return asked, -(-answers // asked)
 
 
-def _answers(recipe: PPORecipe | GRPORecipe) -> int:
+def _answers(recipe: PPORecipe | GRPORecipe | DistillRecipe) -> int:
+    if isinstance(recipe, DistillRecipe):
+        return 1
     return recipe.group if isinstance(recipe, GRPORecipe) else recipe.samples
 
 
