@@ -8,6 +8,7 @@ comparisons  two arms on the same questions; the smallest difference that could 
 claims       that b is at most a margin worse; one arm measured twice
 logistic     logistic regression: with a penalty, and by maximum likelihood; the win rate at equal length
 verdicts     the sentence of a comparison
+proper_scores, calibration   probabilities of answers: Brier and log score, temperature, calibration error, risk
 
 Conventions: rates and differences lie in [0, 1] and [-1, 1] and are printed in percentage points; intervals are 95 %;
 in a pair, a is the baseline and b the candidate, a win is a question where b is the better one, difference = b - a.

@@ -7,14 +7,17 @@ its label (`A`, `B`, ...; `Yes`, `No`) there. Questions of one state begin alike
 import copy
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
-from transformers.decision import DecisionConfig, Question, label_token_ids, prepare_inputs
 
 from smolt.data import Decision
 from smolt.errors import UserError
 from smolt.models.forward.quiet import hushed
-from smolt.models.rendering.decision_settings import TEMPLATE
+from smolt.models.rendering.decision_settings import TEMPLATE, library
+
+if TYPE_CHECKING:
+    from transformers.decision import DecisionConfig, Question
 
 MOST = 64  # options of one question
 
@@ -39,7 +42,7 @@ class DecisionPrompts:
     """From decisions to tokens, under a model's settings."""
 
     tokenizer: PreTrainedTokenizerBase
-    settings: DecisionConfig
+    settings: "DecisionConfig"
 
     @cached_property
     def _own(self) -> PreTrainedTokenizerBase:
@@ -59,7 +62,7 @@ class DecisionPrompts:
         rows, labels = dict[str, list[int]](), dict[str, list[int]]()
         try:
             with hushed():
-                for inputs, questions in prepare_inputs(self.settings, decision.request, self._own):
+                for inputs, questions in library().prepare_inputs(self.settings, decision.request, self._own):
                     tokens, marks = inputs["input_ids"][0].tolist(), inputs["marks"].tolist()
                     if len(marks) < len(questions):
                         raise ValueError(f"{TEMPLATE} sets {len(marks)} marks for {len(questions)} questions")
@@ -73,7 +76,7 @@ class DecisionPrompts:
         names = [question.name for question in decision.questions]
         return AskedDecision([rows[name] for name in names], [labels[name] for name in names])
 
-    def _labels(self, question: Question) -> list[int]:
+    def _labels(self, question: "Question") -> list[int]:
         """The labels in the order of DecisionQuestion.options: a template may show true and false the other way."""
-        found = dict(zip(question.options, label_token_ids(self._own, tuple(question.labels)), strict=True))
+        found = dict(zip(question.options, library().label_token_ids(self._own, tuple(question.labels)), strict=True))
         return [found[name] for name in (("true", "false") if question.type == "noul" else question.options)]

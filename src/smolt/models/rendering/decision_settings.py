@@ -4,21 +4,38 @@ import string
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import transformers
 from transformers import PreTrainedTokenizerBase
-from transformers.decision import DECISION_PROMPT, DecisionConfig, label_token_ids
 
 from smolt.data.decisions import TYPES
 from smolt.errors import UserError
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.rendering.renderer import Renderer, file_of
 
+if TYPE_CHECKING:
+    from transformers.decision import DecisionConfig
+
 SETTINGS, TEMPLATE = "decision.json", "decision_template.jinja"
 TRUTH_LABELS = (("Yes", "No"), ("yes", "no"), ("Y", "N"), ("T", "F"))
 LETTERS = tuple(string.ascii_uppercase)
 
 
-def settings_of(renderer: Renderer) -> DecisionConfig:
+def library() -> Any:
+    """The module of decisions in transformers, which older releases lack.
+
+    Raises:
+        UserError: this one does.
+    """
+    try:
+        from transformers import decision
+    except ImportError:
+        raise UserError(f"decisions need transformers 5.23 or later; {transformers.__version__} is installed") from None
+    return decision
+
+
+def settings_of(renderer: Renderer) -> "DecisionConfig":
     """What lies beside a model's tokenizer: decision.json and decision_template.jinja; transformers' own without them.
 
     Raises:
@@ -27,7 +44,7 @@ def settings_of(renderer: Renderer) -> DecisionConfig:
     name = str(renderer.tokenizer.name_or_path)
     settings, template = file_of(name, SETTINGS), file_of(name, TEMPLATE)
     with read_by_library(str(Path(name) / SETTINGS)):
-        found = DecisionConfig.from_file(settings if settings.is_file() else None)
+        found: DecisionConfig = library().DecisionConfig.from_file(settings if settings.is_file() else None)
         return replace(found, chat_template=template.read_text(encoding="utf-8")) if template.is_file() else found
 
 
@@ -38,7 +55,7 @@ def carry_settings(renderer: Renderer, directory: Path) -> None:
         replace(settings_of(renderer), adapter=None).save_pretrained(directory)
 
 
-def trainable_settings(renderer: Renderer) -> DecisionConfig:
+def trainable_settings(renderer: Renderer) -> "DecisionConfig":
     """The same for a model that will be trained: with labels that are single tokens of its own, and a template.
 
     Temperatures are left out: what is trained is calibrated anew.
@@ -49,7 +66,7 @@ def trainable_settings(renderer: Renderer) -> DecisionConfig:
     labels = {kind: given for kind, given in labels.items() if given != usual[kind]}
     if found.chat_template is not None or renderer.template is not None:
         return replace(found, labels=labels)
-    asked = "{%- set asked -%}" + DECISION_PROMPT + "{%- endset -%}{%- set add_generation_prompt = true -%}"
+    asked = "{%- set asked -%}" + library().DECISION_PROMPT + "{%- endset -%}{%- set add_generation_prompt = true -%}"
     asked += "{%- set messages = [{'role': 'user', 'content': asked}] -%}" + renderer.jinja
     return replace(found, labels=labels, chat_template=asked)
 
@@ -68,6 +85,6 @@ def _single(tokenizer: PreTrainedTokenizerBase, kind: str) -> list[str]:
 
 def _is_single(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> bool:
     try:
-        return bool(label_token_ids(tokenizer, tuple(labels)))
+        return bool(library().label_token_ids(tokenizer, tuple(labels)))
     except ValueError:
         return False

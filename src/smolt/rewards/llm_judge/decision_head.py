@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, pipeline
-from transformers.models.auto.modeling_auto import MODEL_FOR_DECISION_MAPPING
+from transformers.models.auto import modeling_auto
 
 from smolt.data import Decision
 from smolt.models.forward.precision import Precision
@@ -52,7 +52,7 @@ def has_own_head(located: Located) -> bool:
         config = AutoConfig.from_pretrained(located.base, trust_remote_code=False)
     if any(name.endswith("ForDecision") for name in config.architectures or []):
         return True
-    known = MODEL_FOR_DECISION_MAPPING.get(type(config), None)
+    known = getattr(modeling_auto, "MODEL_FOR_DECISION_MAPPING", {}).get(type(config), None)
     return known is not None and any(
         (Path(located.base) / name).is_file() for name in known.config_class.extra_config_files
     )
