@@ -189,3 +189,18 @@ def test_two_models_in_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
     assert all(row["messages"][1]["content"] for row in rows)
     assert "+line one\n+line two\n" in history.read_text()
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
+
+
+def test_the_oldest_lines_are_forgotten(tmp_path: Path) -> None:
+    """Of 1,003 entries, one of two lines that begin as entries do, the last 1,000 stay."""
+    file = tmp_path / "history"
+    kept = open_history(file)
+    for number in range(1002):
+        kept.store_string(f"line {number}")
+    kept.store_string("# first\n# second")
+    written = file.read_bytes()
+    assert len(list(open_history(file).load_history_strings())) == 1000
+    found = list(open_history(file).load_history_strings())
+    assert (found[0], found[1], found[-1]) == ("# first\n# second", "line 1001", "line 3")
+    assert written.endswith(file.read_bytes())
+    assert file.stat().st_mode & 0o777 == 0o600

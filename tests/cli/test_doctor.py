@@ -162,7 +162,8 @@ def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatc
     code, found = doctor("r.yaml")
     silent = [check["found"] for check in found["checks"] if check["what"] == "reward of r"]
     reason = "gsm8k: the question has no solution to compare with"
-    assert (code, silent) == (0, [f"no answer to 2 of 3 questions gets a score ({reason})"])
+    becomes = "they are asked all the same, and nothing is learned from their answers; leave them out, or add what the"
+    assert (code, silent) == (0, [f"no answer to 2 of 3 questions gets a score ({reason}): {becomes} rule needs"])
 
     tiny_model(tmp_path / "judged")
     (tmp_path / "judged" / "smolt_reward.json").write_text(json.dumps({"refused": "length alone does as well"}))

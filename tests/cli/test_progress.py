@@ -1,9 +1,11 @@
 """What a command shows while it runs: the line of a training, lines in pipes, steps that take long, the last words."""
 
+import importlib
 import json
 import logging
 import queue
 import re
+import sys
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -238,3 +240,26 @@ def test_display_of_a_training_that_the_clock_ends() -> None:
     with Display(Console(file=text, force_terminal=True, width=120)) as display:
         display.show(FakeTraining(Path("x"), total=None), {"step": 7, "reward": 0.5})
     assert "7/?" in text.getvalue()
+
+
+class Screen(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_slow_library_is_named_from_the_beginning_of_its_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first line is executed, and not by a thread; the line goes when it is loaded, or cannot be."""
+    screen = Screen()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(progress.sys, "stderr", screen)
+    (tmp_path / "slow_one.py").write_text("import sys\nseen = sys.stderr.getvalue()\n")
+    (tmp_path / "broken_one.py").write_text("raise ImportError('it is broken')\n")
+    for module in ("slow_one", "broken_one"):
+        monkeypatch.setattr(sys, "meta_path", [progress.SlowLibrary(module, module.title(), screen), *sys.meta_path])
+    assert importlib.import_module("slow_one").seen == "(loading Slow_One ...)\r"
+    assert screen.getvalue() == "(loading Slow_One ...)\r\x1b[2K"
+    with pytest.raises(ImportError, match="it is broken"):
+        importlib.import_module("broken_one")
+    assert screen.getvalue().endswith("(loading Broken_One ...)\r\x1b[2K")

@@ -24,7 +24,7 @@ from smolt.data.problems import generate
 from smolt.errors import UserError
 from smolt.evaluation.comparing.paired import circumstances, differing
 from smolt.evaluation.evaluate import evaluate
-from smolt.evaluation.measures import answer_measures, loss_measures, majority, powers
+from smolt.evaluation.measures import answer_measures, majority, powers
 from smolt.models.rendering import load_renderer
 from smolt.runs.rated_answers import RatedAnswer, read_rated
 from smolt.statistics import wilson
@@ -397,14 +397,3 @@ def test_a_reward_in_python(place: Path) -> None:
     found = smolt.evaluate(place / "m", ["One?"], max_tokens=3, device="cpu")
     assert found.notes[0] == "nobody rated the answers: name a task with a verifier (gsm8k), or a reward"
     assert "accuracy" not in found.measures
-
-
-def test_pieces_of_one_text_are_resampled_together() -> None:
-    """Two texts, one of them cut into three pieces: two units, so an end of the interval is a whole text's loss."""
-    names, losses = ["text:1/1", "text:1/2", "text:1/3", "text:2"], [1.0, 2.0, 3.0, 5.0]
-    rows = [
-        {"question_id": name, "logprob": -loss, "tokens": 1, "bytes": 1.0}
-        for name, loss in zip(names, losses, strict=True)
-    ]
-    found = loss_measures(rows)["loss"]
-    assert (found.value, found.low, found.high, found.n) == (2.75, 2.0, 5.0, 4)

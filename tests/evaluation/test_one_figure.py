@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.evaluation.comparing import compare_files
+from smolt.evaluation.measures import loss_measures
 from smolt.report.pairing import measure
 from smolt.runs.rated_answers import RatedAnswer, write_rated
 from tests.tiny import tiny_model
@@ -72,3 +73,14 @@ def test_a_measure_that_is_another_one_is_printed_once(tmp_path: Path) -> None:
     report = (tmp_path / "out" / "report.md").read_text()
     assert "Extracted is shown once: reward/gsm8k.extracted is the same number on every answer." in report
     assert "| gsm8k.extracted |" not in report and "| gsm8k.correct |" not in report
+
+
+def test_pieces_of_one_text_are_resampled_together() -> None:
+    """Two texts, one of them cut into three pieces: two units, so an end of the interval is a whole text's loss."""
+    names, losses = ["text:1/1", "text:1/2", "text:1/3", "text:2"], [1.0, 2.0, 3.0, 5.0]
+    rows = [
+        {"question_id": name, "logprob": -loss, "tokens": 1, "bytes": 1.0}
+        for name, loss in zip(names, losses, strict=True)
+    ]
+    found = loss_measures(rows)["loss"]
+    assert (found.value, found.low, found.high, found.n) == (2.75, 2.0, 5.0, 4)

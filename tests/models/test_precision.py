@@ -11,7 +11,7 @@ import torch
 from smolt.cli.doctor import machine as examined
 from smolt.config import Machine, Model
 from smolt.models.forward import precision
-from smolt.models.forward.precision import Rates, available, choose, measure, settle, thread_counts
+from smolt.models.forward.precision import Rates, available, choose, closeness, measure, settle, thread_counts
 from smolt.training.stage import Training
 from smolt.training.stage_input import settled
 from tests.reliability.scenes import open_scene, write_inputs
@@ -32,6 +32,15 @@ from tests.reliability.traces import traces
 )
 def test_the_choice_by_hand(rates: Rates, expected: tuple[str, int]) -> None:
     assert choose(rates) == expected
+
+
+@pytest.mark.parametrize(("bf16", "close"), [(100, False), (110, True), (120, True), (135, True), (140, False)])
+def test_a_close_choice_is_called_that(bf16: float, close: bool) -> None:
+    """bf16 is taken from 1.2 times as fast on; 1.2 / 1.15 = 1.04 to 1.2 * 1.15 = 1.38 may fall on either side."""
+    said = closeness({("fp32", 1): 60, ("fp32", 2): 100, ("bf16", 1): 70, ("bf16", 2): bf16})
+    figures = f"bf16 {bf16:.0f} and fp32 100 GFLOP/s, {bf16 / 100:.2f} times as fast; bf16 is taken from 1.2 times on"
+    flips = ": close, so that another start may choose otherwise (dtype: fp32 or bf16 fixes it)"
+    assert said == figures + flips * close
 
 
 def test_thread_counts() -> None:

@@ -183,3 +183,18 @@ def test_what_is_no_object_is_named(tmp_path: Path, content: bytes, words: str) 
     path.write_bytes(content)
     with pytest.raises(UserError, match=words):
         jsontext.read_object(path, or_empty=True)
+
+
+def test_a_users_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable's where it is absolute, as the XDG specification has it; else below home; None without a home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert storage.user_directory("XDG_CACHE_HOME", ".cache") == Path("/elsewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert storage.user_directory("XDG_CACHE_HOME", ".cache") == tmp_path / ".cache"
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert storage.user_directory("XDG_CACHE_HOME", ".cache") is None

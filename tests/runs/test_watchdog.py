@@ -30,6 +30,7 @@ def test_a_run_that_goes_on_leaves_nothing(tmp_path: Path, caplog: pytest.LogCap
     with Watchdog(tmp_path, least=5.0) as dog:
         for _ in range(3):
             dog.alive()
+            assert not (tmp_path / STALLED).exists()  # nor an empty one while it runs
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
     assert caplog.text == ""
 

@@ -1,5 +1,6 @@
 """A rollout that says nothing: no step, and the record says that there was no signal."""
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,3 +58,16 @@ def test_a_warm_up_of_all_updates_is_warned_of(tmp_path: Path, caplog: pytest.Lo
     caplog.clear()
     open_scene("ppo-lora", inputs, tmp_path / "other").close()
     assert "critic.warmup" not in caplog.text
+
+
+def test_questions_that_no_rule_can_score_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of four questions two lack a solution."""
+    inputs = write_inputs(tmp_path / "inputs")
+    rows = [{"prompt": f"{n} hens?", **({"solution": str(n)} if n % 2 else {})} for n in range(4)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes: dict[str, Any] = {"data": str(tmp_path / "q.jsonl"), "reward": "gsm8k", "dev": None}
+    open_scene("grpo-full", inputs, tmp_path / "run", **changes)
+    assert (
+        "no answer to 2 of 4 questions gets a score (gsm8k: the question has no solution to compare with): they are "
+        "asked all the same, and nothing is learned from their answers; leave them out, or add what the rule needs"
+    ) in caplog.messages

@@ -82,12 +82,13 @@ def machine() -> dict[str, Any]:
 
 def _speed() -> dict[str, Any]:
     """GFLOP/s of a usual block by dtype and threads, and what a training with `auto` would choose for it."""
-    from smolt.models.forward.precision import USUAL, available, choose, measure, thread_counts
+    from smolt.models.forward.precision import USUAL, available, choose, closeness, measure, thread_counts
 
     rates = measure(*USUAL, ("fp32", "bf16"), tuple(thread_counts(available())))
     dtype, threads = choose(rates)
     shown = ", ".join(f"{name} on {count} {rate:.0f}" for (name, count), rate in rates.items())
-    return {"gflops_by_threads": shown, "auto": f"{dtype} on {threads} (width {USUAL[0]}, cpu)"}
+    auto = f"{dtype} on {threads} (width {USUAL[0]}, cpu): measured now, as a training measures at its start"
+    return {"gflops_by_threads": shown, "auto": f"{auto}; {closeness(rates)}"}
 
 
 def _version(package: str) -> str | None:
@@ -199,22 +200,19 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
 
 def _check_reward(recipe: Any, questions: Any) -> Iterator[dict[str, Any]]:
     """Parts of a reward that would end the training: a refused model, a rule or function that rates nothing."""
-    from smolt.rewards.build import never_scored, unscored, why_useless
-    from smolt.rewards.mix import told
+    from smolt.rewards.build import never_scored, partly_scored, why_useless
     from smolt.rewards.python import missing_functions
 
     parts = [part for part in recipe.reward.parts if not any(missing_functions(part))]  # those have been said
     useless = [(part.name, reason) for part in parts if (reason := why_useless(part, questions[0])) is not None]
     for name, reason in useless:
         yield {"what": f"reward {name} of {recipe.name}", "ok": False, "found": reason}
-    silent = {} if useless else unscored(parts, questions)
-    if silent:
+    if silent := "" if useless else partly_scored(parts, questions):
         hopeless = never_scored(parts, questions)
-        found = f"no answer to {sum(silent.values()):,} of {len(questions):,} questions gets a score ({told(silent)})"
         yield {
             "what": f"reward of {recipe.name}",
             "ok": hopeless is None,
-            "found": (hopeless or found).removeprefix("reward: "),
+            "found": (hopeless or silent).removeprefix("reward: "),
         }
 
 

@@ -1,14 +1,17 @@
 """What a command shows while it runs: one line on a terminal, now and then a line elsewhere, never long nothing."""
 
 import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from types import ModuleType, TracebackType
+from typing import Any, Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -155,6 +158,48 @@ class Steps(logging.Handler):
             self._say(f"({visible(self._text)} ...)")
 
 
+class SlowLibrary(importlib.abc.MetaPathFinder):
+    """Names a library on a terminal from the beginning of its import to its end.
+
+    A shared library is loaded while the interpreter waits: on a cold disk no thread could name it after a while.
+
+    Args:
+        module: whose import is looked out for, once.
+        name: as a person knows it.
+        stream: the terminal.
+    """
+
+    def __init__(self, module: str, name: str, stream: TextIO) -> None:
+        self._module, self._name, self._stream = module, name, stream
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """What the other finders know of the module, with an execution that is named; None for other modules."""
+        if fullname != self._module or self not in sys.meta_path:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def named(module: ModuleType) -> None:
+            self._write(f"(loading {self._name} ...)\r")  # what else is said meanwhile takes its place
+            try:
+                execute(module)
+            finally:
+                self._write("\x1b[2K")
+
+        vars(spec.loader)["exec_module"] = named
+        return spec
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+
+
 @contextlib.contextmanager
 def steps_named() -> Iterator[None]:
     """While entered, steps of some length are named on stderr."""
@@ -164,9 +209,14 @@ def steps_named() -> Iterator[None]:
     package.addHandler(handler)
     package.setLevel(logging.DEBUG)
     package.info("loading libraries")
+    slow = SlowLibrary("torch", "PyTorch", sys.stderr)
+    if sys.stderr.isatty() and "torch" not in sys.modules:
+        sys.meta_path.insert(0, slow)
     try:
         yield
     finally:
+        if slow in sys.meta_path:
+            sys.meta_path.remove(slow)
         handler.over()
         package.removeHandler(handler)
 

@@ -10,6 +10,7 @@ import torch
 
 from smolt.config import Data
 from smolt.data import Decision, Demonstration, Feedback, Preference, Question, load
+from smolt.data.handed_over import require_kind
 from smolt.errors import UserError
 from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
@@ -216,6 +217,7 @@ def records_of(data: Any, kind: Any) -> tuple[list[Any], str, str]:
     records = list(data)
     if not records:
         raise UserError(f"no {kind} were given")
+    require_kind(records, kind)
     return records, hashlib.sha256(repr(records).encode()).hexdigest(), kind
 
 

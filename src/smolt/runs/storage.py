@@ -49,6 +49,20 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
         raise StorageError(error.errno, reason, str(path)) from error
 
 
+def user_directory(variable: str, below_home: str) -> Path | None:
+    """A directory of the user's by the XDG specification: the variable's where that is absolute, else one below home.
+
+    None for a user without a home directory.
+    """
+    named = Path(os.environ.get(variable, ""))
+    if named.is_absolute():
+        return named
+    try:
+        return Path.home() / below_home
+    except RuntimeError:
+        return None
+
+
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Replace the file `path` by `content` (text as UTF-8): after any crash it holds all of the old or all of the new.
 

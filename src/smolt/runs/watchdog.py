@@ -28,7 +28,7 @@ class Watchdog:
     """
 
     def __init__(self, directory: Path, file: str = STALLED, least: float = LEAST) -> None:
-        self._path = directory / file
+        self._path, self._unseen = directory / file, directory / f".{file}"
         self._least = least
         self._longest = 0.0
         self._seen = monotonic()
@@ -56,7 +56,7 @@ class Watchdog:
         if not (self._path.parent / MANIFEST).is_file():
             return  # no run yet
         with contextlib.suppress(OSError):  # a full disk is said by what must be written
-            self._file = self._path.open("w")
+            self._file = self._unseen.open("w")
             # From a thread of C: Python itself may be what hangs.
             faulthandler.dump_traceback_later(limit, file=self._file)
         self._timer = threading.Timer(limit + 1, self._say, (limit,))
@@ -64,6 +64,7 @@ class Watchdog:
         self._timer.start()
 
     def _say(self, limit: float) -> None:
+        self._show()
         LOG.warning("no update for %.0f s; where it stands is in %s", limit, self._path)
 
     def _rest(self) -> None:
@@ -73,6 +74,11 @@ class Watchdog:
         if self._file is not None:
             self._file.close()
             self._file = None
-            with contextlib.suppress(OSError):
-                if self._path.stat().st_size == 0:
-                    self._path.unlink()
+            self._show()
+            self._unseen.unlink(missing_ok=True)
+
+    def _show(self) -> None:
+        """Give the file its name once something is written: from a thread of C it can be written only if it is open."""
+        with contextlib.suppress(OSError):
+            if self._unseen.stat().st_size:
+                self._unseen.replace(self._path)

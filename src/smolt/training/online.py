@@ -1,5 +1,6 @@
 """What PPO and GRPO share: policy, questions and reward, the stream of rollouts, a plan, importance weights."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from smolt.models.sampling import Drawing, sample
 from smolt.models.saving import save_policy
 from smolt.report.pairing import ranged
 from smolt.rewards import python_reward
-from smolt.rewards.build import mixed_reward, never_scored
+from smolt.rewards.build import mixed_reward, never_scored, partly_scored
 from smolt.rewards.llm_judge.cache import VERDICTS
 from smolt.rewards.rules import Reward
 from smolt.runs.rated_answers import as_row
@@ -38,6 +39,7 @@ from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import in_memory, longest_answer, recipe_for, settled
 from smolt.training.streams import taken
 
+LOG = logging.getLogger(__name__)
 RolloutRecipe = PPORecipe | GRPORecipe
 RecipeT = TypeVar("RecipeT", PPORecipe, GRPORecipe)
 GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
@@ -89,6 +91,8 @@ def open_rollouts(
     hopeless = None if reward is not None else never_scored(recipe.reward.parts, asked.questions)
     if hopeless is not None:
         raise UserError(hopeless)
+    if reward is None and (partly := partly_scored(recipe.reward.parts, asked.questions)):
+        LOG.warning("%s", partly)
     outlook = heeded(recipe, look_at_questions(recipe, ground, asked))
     policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
     verdicts = None if out is None else out / VERDICTS

@@ -24,6 +24,7 @@ from smolt.config import (
     SFTRecipe,
     make_recipe,
 )
+from smolt.data.handed_over import require_records
 from smolt.errors import UserError
 from smolt.models.forward import precision
 from smolt.models.forward.precision import choose_precision
@@ -123,5 +124,12 @@ def recipe_for(kind: type[RecipeT], recipe: RecipeT | str | Path, fields: dict[s
 
 
 def in_memory(records: Sequence[object] | None) -> str | None:
-    """What a recipe's data block says of records that were handed over in memory."""
-    return None if records is None else "(in memory)"
+    """What a recipe's data block says of records that were handed over in memory.
+
+    Raises:
+        UserError: they are no list, or an empty one.
+    """
+    if records is None:
+        return None
+    require_records(records)
+    return "(in memory)"

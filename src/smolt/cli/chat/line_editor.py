@@ -24,17 +24,17 @@ from prompt_toolkit.output import Output, create_output
 
 from smolt.cli.chat.plain_lines import PROMPT, StopSwitch
 from smolt.report.inert import visible
+from smolt.runs import storage
 
 
 def history_file() -> Path | None:
     """Where lines are remembered: in the user's state directory; None for a user without a home directory."""
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():
-        try:
-            state = Path.home() / ".local" / "state"
-        except RuntimeError:
-            return None
-    return state / "smolt" / "chat-history"
+    state = storage.user_directory("XDG_STATE_HOME", ".local/state")
+    return None if state is None else state / "smolt" / "chat-history"
+
+
+MOST_REMEMBERED = 1000
+"""Lines that are kept from one conversation to the next."""
 
 
 class Remembered(FileHistory):
@@ -52,9 +52,18 @@ def open_history(path: Path) -> History:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600))
         path.chmod(0o600)
+        forget_oldest(path)
     except OSError:
         return InMemoryHistory()
     return Remembered(path)
+
+
+def forget_oldest(path: Path, most: int = MOST_REMEMBERED) -> None:
+    """Cut the file to its last entries: each begins with an empty line and a comment with its time."""
+    entries = path.read_bytes().split(b"\n# ")
+    if len(entries) - 1 > most:
+        storage.atomic_write(path, b"".join(b"\n# " + entry for entry in entries[-most:]))
+        path.chmod(0o600)
 
 
 def whole(text: str) -> str:

@@ -81,6 +81,7 @@ Rates = Mapping[tuple[str, int], float]
 ROWS, TASTE = 256, 16  # tokens of the block, and of the part that is tried first
 SECONDS = 1.0
 WORTHWHILE = 1.2  # bf16 rounds to 8 bits: it is taken where it is faster by at least this factor
+UNSURE = 1.15  # nearer to that factor than by this one, the measurement of a second may fall on either side
 AS_GOOD = 0.95  # fewer threads that reach this share of the best rate leave the others to other work
 NARROW = 256  # below this width the rounding of bf16 buys nothing, and fp32 is taken unmeasured
 USUAL = (576, 1536)  # width and feed-forward width of SmolLM2-135M, where there is no model to ask
@@ -92,12 +93,32 @@ def choose(rates: Rates) -> tuple[str, int]:
     Args:
         rates: at least one, of fp32 and bf16 or of one of them.
     """
-    best = {name: max(rate for (dtype, _), rate in rates.items() if dtype == name) for name, _ in rates}
+    best = _best(rates)
     dtype = next(iter(best))
     if len(best) > 1:
         dtype = "bf16" if best["bf16"] >= WORTHWHILE * best["fp32"] else "fp32"
     threads = min(count for (name, count), rate in rates.items() if name == dtype and rate >= AS_GOOD * best[dtype])
     return dtype, threads
+
+
+def closeness(rates: Rates) -> str:
+    """How much faster bf16 was than fp32 beside what it takes, and whether another measurement may decide otherwise.
+
+    Args:
+        rates: of both.
+    """
+    best = _best(rates)
+    factor = best["bf16"] / best["fp32"]
+    said = f"bf16 {best['bf16']:.0f} and fp32 {best['fp32']:.0f} GFLOP/s, {factor:.2f} times as fast; "
+    said += f"bf16 is taken from {WORTHWHILE:g} times on"
+    if WORTHWHILE / UNSURE <= factor <= WORTHWHILE * UNSURE:
+        said += ": close, so that another start may choose otherwise (dtype: fp32 or bf16 fixes it)"
+    return said
+
+
+def _best(rates: Rates) -> dict[str, float]:
+    """The rate of each dtype with the threads that suit it."""
+    return {name: max(rate for (dtype, _), rate in rates.items() if dtype == name) for name, _ in rates}
 
 
 def thread_counts(most: int) -> list[int]:

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -48,8 +47,10 @@ def imported(path: Path) -> Path:
     Raises:
         UserError: the file cannot be read as a model.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smolt" / "gguf"
-    digest = storage.sha256_of(path)
+    kept = storage.user_directory("XDG_CACHE_HOME", ".cache")
+    if kept is None:
+        raise UserError(f"{path}: there is no home directory to keep its import in; set XDG_CACHE_HOME, or import it")
+    cache, digest = kept / "smolt" / "gguf", storage.sha256_of(path)
     name = re.sub(r"[^\w.-]", "_", path.name)[:60]
     out = cache / f"{name}-{digest[:12]}"
     if not (out / NOTE).is_file():
