@@ -3,16 +3,22 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from smolt.cli import app
+from smolt.cli.eval import outcome
 from smolt.evaluation.comparing import compare_files
 from smolt.evaluation.measures import loss_measures
 from smolt.report.pairing import measure
+from smolt.report.panels import Table
+from smolt.report.terminal import table_words
 from smolt.runs.rated_answers import RatedAnswer, write_rated
+from smolt.statistics import Measure
 from tests.tiny import tiny_model
 
 
@@ -84,3 +90,18 @@ def test_pieces_of_one_text_are_resampled_together() -> None:
     ]
     found = loss_measures(rows)["loss"]
     assert (found.value, found.low, found.high, found.n) == (2.75, 2.0, 5.0, 4)
+
+
+def test_an_interval_of_few_values_is_called_that_wherever_it_is_printed() -> None:
+    """A normal interval of 8 values covers too little: in `smolt eval`'s table and notes, and in a panel's caption."""
+    few, enough = (Measure(0.5, 0.4, 0.6, n, "normal") for n in (8, 50))
+    found: Any = SimpleNamespace(status="complete", path=None, notes=[], too_long=0, repeats={}, facts=dict)
+    found.measures = {"reward": few, "length": enough}
+    words = outcome(found).words
+    assert [line.endswith("normal, fewer than 50") for line in words.splitlines()[2:5]] == [False, True, False]
+    assert words.splitlines()[-1].startswith("note: Intervals of means of n below 50 are rough")
+    assert table_words(Table("All.", ("arm", "reward"), (("a", few),))).startswith(
+        "All. n\u00a0=\u00a08. Intervals: normal, fewer than 50."
+    )
+    found.measures = {"length": enough, "accuracy": Measure(0.5, 0.2, 0.8, 8, "Wilson")}
+    assert "fewer" not in outcome(found).words and "rough" not in outcome(found).words

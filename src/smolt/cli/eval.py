@@ -120,12 +120,15 @@ def _refuse_unused(given: Mapping[str, object]) -> None:
 
 def outcome(found: "Evaluation") -> Outcome:
     """What is printed of an evaluation: each figure once, with its interval and n."""
+    from smolt.statistics import few_values
+
     place = "" if found.path is None else f"; it is in {found.path}"
     notes = [f"note: {note}" for note in found.notes]
     if found.too_long:
         notes.append(f"note: {found.too_long} records exceed the model's window and were left out")
     notes += [f"note: {name} is {other} on every answer" for name, other in found.repeats.items()]
     shown = {name: measure for name, measure in found.measures.items() if name not in found.repeats}
+    notes += [f"note: {rough}" for rough in [few_values(shown.values())] if rough]
     return Outcome(found.facts(), "\n".join([f"{found.status}{place}", measures_table(shown), *notes]))
 
 

@@ -191,7 +191,7 @@ def _difference_bar(comparison: Comparison, comparisons: Sequence[Compared]) -> 
 def panel_table(table: Table) -> dict[str, Any]:
     """A panel's table: what all its numbers share (n, how the intervals are made) goes into the caption."""
     measures = [cell for row in table.rows for cell in row if isinstance(cell, Measure)]
-    sizes, sources = {measure.n for measure in measures}, {measure.source for measure in measures}
+    sizes, sources = {measure.n for measure in measures}, {wording.method(measure) for measure in measures}
     caption = table.caption
     if len(sizes) == 1:
         caption += f" n\u00a0=\u00a0{next(iter(sizes)):,}."

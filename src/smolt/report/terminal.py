@@ -50,7 +50,7 @@ def measure_grid(first: str, value: str, measures: Mapping[str, Measure]) -> Gri
     table.add_column("interval by")
     for name, measure in measures.items():
         numbers = wording.value_text(measure), wording.range_text(measure), f"{measure.n:,}"
-        add_row(table, [name, *numbers, measure.source])
+        add_row(table, [name, *numbers, wording.method(measure)])
     return table
 
 

@@ -3,7 +3,7 @@
 import math
 
 from smolt.report.pairing import RATES
-from smolt.statistics import Measure, format_p
+from smolt.statistics import FEWEST, Measure, few_values, format_p
 
 LONGEST_TEXT = 3000
 _MINUS = "\u2212"
@@ -60,6 +60,12 @@ def range_text(measure: Measure, rate: bool = False) -> str:
         return "no interval"
     scale, decimals = (100, 1) if rate or measure.rate else (1, _decimals(measure))
     return f"{number(scale * measure.low, decimals)} to {number(scale * measure.high, decimals)}"
+
+
+def method(measure: Measure) -> str:
+    """How its interval was made, and from how few values where that makes it rough."""
+    rough = few_values([measure]) and "fewer" not in measure.source
+    return f"{measure.source}, fewer than {FEWEST}" if rough else measure.source
 
 
 def axis_ends(metric: str, reach: tuple[float, float]) -> str:
