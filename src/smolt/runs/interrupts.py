@@ -85,15 +85,17 @@ class Interrupts:
         """Wait for another Ctrl-C, and end the process; return once there can be none."""
         while number := os.read(reading, 1):
             if number[0] == signal.SIGINT:
-                _write(f"\nleft at once; {self._kept()}; the same command continues: {_command()}\n")
+                _write(f"\nleft at once; {self._kept()}: {_command()}\n")
                 os._exit(128 + signal.SIGINT)
         os.close(reading)
 
     def _kept(self) -> str:
         if self.directory is None:
-            return "what has ended is kept"
+            return "what has ended is kept; the same command continues"
         step = checkpoints.last_step(self.directory / CHECKPOINTS)
-        return f"all up to update {step} is kept in {self.directory}" if step else "there is no checkpoint yet"
+        if not step:
+            return "there is no checkpoint yet; the same command begins anew"
+        return f"all up to update {step} is kept in {self.directory}; the same command continues"
 
 
 def _wait_for_the_thread(number: int, frame: FrameType | None) -> None:
