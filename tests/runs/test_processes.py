@@ -222,9 +222,9 @@ with Interrupts() as interrupts:
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
-        ("run", "all up to update 12 is kept in {}"),
-        ("empty", "there is no checkpoint yet"),
-        ("study", "what has ended is kept"),
+        ("run", "all up to update 12 is kept in {}; the same command continues"),
+        ("empty", "there is no checkpoint yet; the same command begins anew"),
+        ("study", "what has ended is kept; the same command continues"),
     ],
 )
 def test_the_second_ctrl_c_leaves_at_once_with_a_word(name: str, kept: str, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_the_second_ctrl_c_leaves_at_once_with_a_word(name: str, kept: str, tmp_
         f"stopping when this update is done{update};",
         "once more to stop at once and lose all since the last checkpoint",
         "",
-        f"left at once; {kept.format(folder)}; the same command continues: smolt grpo 'my recipe.yaml' --out {folder}",
+        f"left at once; {kept.format(folder)}: smolt grpo 'my recipe.yaml' --out {folder}",
     ]
 
 
