@@ -33,6 +33,19 @@ DATED = {"RECORD", "METADATA", "WHEEL", "entry_points.txt", "top_level.txt", "li
 """What lies in a wheel beside the package."""
 
 
+@pytest.mark.parametrize(
+    ("given", "rounds"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    ids=["nothing said", "rounds", "policy"],
+)
+def test_threads_wait_for_each_other_briefly(given: dict[str, str], rounds: str) -> None:
+    """Two threads of an OpenMP team on one core must not use it up by waiting; what the user says stands."""
+    told = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    asked = "import os, sys, smolt; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=told | given)
+    assert done.stdout.split() == [rounds, "False"]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy without tests and without git, in this environment."""

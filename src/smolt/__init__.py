@@ -6,9 +6,15 @@ The names below are imported when first used, so that `import smolt` and `smolt 
 metrics of each update, or call `.finish()` for the result.
 """
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # Read when torch is loaded. GNU OpenMP's threads wait for each other in 300,000 rounds of a loop, a millisecond,
+    # before they sleep. Beside another busy program both may sit on one core: one waits while the other should compute.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if sys.platform == "win32":
     raise ImportError("smolt needs a POSIX system such as Linux: Windows has no flock to lock a run directory with")
@@ -20,6 +26,7 @@ _HOMES = {
     "reward_model": "smolt.training.algorithms",
     "dpo": "smolt.training.algorithms",
     "kto": "smolt.training.algorithms",
+    "decide": "smolt.training.algorithms",
     "ppo": "smolt.training.algorithms",
     "grpo": "smolt.training.algorithms",
     "distill": "smolt.training.algorithms",
@@ -31,6 +38,8 @@ _HOMES = {
     "Demonstration": "smolt.data.nouns",
     "Preference": "smolt.data.nouns",
     "Feedback": "smolt.data.nouns",
+    "Decision": "smolt.data.decisions",
+    "DecisionQuestion": "smolt.data.decisions",
     "Question": "smolt.data.nouns",
     "Answer": "smolt.data.nouns",
     "Score": "smolt.data.nouns",

@@ -1,6 +1,8 @@
 """The engine gives the sampler's answers, whoever else is asking, and takes new requests while it decodes."""
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +139,25 @@ def test_a_long_prompt_does_not_hold_up_answers_under_way(engines: Engines, monk
     places = [at for at, what in enumerate(done) if what == "read"]
     assert len(places) == 10
     assert all(done[at + 1] == "step" for at in places[:-1])
+
+
+def test_one_thread_computes(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a model loaded, the engine's thread reads it; a second thread that computes would slow it down."""
+    read: list[str] = []
+    load = lane.load_policy
+
+    def loading(*arguments: object) -> object:
+        read.append(threading.current_thread().name)
+        return load(*arguments)  # type: ignore[arg-type]  # handed on as they came
+
+    monkeypatch.setattr(lane, "load_policy", loading)
+    engine = engines()
+    engine.load("tiny")
+    engine.load("tiny")
+    assert read == ["smolt-engine"]
+    engine.close()
+    with pytest.raises(CancelledError):
+        engine.load("tiny")
 
 
 def test_copies_share_their_prompt(models: Models, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,15 @@
 """The engine: one thread decodes for all requests, answers of one model side by side; new ones join between two steps.
 
 An answer is a function of its request alone: `Request` says which answer of `sample` it is.
+
+That thread reads the weights too, so that no other computes: each thread that does keeps a team of OpenMP threads, and
+where these are more than the cores they sleep at every barrier, which nearly doubles a decoding step of one answer.
 """
 
 import threading
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 
 import torch
@@ -47,6 +52,7 @@ class Engine:
             for name, path in models.items()
         }
         self._lanes: dict[str, Lane] = {}
+        self._loading: deque[tuple[Lane, Future[None]]] = deque()
         self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -80,8 +86,16 @@ class Engine:
 
         Raises:
             UserError: there is no such model, or it cannot be read.
+            CancelledError: the engine has ended.
         """
-        self._lane(name).load()
+        lane, loaded = self._lane(name), Future[None]()
+        with self._work:
+            if self._closed:
+                loaded.cancel()
+            else:
+                self._loading.append((lane, loaded))
+                self._work.notify()
+        loaded.result()
 
     def active(self, name: str) -> int:
         """Answers of a model that are being written or waited for."""
@@ -133,18 +147,33 @@ class Engine:
             with torch.inference_mode():
                 while True:
                     with self._work:
-                        self._work.wait_for(lambda: self._closed or self._busy())
+                        self._work.wait_for(lambda: self._closed or self._loading or self._busy())
                         if self._closed:
                             error = ""
                             return
+                    self._load_first()
                     for lane in self._busy():
                         self._turn(lane)
         finally:  # whatever happened, nobody waits for ever
             with self._lock:
                 self._closed = True
                 lanes = list(self._lanes.values())
+            for _, loaded in self._loading:
+                loaded.cancel()
             for lane in lanes:
                 lane.end(self._lock, error)
+
+    def _load_first(self) -> None:
+        """Read the weights that are asked for by `load`."""
+        while self._loading:
+            lane, loaded = self._loading[0]
+            try:
+                lane.load()
+            except (UserError, RuntimeError, MemoryError) as error:
+                loaded.set_exception(error)
+            else:
+                loaded.set_result(None)
+            self._loading.popleft()
 
     def _turn(self, lane: Lane) -> None:
         try:

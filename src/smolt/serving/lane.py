@@ -110,7 +110,6 @@ class Lane:
     _left: dict[int, int] = field(default_factory=dict)
     _next: int = 0
     _token_bytes: int = 0  # of keys and values
-    _loading: threading.Lock = field(default_factory=threading.Lock)
     _book: Book | None = None
     _slots: Slots | Singles | None = None
 
@@ -125,17 +124,16 @@ class Lane:
         Raises:
             UserError: they cannot be read.
         """
-        with self._loading:
-            if self._slots is not None:
-                return
-            with torch.inference_mode(False):  # whoever loads: weights are ordinary tensors
-                policy = load_policy(self.path, self.ground.precision)
-                policy.trunk.use(policy.adapter)
-            self.memory = self.memory or _spare(self.ground.precision.device)
-            self._book, slots = self._made(policy)
-            with torch.inference_mode():
-                held, _ = slots.read(torch.tensor([self.ground.renderer.stop_id]), None)
-            self._token_bytes, self._slots = slots.size_of(held), slots
+        if self._slots is not None:
+            return
+        with torch.inference_mode(False):  # weights are ordinary tensors
+            policy = load_policy(self.path, self.ground.precision)
+            policy.trunk.use(policy.adapter)
+        self.memory = self.memory or _spare(self.ground.precision.device)
+        self._book, slots = self._made(policy)
+        with torch.inference_mode():
+            held, _ = slots.read(torch.tensor([self.ground.renderer.stop_id]), None)
+        self._token_bytes, self._slots = slots.size_of(held), slots
 
     def _made(self, policy: Policy) -> tuple[Book, Slots | Singles]:
         book = Book(self.size, self.window, self.ground.renderer.stop_ids)
