@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smolt.cli.options import Batch, Device, DType, Format, ModelPath, Samples, Seed, Split, Temperature
-from smolt.cli.outcomes import Outcome, delivered
+from smolt.cli.outcomes import Outcome, refuse_several, shared
 from smolt.cli.train import Fresh, look_first
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ DataSeed = Annotated[int, typer.Option("--data-seed", help="Of the task problems
 LONGEST_LINE = 110
 
 
-@delivered
+@shared
 def evaluate(
     model: ModelPath,
     data: Annotated[
@@ -62,6 +62,7 @@ def evaluate(
     """Measure a model on questions, pairs or text: each figure with its interval and n."""
     machine = {"device": device, "dtype": dtype}
     if lm_eval:
+        refuse_several("--lm-eval")
         from smolt.evaluation.lm_eval import evaluate_with_harness
 
         _refuse_unused(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from smolt.cli.options import Device, DType, Format, Limit, SkipBad, Split
-from smolt.cli.outcomes import Outcome, delivered
+from smolt.cli.outcomes import Outcome, shared
 from smolt.cli.train import Fresh, look_first
 
 Pairs = Annotated[str, typer.Argument(metavar="PAIRS", help="Preferences: JSONL, Parquet or a data set.")]
@@ -26,7 +26,7 @@ COUNTED = {"showings": "verdicts, each pair in both orders", "probes": "verdicts
 """What is counted on the way, in words."""
 
 
-@delivered
+@shared
 def judge(
     pairs: Pairs,
     out: Annotated[Path, typer.Option("--out", help="Directory for labels, verdicts and card.")],

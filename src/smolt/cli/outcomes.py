@@ -21,7 +21,9 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from smolt import processes
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError, out_of_memory
+from smolt.processes.lifeline import ProcessLost, Say, leave_at_once
 from smolt.report.inert import visible
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
@@ -36,6 +38,8 @@ TERMINATED = 143
 ONCE_MORE = 0.01
 """Seconds after which a signal that nobody could hear comes again."""
 DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+SHARED = "Shared are study, the commands that train, eval, suite and judge"
+
 CONTINUES = "terminated; the same command continues what was begun"
 MEMORY_HINT = "out of memory; lower budget.memory, the batch, or the lengths, then run the same command again"
 
@@ -66,34 +70,77 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
-def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES) -> NoReturn:
+def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES, share: bool = False) -> NoReturn:
     """Run a command's work and leave with its exit code.
 
     With `as_json` stdout carries exactly one JSON object, of an error as of a result; whatever else is printed on the
-    way, by libraries too, goes to stderr.
+    way, by libraries too, goes to stderr. Of several processes the first one speaks, and of an error one.
+
+    Args:
+        work: of the command.
+        as_json: whether a JSON object is wanted.
+        ended: the words of a SIGTERM.
+        share: whether several processes may share the work.
 
     Raises:
         typer.Exit: always, with the exit code.
     """
     from smolt.cli.progress import steps_named
 
-    stdout = sys.stdout
-    aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    stdout, speaks = sys.stdout, processes.first()
+    aside = contextlib.nullcontext() if speaks and not as_json else contextlib.redirect_stdout(sys.stderr)
 
     def listening() -> Outcome:
-        with aside, _heard(), _terminable(ended), steps_named():
+        with aside, _heard(), _terminable(ended), steps_named() if speaks else contextlib.nullcontext():
+            if processes.size() > 1:
+                _take_part(share, lambda message, code: _tell(_failed(code, message), stdout, as_json))
             return work()
 
     # A signal may come while these contexts are entered or left, so they are inside what answers it.
     raise typer.Exit(_say(_guarded(listening), stdout, as_json))
 
 
-def delivered(work: Callable[..., Outcome]) -> Callable[..., NoReturn]:
+def _take_part(share: bool, say: Say) -> None:
+    """Join the other processes; `say` says an error of one of them.
+
+    Raises:
+        UserError: the work of this command is not shared.
+        ProcessLost: the others cannot be reached.
+    """
+    if not share:
+        refuse_several("this command")
+    from smolt.models.forward.process_group import join, lifeline
+
+    join()
+    line = lifeline()
+    if line is not None:
+        line.say = say
+
+
+def refuse_several(what: str) -> None:
+    """Refuse work that several processes cannot share.
+
+    Raises:
+        UserError: there are several.
+        typer.Exit: of those that are not the first, which says it.
+    """
+    if processes.rank():
+        raise typer.Exit(WRONG_INPUT)
+    if processes.size() > 1:
+        raise UserError(f"{what}: its work is not shared by several processes: start it without torchrun. {SHARED}")
+
+
+def shared(work: Callable[..., Outcome]) -> Callable[..., NoReturn]:
+    """A command whose work several processes may share."""
+    return delivered(work, share=True)
+
+
+def delivered(work: Callable[..., Outcome], share: bool = False) -> Callable[..., NoReturn]:
     """A command from the function that does its work: it takes --json too, and ends as `deliver` does."""
 
     @functools.wraps(work)
     def command(as_json: bool = False, **given: Any) -> NoReturn:
-        deliver(lambda: work(**given), as_json)
+        deliver(lambda: work(**given), as_json, share=share)
 
     own, option = inspect.signature(work), inspect.Parameter("as_json", KEYWORD, default=False, annotation=Json)
     vars(command)["__signature__"] = own.replace(parameters=[*own.parameters.values(), option])
@@ -105,7 +152,7 @@ def _guarded(work: Callable[[], Outcome]) -> Outcome:
     """The outcome of the work, or of the error that ended it; an error nobody expected passes with its traceback."""
     try:
         return work()
-    except (UserError, SelfCheckError, DirectoryInUse, Stopped) as error:
+    except (UserError, SelfCheckError, DirectoryInUse, ProcessLost, Stopped) as error:
         return _failed(error.exit_code, str(error))
     except MemoryError:
         return _failed(OUT_OF_MEMORY, MEMORY_HINT)
@@ -142,7 +189,24 @@ def _failed(exit_code: int, message: str) -> Outcome:
 
 
 def _say(outcome: Outcome, stdout: TextIO, as_json: bool) -> int:
-    """Say it; the exit code, which is another where nobody can be told."""
+    """Say it, in one of several processes; the exit code, which is another where nobody can be told."""
+    if processes.size() == 1:
+        return _tell(outcome, stdout, as_json)
+    if "error" not in outcome.facts:
+        return _tell(outcome, stdout, as_json) if processes.first() else outcome.exit_code
+    from smolt.models.forward.process_group import lifeline
+
+    line, message = lifeline(), outcome.words
+    if line is not None:
+        line.failed(message, outcome.exit_code)
+    named = message if processes.first() else f"rank {processes.rank()}: {message}"
+    code = _tell(_failed(outcome.exit_code, named), stdout, as_json)
+    if line is not None:
+        leave_at_once(code)  # and not by the door at which the others would be waited for
+    return code
+
+
+def _tell(outcome: Outcome, stdout: TextIO, as_json: bool) -> int:
     from smolt.runs import jsontext
 
     failed, code = "error" in outcome.facts, outcome.exit_code

@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from smolt import processes
 from smolt.report.inert import visible
 from smolt.runs.chunks import COUNTED, SAID
 
@@ -51,6 +52,11 @@ PIPED = 30.0
 """Seconds between two lines of figures where there is no terminal."""
 
 
+def standard_error() -> Console:
+    """The console of all that is shown; of several processes only the first one shows anything."""
+    return Console(stderr=True, quiet=not processes.first())
+
+
 class StepBar:
     """A line for the step under way, with how far it has come and the time left; it goes when the step ends.
 
@@ -65,7 +71,7 @@ class StepBar:
         self._progress = progress or Progress(
             *columns,
             TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True),
+            console=standard_error(),
             transient=True,
             speed_estimate_period=PACED_OVER,
         )
@@ -289,7 +295,7 @@ class Display:
     """Shows trainings on stderr while entered; a study's stages get a line each."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console if console is not None else Console(stderr=True)
+        self.console = console if console is not None else standard_error()
         self._progress = Progress(
             TextColumn("{task.description:<10}", markup=False),
             MofNCompleteColumn(),
@@ -357,7 +363,7 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
 
     What is yielded is told how much is done, of how much, and, where one count follows another, of what.
     """
-    console = Console(stderr=True)
+    console = standard_error()
     columns = MofNCompleteColumn(), TimeRemainingColumn(compact=True), BarColumn(bar_width=20)
     with (
         Progress(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from smolt.cli.options import Batch, Device, DType, Limit, MaxTokens, Samples, Seed, Temperature
-from smolt.cli.outcomes import Outcome, delivered
+from smolt.cli.outcomes import Outcome, shared
 from smolt.cli.train import Fresh, look_first
 
 Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models; the first is the baseline.")]
@@ -17,7 +17,7 @@ Prompts = Annotated[
 Rater = Annotated[str | None, typer.Option(metavar="MODEL", help="A reward model that rates it.")]
 
 
-@delivered
+@shared
 def suite(
     models: Models,
     out: Annotated[Path, typer.Option("--out", help="Directory for the answers and the report.")],

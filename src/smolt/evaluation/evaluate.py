@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from smolt import processes
 from smolt.config import Data, Model, make_block
 from smolt.data import Demonstration, Preference, Question
 from smolt.data.nouns import as_question
@@ -157,8 +158,10 @@ def measure(
     }
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "evaluation" if out is None else out.resolve()
+        base = processes.agreed(base)
         folder = base if shard is None else shard_directory(base, shard)
-        shards = [] if shard is not None or fresh or folder.exists() else finished_shards(base, manifest)
+        whole = shard is None and not fresh
+        shards = processes.by_first(lambda: finished_shards(base, manifest) if whole and not folder.exists() else [])
         run = stack.enter_context(Run.open(folder, manifest=manifest, fresh=fresh, samples=ROWS))
         status = "complete" if run.result is None else "already complete"
         if shards:
@@ -175,7 +178,7 @@ def measure(
         notes = [*subject.notes, *cut_short(analysis.measures)]
         found = Evaluation(recipe["task"], status, measures, rows, subject.too_long, notes, path, analysis.repeats)
         if run.result is None:
-            write_report(folder, record, analysis)
+            processes.by_first(lambda: write_report(folder, record, analysis))
             run.complete({**found.facts(), "status": "complete", "out": None})
     return found
 

@@ -31,7 +31,7 @@ class ProcessLost(RuntimeError):
     exit_code = 76
 
 
-Say = Callable[[str, int], None]
+Say = Callable[[str, int], object]
 """Says an error, with its exit code."""
 
 
@@ -97,7 +97,12 @@ class Lifeline:
         self._tell({"done": True})
 
     def failed(self, message: str, code: int) -> None:
-        """This process ends with an error. Returns in the one that is to say it; the others' end is that of all."""
+        """This process ends with an error. Returns in the one that is to say it; the others' end is that of all.
+
+        Of a process that is lost the watcher knows more than who waited for it in vain.
+        """
+        if code == ProcessLost.exit_code:
+            time.sleep(UNHEARD)
         if self._rank == 0:
             if self._word.acquire(blocking=False):
                 self._end_all(code)
@@ -126,7 +131,7 @@ class Lifeline:
         if "done" in said:
             self._done.add(rank)
         elif "end" in said:
-            _leave_at_once(int(said["end"]))
+            leave_at_once(int(said["end"]))
         elif "failed" in said:
             self._report(f"rank {rank}: {said['failed']}", int(said["code"]), OWN_WORDS)
 
@@ -137,7 +142,7 @@ class Lifeline:
         lost = f"rank {rank} ended without a word: it was killed, or its machine is gone; {CONTINUES}"
         if self._rank <= 1:
             self._report(lost if self._rank == 0 else f"rank {self._rank}: {lost}", ProcessLost.exit_code)
-        _leave_at_once(ProcessLost.exit_code)
+        leave_at_once(ProcessLost.exit_code)
 
     def _report(self, message: str, code: int, wait: float = 0.0) -> None:
         """Say another's error and end all; where this process says one of its own within `wait` seconds, do nothing."""
@@ -146,7 +151,7 @@ class Lifeline:
             return
         self.say(message, code)
         self._end_all(code)
-        _leave_at_once(code)
+        leave_at_once(code)
 
     def _end_all(self, code: int) -> None:
         self._tell({"end": code} if self._rank == 0 else {})
@@ -193,7 +198,7 @@ def _probed(line: socket.socket) -> None:
             line.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _leave_at_once(code: int) -> None:
+def leave_at_once(code: int) -> None:
     """End the process as a kill would, whatever its main thread waits for."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()

@@ -18,6 +18,7 @@ from typing import Any, SupportsFloat
 
 from pydantic import BaseModel
 
+from smolt import processes
 from smolt.config.blocks import ANSWER_SECONDS
 from smolt.config.complaints import beside, nearest
 from smolt.config.yaml_reader import KeyPath, dotted
@@ -34,6 +35,9 @@ LARGEST = 1e12
 
 PROGRAM = "from smolt.rewards.python import answer_requests; answer_requests()"
 
+Rate = Callable[[Sequence[Question], Sequence[Answer]], Iterable[Score]]
+"""The scores of some answers."""
+
 BATCH_NAMES = ("questions", "answers")
 
 
@@ -49,6 +53,8 @@ def python_reward(
     A function that raises, or returns None, NaN, text or the wrong count, makes the answer (or the batch) abstain with
     the reason; so does one of a file that hangs, ends its process or is ended by the system.
 
+    Of several processes each calls it for its share of the answers; a batch is the first one's.
+
     Args:
         source: the function, or "file.py:function".
         options: passed on as keyword arguments.
@@ -59,14 +65,20 @@ def python_reward(
             batch abstains, with the first fault's place.
     """
     name = source if isinstance(source, str) else _name(source)
-    rate: Callable[[Sequence[Question], Sequence[Answer]], Iterable[Score]]
     if isinstance(source, str):
-        rate = _apart(source, options, seconds)
+        rate, whole_batch = _apart(source, options, seconds)
     else:
-        rate = partial(_here, source, _takes_batch(source, name, options), options)
+        whole_batch = _takes_batch(source, name, options)
+        rate = partial(_here, source, whole_batch, options)
 
     def reward(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Score]:
-        scores = list(rate(questions, answers))
+        if whole_batch:
+            scores = processes.by_first(lambda: list(rate(questions, answers)))
+        else:
+            own = processes.share(questions), processes.share(answers)
+            with processes.alone():
+                rated = list(rate(*own))
+            scores = processes.together(rated)
         faults = [score.reason for score in scores if score.value is None]
         if len(faults) > TOLERANCE * len(answers):
             raise UserError(
@@ -93,10 +105,11 @@ def _here(
         yield _attempt(function, (question, answer), options)
 
 
-def _apart(
-    source: str, options: Mapping[str, Any], seconds: float
-) -> Callable[[Sequence[Question], Sequence[Answer]], list[Score]]:
-    """The same of a file's function, in a process of its own. After a death the answers that follow are tried."""
+def _apart(source: str, options: Mapping[str, Any], seconds: float) -> tuple[Rate, bool]:
+    """The same of a file's function, in a process of its own, and whether it takes a batch at once.
+
+    After a death the answers that follow are tried.
+    """
     worker = Worker(PROGRAM, {"kind": "reward", "what": "reward python", "source": source, "options": dict(options)})
     whole_batch: bool = worker.facts["whole_batch"]
 
@@ -117,7 +130,7 @@ def _apart(
                 scores += [Score(None, reason=str(died))] * (count if hopeless else lost)
         return scores
 
-    return rate
+    return rate, whole_batch
 
 
 def loaded(opening: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[Any], Iterator[Any]]]:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from smolt.errors import UserError
+from smolt.processes.peers import OWN
 
 STARTING = 300.0
 """Seconds in which a user's file must be loaded: it may import large libraries."""
@@ -88,7 +89,8 @@ class Worker:
     def _start(self) -> Any:
         # -P: a file of the user's that is named as a module of Python's must not take its place.
         command = [sys.executable, "-P", "-c", self._program]
-        found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        own = {name: value for name, value in os.environ.items() if name not in OWN}
+        found = {**own, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=found, start_new_session=True
         )

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
+from smolt import processes
 from smolt.errors import UserError
 from smolt.runs import jsontext
 from smolt.runs.identity import MANIFEST
@@ -68,7 +69,7 @@ class Trackers:
 
     def show(self, training: Tracked, metrics: Mapping[str, Any]) -> None:
         """One update of a training; without metrics it only begins."""
-        if not self.names or not metrics:
+        if not self.names or not metrics or not processes.first():
             return
         if self._of != training.out:
             self.close()

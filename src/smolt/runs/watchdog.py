@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Self
 
+from smolt import processes
 from smolt.runs.identity import MANIFEST
 
 LOG = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class Watchdog:
     def _wait(self) -> None:
         self._rest()
         limit = max(self._least, USUAL * self._longest)
-        if not (self._path.parent / MANIFEST).is_file():
-            return  # no run yet
+        if not (self._path.parent / MANIFEST).is_file() or not processes.first():
+            return  # no run yet, or another process's
         with contextlib.suppress(OSError):  # a full disk is said by what must be written
             self._file = self._unseen.open("w")
             # From a thread of C: Python itself may be what hangs.

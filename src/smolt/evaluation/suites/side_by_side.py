@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from smolt import processes
 from smolt.config import EvaluationSampling, Model, Suites
 from smolt.errors import UserError
 from smolt.evaluation.exam import Exam, silent, take, unrated
@@ -82,21 +83,23 @@ def run_suites(
             conditions = conditions_of(ground.renderer, sampling.max_tokens)  # each is asked in its own template
             like = Exam([], conditions, sampling, samples, unrated, seed)
             _answer(arms[name].path, suites, like, ground, out / ANSWERS / name, tell)
-        facts = _report(out, suites, names)
+        facts = processes.by_first(lambda: _report(out, suites, names))
         run.complete(facts)
     return {**facts, "status": "complete"}
 
 
 def _answer(model: str, suites: Suites, like: Exam, ground: Ground, folder: Path, tell: Progress) -> None:
     """One model's answers, a file a suite; those that are there stay."""
-    if all((folder / answers_file(name)).is_file() for name in suites.names):
+    files = [answers_file(name) for name in suites.names]
+    there = processes.by_first(lambda: [file for file in files if (folder / file).is_file()])
+    if len(there) == len(files):
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    processes.by_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     exams = suite_exams(suites, like, ground)
     with torch.no_grad():
         policy = load_policy(model, ground.precision)
         for file, exam in exams.items():
-            if not (folder / file).is_file():
+            if file not in there:
                 write_rated(folder / file, take(exam, policy, ground, tell))
     gc.collect()
 

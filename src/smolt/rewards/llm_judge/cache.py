@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from pydantic import TypeAdapter
 
+from smolt import processes
 from smolt.rewards.llm_judge.nouns import Status
 from smolt.runs.database import Database
 
@@ -41,14 +42,31 @@ Said = TypeVar("Said", bound=Kept)
 
 
 class VerdictCache:
-    """The verdicts of one file, its directory made where it is missing. Errors as of `smolt.runs.database`."""
+    """The verdicts of one file, its directory made where it is missing. Errors as of `smolt.runs.database`.
+
+    Of several processes the first one has the file, and tells the others what is in it.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._store = Database(path, "a store of verdicts", TABLE)
+        self._path = path
+        self._open: Database | None = None
+        processes.by_first(self._begin)
+
+    def _begin(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._open = Database(self._path, "a store of verdicts", TABLE)
+
+    @property
+    def _store(self) -> Database:
+        if self._open is None:
+            raise RuntimeError("the store of verdicts is another process's")
+        return self._open
 
     def read(self, keys: Sequence[str]) -> dict[str, Row]:
         """Those of the verdicts that are there."""
+        return processes.by_first(lambda: self._read(keys))
+
+    def _read(self, keys: Sequence[str]) -> dict[str, Row]:
         found: dict[str, Row] = {}
         for start in range(0, len(keys), AT_ONCE):
             some = keys[start : start + AT_ONCE]
@@ -64,21 +82,25 @@ class VerdictCache:
 
     def write(self, verdicts: Mapping[str, Row]) -> None:
         """Keep verdicts, all of them or, when the disk fails, none; one that is there stays as it is."""
+        processes.by_first(lambda: self._write(verdicts))
+
+    def _write(self, verdicts: Mapping[str, Row]) -> None:
         texts = {key: json.dumps(row) for key, row in verdicts.items()}
         rows = [(key, f"{_sum(key, text)} {text}") for key, text in texts.items()]
-        damaged = [(key,) for key in texts.keys() - self.read(list(texts)).keys()]
+        damaged = [(key,) for key in texts.keys() - self._read(list(texts)).keys()]
         with self._store.transaction() as connection:
             connection.executemany("DELETE FROM verdicts WHERE key = ?", damaged)
             connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", rows)
 
     def __len__(self) -> int:
-        return int(self._store.rows("SELECT COUNT(*) FROM verdicts")[0][0])
+        return processes.by_first(lambda: int(self._store.rows("SELECT COUNT(*) FROM verdicts")[0][0]))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._store.close()
+        if self._open is not None:
+            self._open.close()
 
 
 def _sum(key: str, text: str) -> str:

@@ -1,6 +1,7 @@
 """A judge behind an address: any server that speaks OpenAI's /v1/chat/completions.
 
-The key comes from an environment variable and is never stored or shown. A reply that does not come is asked for again,
+Of several processes the first one asks, so that its pace and its number of requests at once hold for all. The key
+comes from an environment variable and is never stored or shown. A reply that does not come is asked for again,
 with growing pauses or the one the server names; a judge that is gone ends the command, and what it has said is kept.
 """
 
@@ -16,6 +17,7 @@ from smolt.config import Endpoint
 from smolt.data import Context, Turn
 from smolt.data.nouns import as_messages
 from smolt.errors import UserError
+from smolt.processes import as_first_says
 from smolt.rewards.llm_judge.asking import Asker, Reply
 from smolt.rewards.llm_judge.connection import Connection, Lost, Refused
 from smolt.rewards.llm_judge.prompts import Prompt
@@ -51,7 +53,7 @@ def open_endpoint(settings: Endpoint, rationale: int) -> Asker:
 def asking_remotely(
     asked: Callable[[Any], Reply], connection: Connection, parallel: int
 ) -> Callable[[Sequence[Any]], Iterator[list[tuple[int, Reply]]]]:
-    """Ask a server as an Asker does, several requests at once.
+    """Ask a server as an Asker does, several requests at once; of several processes the first one asks.
 
     Args:
         asked: sends one question; may raise Lost, Refused and UserError.
@@ -60,12 +62,12 @@ def asking_remotely(
     """
     judge = RemoteJudge(asked, connection)
 
-    def ask(prompts: Sequence[Any]) -> Iterator[list[tuple[int, Reply]]]:
+    def heard(prompts: Sequence[Any]) -> Iterator[list[tuple[int, Reply]]]:
         connection.leaving.clear()
         yield from _side_by_side(judge.reply, prompts, parallel, connection.leaving)
         judge.require_heard()
 
-    return ask
+    return lambda prompts: as_first_says(lambda: heard(prompts))
 
 
 def api_key(variable: str | None) -> str | None:
