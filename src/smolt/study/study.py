@@ -8,6 +8,7 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from smolt.config import (
 from smolt.data.generated import write_generated
 from smolt.evaluation.exam import Exam, best_of_n, kl_to, open_exam, take
 from smolt.evaluation.suites import origins_of_run, refuse_dependent, suite_exams
+from smolt.models.forward.process_group import join
 from smolt.models.ground import Ground, open_ground
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
@@ -68,6 +70,7 @@ def run_study(
         UserError: the recipe, its data or its model are wrong.
         Interrupted: Ctrl-C or SIGTERM; the same command continues.
     """
+    join()
     out = out.resolve()  # the sections' recipes name each other's directories
     places = Places(recipe, out)
     written = recipe.model_dump(mode="json")
@@ -103,19 +106,24 @@ def manifest_of(recipe: StudyRecipe) -> dict[str, Any]:
 
 def conclude(places: Places, run: Run) -> dict[str, Any]:
     """The report of a study in which all is made and measured; its verdicts and measures."""
+    summary = processes.by_first(lambda: reported(places))
+    run.complete(summary)
+    processes.by_first(lambda: remove_claims(places.out))
+    return summary
+
+
+def reported(places: Places) -> dict[str, Any]:
+    """Write the report; its verdicts and measures."""
     record = record_of(places)
     analysis = analyse(record)
     write_report(places.out, record, analysis)
-    summary = {
+    return {
         "arms": {
             name: {metric: measure.value for metric, measure in measures.items()}
             for name, measures in analysis.measures.items()
         },
         "verdicts": analysis.verdicts,
     }
-    run.complete(summary)
-    remove_claims(places.out)
-    return summary
 
 
 @dataclass
@@ -140,7 +148,7 @@ class Study:
         recipe: Any = self.places.seeded(section, seed)
         folder = self.places.folder(section.name, seed)
         if isinstance(recipe, ProblemsRecipe):
-            self._alone(folder, recipe, lambda at, of: write_generated(at, of))
+            self._alone(folder, recipe, lambda at, of: processes.by_first(lambda: write_generated(at, of)))
         elif isinstance(recipe, PairsRecipe):
             self._alone(folder, recipe, lambda at, of: make_pairs(of, at, self._tell))
         elif not isinstance(recipe, BestOfNRecipe):
@@ -182,8 +190,9 @@ class Study:
 
     def _pause(self, at: Path) -> None:
         self.still_ours()
-        if self.interrupts.exit_code is not None:
-            raise Interrupted(self.interrupts.exit_code, at)
+        code = self.interrupts.heard()
+        if code is not None:
+            raise Interrupted(code, at)
 
     def measure(self, arms: Sequence[str], seed: int) -> None:
         """The answers of some arms; those that are whole are left as they are."""
@@ -192,17 +201,16 @@ class Study:
         for name in arms:
             folder = self.places.folder(name, seed)
             for file in self.places.exam_files:
-                if all(inventory.sealed(path) for path in self.places.measured(name, seed, file)):
+                made = self.places.measured(name, seed, file)
+                if processes.by_first(partial(all_sealed, made)):
                     continue
                 LOG.info("measuring %s", name)
                 ground = self._ground(name, seed)
                 # Whichever arm is measured first, here or elsewhere, all answer under the conditions of the same one.
                 exams = exams or self._exams(self._ground(self.places.recipe.arms[0], seed), seed)
-                folder.mkdir(parents=True, exist_ok=True)
+                processes.by_first(partial(folder.mkdir, parents=True, exist_ok=True))
                 items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
-                write_rated(folder / file, items)
-                for path in self.places.measured(name, seed, file):
-                    inventory.seal(path)
+                processes.by_first(partial(write_sealed, folder / file, items, made))
                 gc.collect()
                 self._pause(self.places.out)
 
@@ -257,3 +265,15 @@ def shape_of(policy: Policy) -> tuple[int, int]:
     """Width and depth of a policy's network."""
     config = policy.trunk.network.config
     return int(config.hidden_size), int(config.num_hidden_layers)
+
+
+def all_sealed(paths: Sequence[Path]) -> bool:
+    """Whether these files are there as they were sealed."""
+    return all(inventory.sealed(path) for path in paths)
+
+
+def write_sealed(path: Path, answers: Sequence[RatedAnswer], made: Sequence[Path]) -> None:
+    """Write an arm's answers, and seal all that measuring it has made."""
+    write_rated(path, answers)
+    for each in made:
+        inventory.seal(each)
