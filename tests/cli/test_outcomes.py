@@ -90,7 +90,7 @@ def test_a_signal_while_a_module_begins_is_no_failed_import(capfd: pytest.Captur
 
 
 def test_a_terminal_gets_lines_broken_at_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At 20 columns; a row of a table, a line with a command, a long word and what is piped stay as they are."""
+    """At 20 columns; a line with a command, a long word and what is piped stay; a row goes on below its last column."""
 
     class Screen(io.StringIO):
         def isatty(self) -> bool:
@@ -101,3 +101,6 @@ def test_a_terminal_gets_lines_broken_at_words(monkeypatch: pytest.MonkeyPatch) 
     assert at_words(text, io.StringIO()) == text
     assert at_words(text, Screen()) == text.replace("Holm over", "Holm\nover")
     assert at_words("in runs/a-rather-long-name/model", Screen()) == "in\nruns/a-rather-long-name/model"
+    row, long = "name  a text of seven words that is long", "a name that is too long  for another column"
+    assert at_words(row, Screen()) == "name  a text of\n      seven words\n      that is long"
+    assert at_words(long, Screen()) == long

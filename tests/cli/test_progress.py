@@ -253,7 +253,7 @@ def test_a_slow_library_is_named_from_the_beginning_of_its_import(
     """Before its first line is executed, and not by a thread; the line goes when it is loaded, or cannot be."""
     screen = Screen()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(progress.sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
     (tmp_path / "slow_one.py").write_text("import sys\nseen = sys.stderr.getvalue()\n")
     (tmp_path / "broken_one.py").write_text("raise ImportError('it is broken')\n")
     for module in ("slow_one", "broken_one"):

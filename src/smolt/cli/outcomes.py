@@ -9,6 +9,7 @@ import errno
 import functools
 import inspect
 import os
+import re
 import shutil
 import signal
 import sys
@@ -175,13 +176,21 @@ def _guarded(work: Callable[[], Outcome]) -> Outcome:
 def at_words(text: str, stream: TextIO) -> str:
     """The text broken at words where a terminal would break inside them.
 
-    Rows of a table and lines with a command are left as they are: the one is aligned, the other may be copied.
+    A row of a table goes on below its last column, where that begins in the left half. Lines with a command are left as
+    they are: they may be copied.
     """
     if not stream.isatty():
         return text
     width = shutil.get_terminal_size().columns
-    fill = functools.partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(line if "  " in line or "smolt " in line else fill(line) for line in text.split("\n"))
+    return "\n".join(line if "smolt " in line else _filled(line, width) for line in text.split("\n"))
+
+
+def _filled(line: str, width: int) -> str:
+    column = max((gap.end() for gap in re.finditer(" {2,}", line)), default=0)
+    if len(line) <= width or column > width // 2:
+        return line
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(line, width, subsequent_indent=" " * column, **whole)
 
 
 def _failed(exit_code: int, message: str) -> Outcome:
