@@ -127,7 +127,9 @@ def outcome(found: "Evaluation") -> Outcome:
     notes = [f"note: {note}" for note in found.notes]
     if found.too_long:
         notes.append(f"note: {found.too_long} records exceed the model's window and were left out")
-    notes += [f"note: {name} is {other} on every answer" for name, other in found.repeats.items()]
+    for other in dict.fromkeys(found.repeats.values()):
+        names = [name for name, same in found.repeats.items() if same == other]
+        notes.append(f"note: {', '.join(names)} {'is' if len(names) == 1 else 'are'} {other} on every answer")
     shown = {name: measure for name, measure in found.measures.items() if name not in found.repeats}
     notes += [f"note: {rough}" for rough in [few_values(shown.values())] if rough]
     return Outcome(found.facts(), "\n".join([f"{found.status}{place}", measures_table(shown), *notes]))

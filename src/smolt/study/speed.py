@@ -133,6 +133,7 @@ class Speeds:
         slots, asked = min(drawing.batch, answers), [list(context) for context in contexts[:DISTINCT]]
         key = repr((drawing, slots, asked))
         if key not in self._decodings:
+            _ = self.policy  # a step of its own, where it is not loaded yet
             LOG.info("measuring how fast answers are written")
             self._decodings[key] = self._decoding(asked[:slots], replace(drawing, batch=slots))
         return self._decodings[key]
