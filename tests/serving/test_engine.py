@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from smolt.data import Turn
 from smolt.errors import UserError
@@ -14,6 +16,7 @@ from smolt.models.rendering import load_renderer
 from smolt.models.sampling import Drawing, Slots, sample
 from smolt.serving import lane
 from smolt.serving.engine import Engine
+from smolt.serving.read_prompts import ReadPrompts
 from smolt.serving.stream import AnswerStream, Piece, QueueFull, Request
 from tests.serving.conftest import Engines, Models, policy_of
 from tests.tiny import WINDOW, Architecture, tiny_model
@@ -335,6 +338,42 @@ def test_closing_ends_what_is_under_way(engines: Engines) -> None:
     assert streams[-1].reason == "cancelled"
     with pytest.raises(QueueFull, match="has ended"):
         engine.submit(ASKED)
+
+
+def test_the_next_turn_of_a_conversation_reads_what_is_new(
+    models: Models, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of 10: of 42 tokens 30 stand already, whose first 35 were asked before; asked once more, none is read."""
+    monkeypatch.setattr(lane, "PIECE", 10)
+    read: list[int] = []
+    one_piece = Slots.read
+
+    def reading(self: Slots, piece: Tensor, before: object) -> object:
+        read.append(len(piece))
+        return one_piece(self, piece, before)  # type: ignore[arg-type]  # handed on as it came
+
+    engine = engines()
+    engine.load("tiny")
+    monkeypatch.setattr(Slots, "read", reading)
+    kept = []
+    for length in (35, 42, 42, 9, 9):
+        stream = engine.submit(replace(ASKED, context=list(range(5, 5 + length)), temperature=0.0))
+        check(models("llama"), stream)
+        kept.append(stream.kept)
+    assert (kept, read) == ([0, 30, 42, 0, 9], [10, 10, 10, 5, 10, 2])
+
+
+def test_prompts_that_were_read_take_no_more_than_their_share() -> None:
+    """Room for two of three: the one that was not looked for goes. One that is too large alone is not kept."""
+    pairs = [(torch.ones(4, 1, 8), torch.ones(4, 1, 8))]  # 256 bytes, and 40 of logits
+    prompts = ReadPrompts(most=600, piece=128)
+    for tokens in ((1,) * 4, (2,) * 4):
+        prompts.keep(tokens, pairs, torch.zeros(10))
+    assert prompts.find((1,) * 4) is not None
+    prompts.keep((3,) * 4, pairs, torch.zeros(10))
+    assert [prompts.find((which,) * 4) is not None for which in (1, 2, 3)] == [True, False, True]
+    prompts.keep((4,) * 12, [(torch.ones(12, 1, 8), torch.ones(12, 1, 8))], torch.zeros(10))
+    assert prompts.find((4,) * 12) is None
 
 
 def test_a_listener_hears_of_everything(engines: Engines) -> None:

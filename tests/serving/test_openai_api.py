@@ -48,7 +48,11 @@ def test_the_greedy_text_is_that_of_the_chat(client: OpenAI, models: Models) -> 
     chunks = list(stream)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == expected
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == choice.finish_reason
-    assert chunks[-1].usage == done.usage and chunks[-1].choices == []
+    usage = chunks[-1].usage
+    assert usage is not None and usage.prompt_tokens_details is not None and chunks[-1].choices == []
+    assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens  # it was read for the first request
+    usage.prompt_tokens_details = done.usage.prompt_tokens_details
+    assert usage == done.usage
     assert all(chunk.usage is None for chunk in chunks[:-1])
     assert len({chunk.id for chunk in chunks}) == 1
 

@@ -20,16 +20,22 @@ FINGERPRINT = f"smolt-{__version__}"
 
 @dataclass
 class Usage:
-    """Tokens of the prompts, each counted once, and of the answers, stop tokens included."""
+    """Tokens of the prompts, each counted once, and of the answers, stop tokens included.
+
+    Attributes:
+        kept: those of the prompts that had been read for another request.
+    """
 
     prompt: int
     answers: int = 0
+    kept: int = 0
 
     @property
-    def document(self) -> dict[str, int]:
+    def document(self) -> dict[str, Any]:
         """The object `usage`."""
         total = self.prompt + self.answers
-        return {"prompt_tokens": self.prompt, "completion_tokens": self.answers, "total_tokens": total}
+        details = {"prompt_tokens_details": {"cached_tokens": self.kept}}
+        return {"prompt_tokens": self.prompt, "completion_tokens": self.answers, "total_tokens": total, **details}
 
 
 @dataclass

@@ -20,6 +20,7 @@ from smolt.models.ground import Ground
 from smolt.models.roles import Policy
 from smolt.models.sampling import Book, Drawing, Singles, Slots
 from smolt.models.saving import load_policy
+from smolt.serving.read_prompts import ReadPrompts
 from smolt.serving.stop_texts import HeldBack
 from smolt.serving.stream import AnswerStream, Piece, Request
 from smolt.training.memory.system import free_memory
@@ -33,6 +34,9 @@ a tenth longer a token than 256, and half as long in all.
 
 WIDEST = 2**17
 """The window of a model without a limit."""
+
+REMEMBERED = 8
+"""Prompts that were read may take one part in so many of the memory for keys and values, beside it."""
 
 
 @dataclass
@@ -79,11 +83,13 @@ class Unread:
         tokens: int64.
         done: how many of them were read.
         held: what the sampler keeps of these.
+        after: the logits after the last token, where all were read before.
     """
 
     tokens: Tensor
     done: int = 0
     held: Any = None
+    after: Tensor | None = None
 
 
 @dataclass
@@ -110,6 +116,7 @@ class Lane:
     _left: dict[int, int] = field(default_factory=dict)
     _next: int = 0
     _token_bytes: int = 0  # of keys and values
+    _read_before: ReadPrompts | None = None
     _book: Book | None = None
     _slots: Slots | Singles | None = None
 
@@ -133,7 +140,14 @@ class Lane:
         self._book, slots = self._made(policy)
         with torch.inference_mode():
             held, _ = slots.read(torch.tensor([self.ground.renderer.stop_id]), None)
+        if isinstance(slots, Slots):
+            self._read_before = ReadPrompts(self.memory // REMEMBERED, self._piece)
         self._token_bytes, self._slots = slots.size_of(held), slots
+
+    @property
+    def _piece(self) -> int:
+        """Tokens of prompts that are read between two decoding steps."""
+        return PIECE if self.ground.precision.device.type == "cpu" else CARD_PIECE
 
     def _made(self, policy: Policy) -> tuple[Book, Slots | Singles]:
         book = Book(self.size, self.window, self.ground.renderer.stop_ids)
@@ -226,8 +240,12 @@ class Lane:
         if not self._left.get(self._numbers.get(key, -1)):
             self._left.pop(self._numbers.get(key, -1), None)
             self._numbers[key], self._next = self._next, self._next + 1
-            self._unread[self._numbers[key]] = Unread(torch.tensor(key, dtype=torch.int64))
+            self._unread[self._numbers[key]] = self._begun(key)
         job.number = self._numbers[key]
+        unread = self._unread.get(job.number)
+        job.stream.kept = (
+            len(key) if unread is None else unread.done
+        )  # another answer's prompt, or one that was read before
         self._left[job.number] = self._left.get(job.number, 0) + 1
         drawing = Drawing(
             min(request.max_tokens, self.window - len(key)),
@@ -240,6 +258,15 @@ class Lane:
             listed=request.top_logprobs,
         )
         book.begin(job.row, randomness.key(request.seed, 0, 0, request.copy), job.number, drawing)
+
+    def _begun(self, key: tuple[int, ...]) -> Unread:
+        """A prompt, as far as it was read before."""
+        unread, read = Unread(torch.tensor(key, dtype=torch.int64)), None
+        if self._read_before is not None:
+            read = self._read_before.find(key)
+        if read is not None:
+            unread.done, unread.held, unread.after = read.done, read.pairs, read.after
+        return unread
 
     def _fits(self, request: Request) -> bool:
         """Whether the keys and values of all answers, at their longest, fit the memory; one alone always may try."""
@@ -254,8 +281,10 @@ class Lane:
 
     def _read(self, slots: Slots | Singles) -> None:
         """So many tokens of prompts: several short ones at once, or a piece of a long one."""
-        most = PIECE if self.ground.precision.device.type == "cpu" else CARD_PIECE
-        short: list[int] = []
+        for number, reading in list(self._unread.items()):
+            if reading.after is not None:
+                self._stand(number, reading.held, reading.after, slots)
+        most, short = self._piece, list[int]()
         for number, reading in self._unread.items():
             if len(reading.tokens) > most - sum(len(self._unread[other].tokens) for other in short):
                 break
@@ -273,7 +302,9 @@ class Lane:
                 self._stand(number, reading.held, after, slots)
 
     def _stand(self, number: int, held: Any, after: Tensor, slots: Slots | Singles) -> None:
-        del self._unread[number]
+        tokens = self._unread.pop(number).tokens
+        if self._read_before is not None:
+            self._read_before.keep(tuple(tokens.tolist()), held, after)
         slots.stand(number, held, after)
 
     def _hand_out(self, rows: NDArray[np.int64], over: NDArray[np.bool_], book: Book, slots: Slots | Singles) -> None:

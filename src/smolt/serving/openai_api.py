@@ -261,6 +261,7 @@ class Answering:
                 pieces, over = stream.take()
                 if over:
                     self.usage.answers += stream.tokens
+                    self.usage.kept += 0 if stream.request.copy else stream.kept
                     del going[index]
                 if pieces or over:
                     yield index, pieces, over

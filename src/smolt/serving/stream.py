@@ -106,6 +106,7 @@ class AnswerStream:
     Attributes:
         request: what was asked.
         tokens: drawn so far, the stop token included.
+        kept: tokens of the prompt that were read for another answer.
         reason: why it ended: "stop" (a stop token or text), "length" (max_tokens, or the window), "cancelled"; None
             while it goes on, and where it failed.
         error: why it failed.
@@ -114,6 +115,7 @@ class AnswerStream:
 
     request: Request
     tokens: int = 0
+    kept: int = 0
     reason: str | None = None
     error: str | None = None
     cancelled: bool = False
