@@ -182,10 +182,10 @@ def merge(
     words = f"{facts['status']}: the merged model is in {out}"
     words += " (there was no adapter to merge: the weights are the model's own)" if whole else ""
     if "difference_stored" in facts:
-        words += (
-            f"\nits logits differ from {whose} by up to {facts['difference_stored']:.1e} as it is stored, "
-            f"by {facts['difference']:.1e} in fp32 (--dtype fp32 stores that)\nnext: smolt chat {out}"
-        )
+        stored, exact = facts["difference_stored"], facts["difference"]
+        apart = f"differ from {whose} by up to {stored:.1e} as it is stored, by {exact:.1e} in fp32"
+        apart += " (--dtype fp32 stores that)"
+        words += f"\nits logits {apart if stored or exact else f'equal {whose}'}\nnext: smolt chat {out}"
     return Outcome(facts, words)
 
 
