@@ -31,6 +31,7 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
         {"model": "my-model", "data": "preferences.jsonl", "loss": "cpo", "budget": TWO},
     ],
     "kto": [{"model": "my-model", "data": "feedback.jsonl", "dev": "feedback.jsonl", "budget": TWO}],
+    "decide": [{"model": "my-model", "data": "decisions.jsonl", "dev": "decisions.jsonl", "budget": TWO}],
     "distill": [
         {
             "model": "my-model",

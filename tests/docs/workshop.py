@@ -72,6 +72,11 @@ def furnish(folder: Path) -> Path:
     pairs = [{"prompt": row["question"], "chosen": row["answer"], "rejected": "No."} for row in rows]
     shown = [{"prompt": row["question"], "completion": row["answer"]} for row in rows]
     _write(folder / "questions.jsonl", rows)
+    asked = {"right": {"type": "noul", "instructions": "Right?"}}
+    _write(
+        folder / "decisions.jsonl",
+        [{"state": f"{n} + 1 = {n + n % 2}", "questions": asked, "expected": {"right": n % 2 == 1}} for n in range(24)],
+    )
     _write(folder / "preferences.jsonl", pairs)
     _write(folder / "demonstrations.jsonl", shown)
     answers = [

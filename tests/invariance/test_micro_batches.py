@@ -14,9 +14,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.config import DistillRecipe, DPORecipe, GRPORecipe, KTORecipe, LoRA, Optim, PPORecipe, RewardRecipe
+from smolt.config import (
+    DecideRecipe,
+    DistillRecipe,
+    DPORecipe,
+    GRPORecipe,
+    KTORecipe,
+    LoRA,
+    Optim,
+    PPORecipe,
+    RewardRecipe,
+)
 from smolt.models.groups import Groups, cut, from_answers
+from smolt.models.rendering.decision_prompts import MOST
 from smolt.models.roles import CRITIC, Policy, Scorer, score_head
+from smolt.training.algorithms.decide import decide_loss
 from smolt.training.algorithms.distill import distill_loss
 from smolt.training.algorithms.dpo import dpo_loss, imitation_column
 from smolt.training.algorithms.grpo import grpo_loss
@@ -147,6 +159,19 @@ def kto_case(folder: Path, lora: bool) -> Case:
     return Case(kto_loss(policy, recipe), {"policy": Role(policy.parameters())}, groups)
 
 
+def decide_case(folder: Path, lora: bool, **fields: Any) -> Case:
+    """Four states with three questions of two to four options."""
+    policy, groups = policy_of(folder, lora), answers_to(4, 3)
+    labels, shares = torch.full((12, MOST), -1), torch.zeros(12, MOST)
+    for row in range(12):
+        size = 2 + row % 3
+        labels[row, :size] = torch.arange(5 * row + 1, 5 * row + 1 + size)
+        shares[row, :size] = torch.softmax(draw(size, seed=row), dim=0)
+    groups = groups.with_columns(labels=labels[:, :, None], expected=shares[:, :, None])
+    recipe = DecideRecipe.model_validate({**GIVEN, **fields})
+    return Case(decide_loss(policy, recipe), {"policy": Role(policy.parameters())}, groups)
+
+
 def ppo_case(folder: Path, lora: bool) -> Case:
     policy = policy_of(folder, lora)
     critic = scorer_beside(policy, folder)
@@ -175,6 +200,8 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "dpo": dpo_case,
     **{name: partial(dpo_case, loss=name) for name in ("ipo", "simpo", "orpo", "cpo")},
     "kto": kto_case,
+    "decide": decide_case,
+    "decide_brier": partial(decide_case, loss="brier"),
     "ppo": ppo_case,
     "grpo": grpo_case,
     "distill": distill_case,

@@ -15,6 +15,7 @@ SCENES = (
     *(f"{stage}-{weights}" for stage in STAGE_NAMES for weights in ("lora", "full")),
     "orpo-full",
     "kto-lora",
+    "decide-lora",
     "distill-full",
 )
 WITH_PRETRAINING = (*SCENES, "pretrain-full")
@@ -44,6 +45,7 @@ OWN: dict[str, dict[str, Any]] = {
     "dpo": {"data": "preferences.jsonl", "dev": "preferences.jsonl", "batch": 3, "beta": 0.3, "optim": {"lr": 0.01}},
     "orpo": {"stage": "dpo", "data": "preferences.jsonl", "batch": 3, "loss": "orpo", "optim": {"lr": 0.01}},
     "kto": {"data": "preferences.jsonl", "dev": "preferences.jsonl", "batch": 3, "optim": {"lr": 0.01}},
+    "decide": {"data": "decisions.jsonl", "dev": "decisions.jsonl", "batch": 3, "optim": {"lr": 0.01}},
     "ppo": {
         "data": "questions.jsonl",
         "reward": {"name": "python", "path": "reward.py:reward"},
@@ -82,12 +84,15 @@ OWN: dict[str, dict[str, Any]] = {
 def write_inputs(folder: Path) -> Path:
     """The model, the records and the reward that all scenes share; returns `folder`."""
     tiny_model(folder / "model")
+    (folder / "model" / "decision.json").write_text(json.dumps({"labels": {"noul": ["Y", "N"]}}))
+    (folder / "model" / "decision_template.jinja").write_text("{{ state }} {{ question.instructions }}")
     tiny_model(folder / "teacher.model", seed=7)
     pairs = list(zip(WORDS, WORDS[1:] + WORDS[:1], strict=True))
     files: dict[str, list[dict[str, Any]]] = {
         "demonstrations": [{"prompt": ask, "completion": answer} for ask, answer in pairs],
         "dev": [{"prompt": answer, "completion": ask} for ask, answer in pairs[:3]],
         "preferences": [{"prompt": ask, "chosen": answer, "rejected": ask} for ask, answer in pairs],
+        "decisions": [decision(number, text) for number, text in enumerate(WORDS)],
         "questions": [{"prompt": ask} for ask in WORDS[:5]],
     }
     for name, rows in files.items():
@@ -95,6 +100,15 @@ def write_inputs(folder: Path) -> Path:
     (folder / "reward.py").write_text(REWARD)
     (folder / "text.txt").write_text(" ".join(WORDS * 8))
     return folder
+
+
+def decision(number: int, state: str) -> dict[str, Any]:
+    """Two questions about a text; of what is expected some is soft."""
+    asked = {
+        "hen": {"type": "noul", "instructions": "a hen?"},
+        "where": {"type": "choice", "instructions": "where?", "criteria": {"in": None, "by": None, "there": None}},
+    }
+    return {"state": state, "questions": asked, "expected": {"hen": number / 10, "where": ("in", "by")[number % 2]}}
 
 
 def open_scene(name: str, inputs: Path, out: Path, **changes: Any) -> Training:
@@ -123,7 +137,7 @@ def scene_recipe(name: str, inputs: Path) -> dict[str, Any]:
     fields = {key: _placed(value, inputs) for key, value in OWN[kind].items()}
     stage = fields.get("stage", kind)
     if weights == "lora":
-        dropout = 0.2 if stage in ("sft", "reward", "dpo", "kto") else 0.0
+        dropout = 0.2 if stage in ("sft", "reward", "dpo", "kto", "decide") else 0.0
         fields["lora"] = {"rank": 2, "alpha": 8.0, "dropout": dropout}
     model = {"device": "cpu", "threads": 1} | ({} if stage == "pretrain" else {"path": str(inputs / "model")})
     return fields | {"stage": stage, "model": model, "seed": 3, "budget": {"updates": UPDATES}, "save": {"every": 1}}

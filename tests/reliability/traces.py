@@ -19,7 +19,7 @@ def traces(out: Path) -> dict[str, Any]:
     assert last is not None
     assert damage == []
     return {
-        "model": {path.name: path.read_bytes() for path in sorted((out / "model").iterdir())},
+        "model": {path.name: path.read_bytes() for path in sorted((out / "model").rglob("*")) if path.is_file()},
         "checkpoint": (last.step, last.digests, timeless(last.state)),
         "result": timeless(json.loads((out / "result.json").read_text())),
         **{name: rows(out / name) for name in ("metrics.jsonl", "samples.jsonl")},

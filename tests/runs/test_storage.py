@@ -198,3 +198,12 @@ def test_a_users_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Path, "home", homeless)
     assert storage.user_directory("XDG_CACHE_HOME", ".cache") is None
+
+
+def test_what_a_killed_writer_left_is_removed_with_its_folders(tmp_path: Path) -> None:
+    """A model directory may hold a folder with its adapter."""
+    left = storage.temporary_name(tmp_path / "model")
+    (left / "adapter").mkdir(parents=True)
+    (left / "adapter" / "weights").write_text("half")
+    storage.sweep(tmp_path)
+    assert names(tmp_path) == []

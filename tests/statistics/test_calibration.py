@@ -55,11 +55,11 @@ def test_the_calibration_error_by_hand() -> None:
 
 
 def test_intervals_cover_what_is_true() -> None:
-    """Answers that are overconfident by 0.15: the interval holds it, and a fall is shown, in 35 of 40 samples."""
+    """Answers that are overconfident by 0.15: the interval holds it, and a fall is shown, in 17 of 20 samples."""
     draws, held, fallen = np.random.default_rng(1), 0, 0
-    for _ in range(40):
-        chances = draws.uniform(0.5, 0.8, 600)
-        right = (draws.uniform(size=600) < chances).astype(float).tolist()
+    for _ in range(20):
+        chances = draws.uniform(0.5, 0.8, 500)
+        right = (draws.uniform(size=500) < chances).astype(float).tolist()
         stated = (chances + 0.15).tolist()
         found = calibration_error(stated, right)
         assert found is not None and found.low is not None and found.high is not None
@@ -67,7 +67,7 @@ def test_intervals_cover_what_is_true() -> None:
         change = calibration_change(stated, chances.tolist(), right)
         assert change is not None and change.high is not None
         fallen += change.high < 0
-    assert min(held, fallen) >= 35
+    assert min(held, fallen) >= 17
 
 
 def test_rows_of_one_prompt_are_resampled_together() -> None:

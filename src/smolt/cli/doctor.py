@@ -20,6 +20,7 @@ KINDS = {
     "reward": "preferences",
     "dpo": "preferences",
     "kto": "feedback",
+    "decide": "decisions",
     "ppo": "questions",
     "grpo": "questions",
     "distill": "questions",

@@ -74,7 +74,8 @@ def checked(source: RecipeName, overrides: Overrides = None, stage: Stage = None
 @delivered
 def explained(
     stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="sft, reward, dpo, kto, ppo, grpo, distill, study, ...")
+        str | None,
+        typer.Argument(metavar="[STAGE]", help="sft, reward, dpo, kto, decide, ppo, grpo, distill, study, ..."),
     ] = None,
 ) -> Outcome:
     """The fields of a stage's recipe; without a stage the page docs/reference/recipes-reference.md.

@@ -49,6 +49,7 @@ STAGE_HELP = {
     "reward": "Train a reward model on preferences.",
     "dpo": "Align with preferences, without sampling (DPO, IPO, SimPO, ORPO, CPO).",
     "kto": "Align with single answers that are good or not (KTO).",
+    "decide": "Learn typed decisions with honest probabilities.",
     "ppo": "Align with a reward, with a critic (PPO).",
     "grpo": "Align with a reward, within groups of answers (GRPO and its kin).",
     "distill": "Learn a teacher's whole distributions on the student's own answers (GKD).",
@@ -257,7 +258,7 @@ def _batch(directory: Path) -> str:
     if "prompts" in recipe:
         each = recipe.get("group", recipe.get("samples", 1))
         return f" of {recipe['prompts'] * each:,} answers to {recipe['prompts']:,} questions"
-    noun = {"pretrain": "rows of text", "sft": "demonstrations", "kto": "answers"}.get(
+    noun = {"pretrain": "rows of text", "sft": "demonstrations", "kto": "answers", "decide": "decisions"}.get(
         str(recipe.get("stage")), "pairs"
     )
     return f" of {recipe['batch']:,} {noun}" if "batch" in recipe else ""

@@ -44,6 +44,7 @@ from smolt.config.rollout_stages import (
 )
 from smolt.config.sections import section_references, with_directories
 from smolt.config.stages import (
+    DecideRecipe,
     DPORecipe,
     KTORecipe,
     PretrainRecipe,
@@ -79,6 +80,7 @@ __all__ = [
     "Critic",
     "DPORecipe",
     "Data",
+    "DecideRecipe",
     "DistillRecipe",
     "Endpoint",
     "EvaluationSampling",

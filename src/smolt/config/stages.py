@@ -213,3 +213,26 @@ class KTORecipe(Block):
     beta: Float = Field(default=0.1, gt=0, description="strength of the leash to the reference")
     desirable_weight: Float = Field(default=1.0, gt=0, description="weight of a desirable answer")
     undesirable_weight: Float = Field(default=1.0, gt=0, description="weight of an undesirable answer")
+
+
+class DecideRecipe(Block):
+    """Typed decisions: the probability of each answer to a choice, a score or a noul, learned from what is expected."""
+
+    stage: Literal["decide"] = "decide"
+    name: Name = Field(default="decide", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
+    model: Model = Field(description="the model to start from")
+    lora: LoRA | None = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=2e-5)] = Field(default={}, validate_default=True, description="optimizer")
+    budget: OfflineBudget = Field(default=Budget(), validate_default=True, description="how long; 1 epoch unless given")
+    data: Data = Field(description="decisions, with what is expected")
+    dev: Data | None = Field(default=None, description="held-out decisions; a temperature is fitted on them")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    batch: Int = Field(default=16, ge=1, description="decisions per update")
+    loss: Literal["cross_entropy", "brier"] = Field(
+        default="cross_entropy", description="of the options' probabilities: log score, or Brier score"
+    )
+    calibrate: Bool = Field(
+        default=True, description="save the temperature of each type of question that is best on dev"
+    )

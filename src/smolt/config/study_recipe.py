@@ -20,7 +20,16 @@ from smolt.config.blocks import (
 )
 from smolt.config.judging import Judging
 from smolt.config.rollout_stages import DistillRecipe, GRPORecipe, PPORecipe
-from smolt.config.stages import DPORecipe, KTORecipe, Name, PretrainRecipe, RewardRecipe, Seed, SFTRecipe
+from smolt.config.stages import (
+    DecideRecipe,
+    DPORecipe,
+    KTORecipe,
+    Name,
+    PretrainRecipe,
+    RewardRecipe,
+    Seed,
+    SFTRecipe,
+)
 from smolt.errors import UserError
 
 
@@ -174,6 +183,7 @@ StageRecipe = (
     | RewardRecipe
     | DPORecipe
     | KTORecipe
+    | DecideRecipe
     | PPORecipe
     | GRPORecipe
     | DistillRecipe
@@ -235,6 +245,7 @@ STAGE_RECIPES: dict[str, type[StageRecipe]] = {
     "reward": RewardRecipe,
     "dpo": DPORecipe,
     "kto": KTORecipe,
+    "decide": DecideRecipe,
     "ppo": PPORecipe,
     "grpo": GRPORecipe,
     "distill": DistillRecipe,

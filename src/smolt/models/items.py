@@ -149,13 +149,14 @@ def decision_items(
     prompts = DecisionPrompts(renderer.tokenizer, trainable_settings(renderer))
 
     def tokens(record: Decision) -> Groups:
-        return option_groups(prompts.asked(record), expected_of(record, place))
+        require_expected(record, place)
+        return option_groups(prompts.asked(record), record.questions)
 
     return _fitting(records, tokens, window, too_long_policy(data, too_long), place, digest)
 
 
-def expected_of(decision: Decision, place: str) -> list[tuple[float, ...]]:
-    """What each question's answer should be.
+def require_expected(decision: Decision, place: str) -> None:
+    """See that somebody said what each question's answer should be.
 
     Raises:
         UserError: nobody said it of one.
@@ -164,7 +165,6 @@ def expected_of(decision: Decision, place: str) -> list[tuple[float, ...]]:
         if question.expected is None:
             name = f"{place}: {decision.id}: expected.{question.name}"
             raise UserError(f"{name}: is missing; say what each question's answer should be, or leave the question out")
-    return [question.expected or () for question in decision.questions]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 import hashlib
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig
+from transformers.utils.hub import cached_file
 
 from smolt.config import LoRA
 from smolt.errors import UserError
@@ -21,6 +24,10 @@ from smolt.models.rendering import Renderer
 from smolt.models.roles import REWARD, Policy, Scorer, attach, score_head
 from smolt.runs import jsontext, storage
 
+if TYPE_CHECKING:
+    from transformers.decision import DecisionConfig
+
+ADAPTER = "adapter"  # folder of a decider's
 NOTE = "smolt_reward.json"  # what transformers' format has no place for
 
 
@@ -79,6 +86,30 @@ def save_adapter(trunk: Trunk, adapter: str, directory: Path, more: dict[str, to
     if more:
         fields |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
     jsontext.write(directory / "adapter_config.json", jsontext.plain(dict(sorted(fields.items()))))
+
+
+def save_decider(policy: Policy, renderer: Renderer, settings: "DecisionConfig", directory: Path) -> None:
+    """A directory that `pipeline("decision")` loads: with LoRA the base's files, and the adapter in a folder beside.
+
+    transformers looks for decision.json beside the base's weights, not beside an adapter's.
+    """
+    if policy.adapter is None:
+        save_policy(policy, renderer, directory)
+    else:
+        for file in _model_files(policy.trunk.base):
+            shutil.copyfile(file, directory / file.name)
+        (directory / ADAPTER).mkdir()
+        save_adapter(policy.trunk, policy.adapter, directory / ADAPTER, {})
+        renderer.save(directory)
+    replace(settings, adapter=None if policy.adapter is None else ADAPTER).save_pretrained(directory)
+
+
+def _model_files(base: str) -> list[Path]:
+    """Configuration and weights of a model directory, or of a hub name's copy here."""
+    found = None if Path(base).is_dir() else cached_file(base, "config.json")
+    folder = Path(base) if found is None else Path(found).parent
+    names = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+    return [file for name in names for file in sorted(folder.glob(name))]
 
 
 def is_reward_model(located: Located) -> bool:

@@ -240,7 +240,7 @@ def remove_directory(directory: Path) -> None:
         rename(directory, doomed)
     with storage_errors("removing", doomed):
         for entry in sorted(doomed.iterdir()):
-            os.unlink(entry)
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else os.unlink(entry)
         os.rmdir(doomed)
 
 

@@ -30,7 +30,7 @@ from smolt.training.streams import taken, updates_of
 
 MINUTE, HOUR = 60, 3600
 ASKED_FIRST = 64  # questions whose answers are watched
-FORETOLD = ("sft", "reward", "dpo", "kto", "ppo", "grpo", "distill")
+FORETOLD = ("sft", "reward", "dpo", "kto", "decide", "ppo", "grpo", "distill")
 TIMED = (*FORETOLD, "pretrain", "pairs")
 SHOWN = 0.02  # of the whole, a part that is not worth a word
 

@@ -102,6 +102,21 @@ def kahneman_tversky(
     return torch.where(desirable, desirable_weight, undesirable_weight) * torch.sigmoid(-beta * lead)
 
 
+def cross_entropy(logprobs: Tensor, expected: Tensor) -> Tensor:
+    """-sum over options of e log p of each question, in nats, [B]: the log score (Good 1952).
+
+    Args:
+        logprobs: of each question's options, [B, L]; -inf where it has no further one.
+        expected: probabilities, [B, L]; 0 there.
+    """
+    return -(expected * logprobs.masked_fill(expected == 0, 0.0)).sum(dim=1)
+
+
+def brier(logprobs: Tensor, expected: Tensor) -> Tensor:
+    """Sum over options of (p - e)^2 of each question, 0 to 2, [B] (Brier 1950); arguments as of `cross_entropy`."""
+    return ((logprobs.exp() - expected) ** 2).sum(dim=1)
+
+
 def ipo(average_lead: Tensor, beta: float, weight: Tensor) -> Tensor:
     """IPO loss of each pair, [P] (2310.12036 eq. 17): (h - 1/(2 beta))^2 with h of per-token AVERAGES, without beta."""
     target = 1 / (2 * beta)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smolt import processes, statistics
-from smolt.config import DPORecipe, KTORecipe, PretrainRecipe, RewardRecipe, SFTRecipe
+from smolt.config import DecideRecipe, DPORecipe, KTORecipe, PretrainRecipe, RewardRecipe, SFTRecipe
 from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups, answer_sums, atoms, cut, join, masked_sum, own_share, without_gradient
 from smolt.models.items import Prepared
@@ -40,7 +40,7 @@ class Lessons:
         checks: of the items, before update 1.
     """
 
-    recipe: PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe
+    recipe: PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe | DecideRecipe
     identity: dict[str, Any]
     items: list[Groups]
     held_out: list[Groups]
@@ -50,7 +50,7 @@ class Lessons:
 
 
 def open_lessons(
-    recipe: SFTRecipe | RewardRecipe | DPORecipe | KTORecipe,
+    recipe: SFTRecipe | RewardRecipe | DPORecipe | KTORecipe | DecideRecipe,
     records: Sequence[Any] | None,
     read: Callable[..., Prepared],
     out: Path | None,

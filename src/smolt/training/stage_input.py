@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from smolt import processes
 from smolt.config import (
+    DecideRecipe,
     DistillRecipe,
     DPORecipe,
     GRPORecipe,
@@ -97,7 +98,15 @@ def longest_answer(context: int, answer: int) -> Groups:
 
 
 TrainingRecipe = (
-    PretrainRecipe | SFTRecipe | RewardRecipe | DPORecipe | KTORecipe | PPORecipe | GRPORecipe | DistillRecipe
+    PretrainRecipe
+    | SFTRecipe
+    | RewardRecipe
+    | DPORecipe
+    | KTORecipe
+    | DecideRecipe
+    | PPORecipe
+    | GRPORecipe
+    | DistillRecipe
 )
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 

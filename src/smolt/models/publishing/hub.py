@@ -86,6 +86,10 @@ def pack(path: str, repository: str) -> Parcel:
     located = locate(path, to_merge=True)
     directory = located.adapter or Path(located.base)
     base = None
+    if directory.parent == Path(located.base):  # a model that decides, with its adapter in a folder of its own
+        raise UserError(
+            f"{path}: holds a base and an adapter; `smolt merge {path} --out DIR` makes one model, which can go"
+        )
     if located.adapter is not None:
         base = str(jsontext.read_object(directory / "adapter_config.json")["base_model_name_or_path"])
         if Path(base).expanduser().exists():

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from smolt.data import DecisionQuestion
+from smolt.data.decisions import TYPES
 from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering.decision_prompts import MOST, AskedDecision
 from smolt.models.roles import Policy
@@ -12,10 +14,10 @@ from smolt.models.roles import Policy
 NONE = -1  # where a question has no further option
 
 
-def option_groups(asked: AskedDecision, expected: Sequence[Sequence[float]]) -> Groups:
+def option_groups(asked: AskedDecision, questions: Sequence[DecisionQuestion]) -> Groups:
     """The questions of one state: their shared beginning, and of each the rest of its prompt with its first label.
 
-    Columns `labels` (NONE beyond a question's options) and `expected`, both [B, MOST, 1].
+    Columns `labels` (NONE beyond a question's options) and `expected`, both [B, MOST, 1], and `type`, a place in TYPES.
     """
     start, rows = asked.shared, list(zip(asked.rows, asked.labels, strict=True))
     if start:
@@ -23,9 +25,12 @@ def option_groups(asked: AskedDecision, expected: Sequence[Sequence[float]]) -> 
     else:  # a template may begin with the question
         contexts, answers = [row[:-1] for row in asked.rows], [[[row[-1], own[0]]] for row, own in rows]
     padded = [[*own, *[NONE] * (MOST - len(own))] for own in asked.labels]
+    expected = [list(question.expected or ()) for question in questions]
     wanted = [[*own, *[0.0] * (MOST - len(own))] for own in expected]
     return from_answers(contexts, answers, stopped=False).with_columns(
-        labels=torch.tensor(padded)[:, :, None], expected=torch.tensor(wanted)[:, :, None]
+        labels=torch.tensor(padded)[:, :, None],
+        expected=torch.tensor(wanted)[:, :, None],
+        type=torch.tensor([TYPES.index(question.type) for question in questions]),
     )
 
 

@@ -50,6 +50,7 @@ GUIDES: dict[str, tuple[str, str]] = {
     "explained_variance": ("Explained variance", "Good: rises from 0 towards 1; below 0 the critic misleads."),
     "critic_loss": ("Critic loss", "Good: falls early, then follows the reward."),
     "clip_fraction": ("Clipped share", "Good: below about 0.2."),
+    "brier": ("Brier score", "Good: falls below what the commonest answer's share would give everywhere."),
     "gradient_norm": ("Gradient norm", "Good: steady; spikes come before collapses."),
 }
 """Metric -> (title, what good looks like)."""
@@ -59,6 +60,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "sft": ("loss", "entropy", "gradient_norm"),
     "reward": ("reward_loss", "accuracy", "margin"),
     "dpo": ("loss", "accuracy", "margin", "nll", "chosen_reward", "rejected_reward", "gradient_norm"),
+    "decide": ("loss", "accuracy", "brier", "gradient_norm"),
     "kto": ("loss", "accuracy", "kl", "desirable_reward", "undesirable_reward", "gradient_norm"),
     "ppo": ("reward", "kl", "entropy", "stop_rate", "length", "explained_variance"),
     "grpo": ("reward", "kl", "entropy", "stop_rate", "length", "signal"),

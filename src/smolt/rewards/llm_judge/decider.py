@@ -48,7 +48,7 @@ def open_decider(path: str, precision: Precision) -> Decider:
         found: list[Decided | None] = [None] * len(decisions)
         if not fitting:
             return found
-        groups = join([option_groups(asked[at], [()] * len(asked[at].rows)) for at in fitting])
+        groups = join([option_groups(asked[at], decisions[at].questions) for at in fitting])
         tokens = policy.trunk.micro_tokens(MEMORY)
         scores = iter(without_gradient(groups, tokens, lambda part: option_scores(policy, part)[:, :, None]).tolist())
         for place in fitting:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from smolt.training.algorithms.decide import decide
 from smolt.training.algorithms.distill import distill
 from smolt.training.algorithms.dpo import dpo
 from smolt.training.algorithms.grpo import grpo
@@ -19,6 +20,7 @@ STAGES: dict[str, Callable[..., Training]] = {
     "reward": reward_model,
     "dpo": dpo,
     "kto": kto,
+    "decide": decide,
     "ppo": ppo,
     "grpo": grpo,
     "distill": distill,
@@ -26,4 +28,4 @@ STAGES: dict[str, Callable[..., Training]] = {
 
 Stage = Callable[[Any], Training]
 
-__all__ = ["STAGES", "Stage", "distill", "dpo", "grpo", "kto", "ppo", "pretrain", "reward_model", "sft"]
+__all__ = ["STAGES", "Stage", "decide", "distill", "dpo", "grpo", "kto", "ppo", "pretrain", "reward_model", "sft"]
