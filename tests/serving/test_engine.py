@@ -14,6 +14,7 @@ from smolt.data import Turn
 from smolt.errors import UserError
 from smolt.models.rendering import load_renderer
 from smolt.models.sampling import Drawing, Slots, sample
+from smolt.models.saving import load_policy
 from smolt.serving import lane
 from smolt.serving.engine import Engine
 from smolt.serving.read_prompts import ReadPrompts
@@ -147,7 +148,7 @@ def test_a_long_prompt_does_not_hold_up_answers_under_way(engines: Engines, monk
 def test_one_thread_computes(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has a model loaded, the engine's thread reads it; a second thread that computes would slow it down."""
     read: list[str] = []
-    load = lane.load_policy
+    load = load_policy
 
     def loading(*arguments: object) -> object:
         read.append(threading.current_thread().name)
