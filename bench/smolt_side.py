@@ -19,12 +19,11 @@ from smolt.models.groups import Groups, from_answers
 from smolt.models.locating import locate
 from smolt.models.roles import Policy, open_policy
 from smolt.models.saving import open_scorer
-from smolt.training.algorithms.dpo import dpo_loss
 from smolt.training.algorithms.grpo import grpo
 from smolt.training.algorithms.ppo import ppo
 from smolt.training.algorithms.reward_model import reward_loss
 from smolt.training.fit import Learner, LossFunction, Metrics, Role, Update, accumulate, fit
-from smolt.training.offline import reference_column, sft_loss
+from smolt.training.offline import dpo_loss, reference_column, sft_loss
 
 
 @dataclass

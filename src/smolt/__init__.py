@@ -29,6 +29,7 @@ _HOMES = {
     "decide": "smolt.training.algorithms",
     "ppo": "smolt.training.algorithms",
     "grpo": "smolt.training.algorithms",
+    "online_dpo": "smolt.training.algorithms",
     "distill": "smolt.training.algorithms",
     "evaluate": "smolt.evaluation.evaluate",
     "Evaluation": "smolt.evaluation.evaluate",

@@ -31,7 +31,7 @@ def test_the_scripts_run(workshop: Path) -> None:
 
 def test_every_name_of_smolt_is_a_field() -> None:
     """The second column names fields of some stage's recipe."""
-    stages = ("sft", "reward", "dpo", "kto", "ppo", "grpo", "distill")
+    stages = ("sft", "reward", "dpo", "kto", "ppo", "grpo", "online_dpo", "distill")
     known = {field.name for stage in stages for field in stage_fields(stage)}
     known |= {name.partition(".")[0] for name in known} | SEVERAL
     named = {name for row in table(PAGE, "TRL") for name in NAME.findall(f"`{row[1]}`".replace("``", "`"))}
@@ -48,6 +48,7 @@ def test_every_name_of_trl_is_trls() -> None:
     """The first column, against the configurations of the installed release."""
     trl = pytest.importorskip("trl")
     cpo = pytest.importorskip("trl.experimental.cpo")
+    online = pytest.importorskip("trl.experimental.online_dpo")
     gkd = pytest.importorskip("trl.experimental.gkd")
     kinds = (
         trl.SFTConfig,
@@ -57,6 +58,7 @@ def test_every_name_of_trl_is_trls() -> None:
         trl.KTOConfig,
         cpo.CPOConfig,
         gkd.GKDConfig,
+        online.OnlineDPOConfig,
     )
     known = {field.name for kind in kinds for field in fields(kind)} | {"peft_config"}
     named = {name for row in table(PAGE, "TRL") for name in re.findall(r"[a-z]+(?:_[a-z0-9]+)*", row[0])}

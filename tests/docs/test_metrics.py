@@ -32,6 +32,23 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
     ],
     "kto": [{"model": "my-model", "data": "feedback.jsonl", "dev": "feedback.jsonl", "budget": TWO}],
     "decide": [{"model": "my-model", "data": "decisions.jsonl", "dev": "decisions.jsonl", "budget": TWO}],
+    "online_dpo": [
+        {
+            "model": "my-model",
+            "data": "questions.jsonl",
+            "dev": "questions.jsonl",
+            "reward": {"name": "length", "options": {"target": 3}},
+            "budget": TWO,
+        },
+        {
+            "model": "my-model",
+            "data": "questions.jsonl",
+            "dev": "questions.jsonl",
+            "reward": "gsm8k",
+            "budget": {"updates": 1},
+            "checks": {"forecast": False},
+        },
+    ],
     "distill": [
         {
             "model": "my-model",
@@ -108,7 +125,7 @@ def test_every_logged_name_is_documented_and_every_documented_name_is_logged(wor
     for stage, recipes in RECIPES.items():
         known, logged = documented(stage), set[str]()
         for number, fields in enumerate(recipes):
-            short = {"prompts": 4, "sampling": LIMITS} if stage in ("ppo", "grpo", "distill") else {}
+            short = {"prompts": 4, "sampling": LIMITS} if stage in ("ppo", "grpo", "online_dpo", "distill") else {}
             recipe = make_recipe(stage, **short, **fields)
             for metrics in STAGES[stage](recipe, out=workshop / f"{stage}-{number}"):
                 logged |= {general(name, known) for name in metrics}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from smolt.config import DPORecipe
-from smolt.training.algorithms.dpo import PER_TOKEN
+from smolt.training.offline import PER_TOKEN
 from tests.docs.test_commands import lines, run
 from tests.docs.workshop import ROOT, blocks, table
 

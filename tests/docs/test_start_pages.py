@@ -155,5 +155,7 @@ def test_the_stages_of_the_guide_are_those_there_are() -> None:
     stages = {name.strip(" `") for row in table(STUDY, "stage") for name in row[0].split(",")}
     assert stages == set(STAGE_RECIPES)
     text = STUDY.read_text(encoding="utf-8")
-    assert "stage is `pretrain`, `sft`, `dpo`, `kto`, `decide`, `ppo`, `grpo` or `distill`" in " ".join(text.split())
-    assert POLICIES == ("pretrain", "sft", "dpo", "kto", "decide", "ppo", "grpo", "distill")
+    assert "stage is `pretrain`, `sft`, `dpo`, `kto`, `decide`, `ppo`, `grpo`, `online_dpo` or `distill`" in " ".join(
+        text.split()
+    )
+    assert POLICIES == ("pretrain", "sft", "dpo", "kto", "decide", "ppo", "grpo", "online_dpo", "distill")

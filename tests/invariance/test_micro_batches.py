@@ -21,6 +21,7 @@ from smolt.config import (
     GRPORecipe,
     KTORecipe,
     LoRA,
+    OnlineDPORecipe,
     Optim,
     PPORecipe,
     RewardRecipe,
@@ -30,13 +31,14 @@ from smolt.models.rendering.decision_prompts import MOST
 from smolt.models.roles import CRITIC, Policy, Scorer, score_head
 from smolt.training.algorithms.decide import decide_loss
 from smolt.training.algorithms.distill import distill_loss
-from smolt.training.algorithms.dpo import dpo_loss, imitation_column
+from smolt.training.algorithms.dpo import imitation_column
 from smolt.training.algorithms.grpo import grpo_loss
 from smolt.training.algorithms.kto import kto_loss
+from smolt.training.algorithms.online_dpo import best_and_worst, online_loss, paired
 from smolt.training.algorithms.ppo import ppo_loss
 from smolt.training.algorithms.reward_model import reward_loss
 from smolt.training.fit import Learner, LossFunction, Role, accumulate
-from smolt.training.offline import sft_loss
+from smolt.training.offline import dpo_loss, sft_loss
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
@@ -194,6 +196,15 @@ def distill_case(folder: Path, lora: bool, **fields: Any) -> Case:
     return Case(distill_loss(policy, teacher, recipe), {"policy": Role(policy.parameters())}, answers_to(4, 3))
 
 
+def online_dpo_case(folder: Path, lora: bool) -> Case:
+    """Of three answers to each of four questions the best and the worst, drawn at temperature 0.7."""
+    policy = policy_of(folder, lora)
+    groups = rollout(policy)
+    kept = paired(groups, best_and_worst(draw(12, seed=8), groups.owners))
+    recipe = OnlineDPORecipe.model_validate({**ROLLED, "sampling": {"temperature": 0.7}})
+    return Case(online_loss(policy, recipe), {"policy": Role(policy.parameters())}, kept)
+
+
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "sft": sft_case,
     "reward": reward_case,
@@ -204,6 +215,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "decide_brier": partial(decide_case, loss="brier"),
     "ppo": ppo_case,
     "grpo": grpo_case,
+    "online_dpo": online_dpo_case,
     "distill": distill_case,
     "distill_jsd": partial(distill_case, beta=0.3),
 }

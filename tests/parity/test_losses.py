@@ -10,17 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolt.config import DistillRecipe, DPORecipe, KTORecipe
+from smolt.config import DistillRecipe, DPORecipe, KTORecipe, OnlineDPORecipe
 from smolt.models.groups import Groups, answer_sums, from_answers, masked_sum
 from smolt.models.roles import Policy
 from smolt.training import objectives
 from smolt.training.algorithms.distill import distill_loss
-from smolt.training.algorithms.dpo import dpo_loss, imitation_column
+from smolt.training.algorithms.dpo import imitation_column
 from smolt.training.algorithms.kto import kl_column, kto_loss, mismatched
-from smolt.training.offline import reference_column
+from smolt.training.algorithms.online_dpo import best_and_worst, online_loss, paired
+from smolt.training.offline import dpo_loss, reference_column
 from tests.parity import tiny
 from tests.parity.capture import golden
-from tests.parity.cases import CPO_CASES, DPO_CASES, GKD_CASES, GRPO_CASES, KTO_CASES, ORPO_CASES, REWARD_CASES
+from tests.parity.cases import (
+    CPO_CASES,
+    DPO_CASES,
+    GKD_CASES,
+    GRPO_CASES,
+    KTO_CASES,
+    ONLINE_DPO_CASES,
+    ONLINE_DPO_REWARDS,
+    ORPO_CASES,
+    REWARD_CASES,
+)
 from tests.parity.conftest import Roles
 
 pytestmark = pytest.mark.usefixtures("kept_or_recomputed")
@@ -140,6 +151,20 @@ def test_gkd_equals_trl(name: str, roles: Roles) -> None:
     given = {"model": "(in memory)", "data": "(in memory)", "teacher": "(in memory)"}
     recipe = DistillRecipe.model_validate({**given, "beta": case["settings"]["beta"]})
     (loss,) = distill_loss(policy, teacher, recipe)(from_answers(tiny.CONTEXTS, [[answer] for answer in tiny.CHOSEN]))
+    assert_equal(case, loss.total / loss.count, policy.trunk.network)
+
+
+@pytest.mark.parametrize("name", ONLINE_DPO_CASES)
+def test_online_dpo_equals_trl(name: str, roles: Roles) -> None:
+    """Two answers to each of three contexts, the second one the better of the second: paired by their rewards."""
+    case = golden("online_dpo")["cases"][name]
+    settings, policy, reference = case["settings"], roles.policy(), Policy(roles.open("reference"), None)
+    rewards = torch.tensor([value for pair in ONLINE_DPO_REWARDS for value in pair])
+    found = best_and_worst(rewards, pairs().owners)
+    assert found == [(0, 1), (3, 2), (4, 5)]
+    groups = reference_column(reference, 1000, paired(pairs(), found))
+    given = {"model": "(in memory)", "data": "(in memory)", "reward": "gsm8k"}
+    (loss,) = online_loss(policy, OnlineDPORecipe.model_validate({**given, "beta": settings["beta"]}))(groups)
     assert_equal(case, loss.total / loss.count, policy.trunk.network)
 
 

@@ -91,7 +91,10 @@ def test_couples_and_gold() -> None:
         ({"reward": "gsm8k", "gold": "gsm8k"}, "gold audits a judge"),
         ({"judge": {"kind": "endpoint", "path": "m"}}, "kind endpoint needs endpoint, not path"),
         ({"judge": {"endpoint": {"url": "http://x", "modle": "m"}}}, 'did you mean "model"'),
-        ({"judge": {"path": "m", "rule": "longer"}}, "exactly one of path, endpoint, rule and decision, not path, rule"),
+        (
+            {"judge": {"path": "m", "rule": "longer"}},
+            "exactly one of path, endpoint, rule and decision, not path, rule",
+        ),
     ],
 )
 def test_wrong_sections(fields: dict[str, Any], said: str) -> None:

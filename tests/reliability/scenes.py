@@ -16,6 +16,7 @@ SCENES = (
     "orpo-full",
     "kto-lora",
     "decide-lora",
+    "online_dpo-lora",
     "distill-full",
 )
 WITH_PRETRAINING = (*SCENES, "pretrain-full")
@@ -62,6 +63,17 @@ OWN: dict[str, dict[str, Any]] = {
         "reward": {"name": "python", "path": "reward.py:reward"},
         "prompts": 2,
         "group": 4,
+        "inner": {"epochs": 2},
+        "watch": {"every": 2},
+        "sampling": SAMPLING,
+        "optim": {"lr": 0.003},
+    },
+    "online_dpo": {
+        "data": "questions.jsonl",
+        "dev": {"path": "questions.jsonl", "limit": 2},
+        "reward": {"name": "python", "path": "reward.py:reward"},
+        "prompts": 3,
+        "samples": 3,
         "inner": {"epochs": 2},
         "watch": {"every": 2},
         "sampling": SAMPLING,

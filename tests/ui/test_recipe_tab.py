@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra ui is not installed")
 
-from smolt.config import load_recipe, make_recipe, shipped_recipes
+from smolt.config import REWARDED, load_recipe, make_recipe, shipped_recipes
 from smolt.config.reference import REQUIRED, stage_fields
 from smolt.errors import UserError
 from smolt.runs.listing import run_at
@@ -50,7 +50,7 @@ def test_what_must_be_filled_in_makes_a_recipe(stage: str, tmp_path: Path) -> No
 def test_a_form_has_every_field(stage: str) -> None:
     """Each plain field of the stage, the reward as one; required ones come first."""
     names = [field.name for field in form_fields(stage)]
-    whole = {name.split(".")[0] for name in names} & {"reward"} if stage in ("ppo", "grpo") else set()
+    whole = {name.split(".")[0] for name in names} & {"reward"} if stage in REWARDED else set()
     plain = [entry.name for entry in stage_fields(stage) if entry.block is None]
     assert set(names) == {name for name in plain if name.split(".")[0] not in whole} | whole
     required = [field.default == REQUIRED and field.block != "dev" for field in form_fields(stage)]

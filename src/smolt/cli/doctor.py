@@ -23,6 +23,7 @@ KINDS = {
     "decide": "decisions",
     "ppo": "questions",
     "grpo": "questions",
+    "online_dpo": "questions",
     "distill": "questions",
     "pairs": "questions",
     "pretrain": "text",

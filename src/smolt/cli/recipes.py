@@ -75,7 +75,9 @@ def checked(source: RecipeName, overrides: Overrides = None, stage: Stage = None
 def explained(
     stage: Annotated[
         str | None,
-        typer.Argument(metavar="[STAGE]", help="sft, reward, dpo, kto, decide, ppo, grpo, distill, study, ..."),
+        typer.Argument(
+            metavar="[STAGE]", help="sft, reward, dpo, kto, decide, ppo, grpo, online_dpo, distill, study, ..."
+        ),
     ] = None,
 ) -> Outcome:
     """The fields of a stage's recipe; without a stage the page docs/reference/recipes-reference.md.

@@ -57,22 +57,20 @@ def audit(
 
 @delivered
 def checked(source: RecipeName, overrides: Overrides = None, out: Report = None) -> Outcome:
-    """The X-ray of each PPO and GRPO reward of a recipe; one that waits for another section is named.
+    """The X-ray of each reward that a stage learns from of a recipe; one that waits for another section is named.
 
     Raises:
         UserError: the recipe has no such stage, or its model, data or reward cannot be read.
     """
-    from smolt.config import StudyRecipe, load_recipe, section_references, with_directories
+    from smolt.config import REWARDED, StudyRecipe, load_recipe, section_references, with_directories
 
     recipe = load_recipe(source, None, overrides or [])
     stages: dict[str, Any] = {}
     if isinstance(recipe, StudyRecipe):
         stages = {section.name: section.recipe for section in recipe.sections}
-    rewarded = {
-        name: stage for name, stage in (stages or {recipe.name: recipe}).items() if stage.stage in ("ppo", "grpo")
-    }
+    rewarded = {name: stage for name, stage in (stages or {recipe.name: recipe}).items() if stage.stage in REWARDED}
     if not rewarded:
-        raise UserError(f"{source}: has no ppo or grpo stage, so nothing in it is trained on a reward")
+        raise UserError(f"{source}: has no {' or '.join(REWARDED)} stage, so nothing in it is trained on a reward")
     places = {name: default_directory(source, recipe).resolve() / name for name in stages}
     facts: dict[str, Any] = {}
     panels: list[Any] = []

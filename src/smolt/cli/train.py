@@ -52,6 +52,7 @@ STAGE_HELP = {
     "decide": "Learn typed decisions with honest probabilities.",
     "ppo": "Align with a reward, with a critic (PPO).",
     "grpo": "Align with a reward, within groups of answers (GRPO and its kin).",
+    "online_dpo": "Align with pairs of its own answers, labelled by a reward as they are written (online DPO).",
     "distill": "Learn a teacher's whole distributions on the student's own answers (GKD).",
     "pretrain": "Make a tokenizer and a small model from plain text.",
 }

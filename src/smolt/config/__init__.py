@@ -38,6 +38,7 @@ from smolt.config.rollout_stages import (
     Inner,
     LossKL,
     MissingStop,
+    OnlineDPORecipe,
     PPORecipe,
     Surrogate,
     Teacher,
@@ -54,6 +55,7 @@ from smolt.config.stages import (
     Vocabulary,
 )
 from smolt.config.study_recipe import (
+    REWARDED,
     STAGE_RECIPES,
     BestOfNRecipe,
     PairsRecipe,
@@ -69,6 +71,7 @@ from smolt.config.study_recipe import (
 __all__ = [
     "GAE",
     "KL",
+    "REWARDED",
     "STAGES",
     "STAGE_RECIPES",
     "Advantage",
@@ -93,6 +96,7 @@ __all__ = [
     "Machine",
     "MissingStop",
     "Model",
+    "OnlineDPORecipe",
     "Optim",
     "PPORecipe",
     "PairsRecipe",

@@ -134,6 +134,11 @@ class PPORecipe(Block):
             raise ValueError("critic.start reward needs critic.path, for the reward has not exactly one model part")
         return self
 
+    @property
+    def answers(self) -> int:
+        """Answers to a question of one update."""
+        return self.samples
+
 
 class Advantage(Block):
     """How a group's rewards become advantages (2402.03300, 2503.20783, 2402.14740)."""
@@ -215,6 +220,49 @@ class GRPORecipe(Block):
             raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}")
         return self
 
+    @property
+    def answers(self) -> int:
+        """Answers to a question of one update."""
+        return self.group
+
+
+class OnlineDPORecipe(Block):
+    """Online DPO (2402.04792): pairs of the policy's own answers, labelled as they are written, with dpo's loss."""
+
+    stage: Literal["online_dpo"] = "online_dpo"
+    name: Name = Field(default="online_dpo", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of everything random")
+    model: Model = Field(description="the policy to start from; also the reference")
+    lora: StillLoRA = Field(default=None, description="adapters; null = all weights")
+    optim: Annotated[Optim, stage_defaults(lr=5e-6)] = Field(default={}, validate_default=True, description="optimizer")
+    budget: RolloutBudget = Field(default=Budget(), validate_default=True, description="updates; 100 unless given")
+    data: Data = Field(description="questions")
+    dev: Data | None = Field(default=None, description="held-out questions")
+    watch: Watch = Field(default=Watch(), description="evaluation while training")
+    save: Save = Field(default=Save(), description="checkpoints")
+    checks: Checks = Field(default=Checks(), description="before the first update")
+    sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    prompts: Int = Field(default=16, ge=1, description="questions per update")
+    samples: Int = Field(default=2, ge=2, description="answers per question; the best and the worst are a pair")
+    inner: Inner = Field(default=Inner(), description="learning from one rollout")
+    loss: Literal["sigmoid", "ipo"] = Field(default="sigmoid", description="sigmoid = DPO")
+    beta: Float = Field(default=0.1, gt=0, description="leash to the reference (tau in ipo)")
+    label_smoothing: Float = Field(default=0.0, ge=0, lt=0.5, description="sigmoid: share of labels taken to be wrong")
+    reward: RewardMix = Field(description="who says which answer is better: the one that gets more")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "OnlineDPORecipe":
+        if self.inner.minibatches > self.prompts:
+            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}")
+        if self.label_smoothing > 0 and self.loss != "sigmoid":
+            raise ValueError("label_smoothing is for loss sigmoid; remove it, or write loss: sigmoid")
+        return self
+
+    @property
+    def answers(self) -> int:
+        """Answers to a question of one update."""
+        return self.samples
+
 
 class Teacher(Block):
     """Whom a student learns from. `teacher: DIR` is enough."""
@@ -252,3 +300,8 @@ class DistillRecipe(Block):
     beta: Float = Field(
         default=1.0, ge=0, le=1, description="1 = KL(student, teacher), 0 = KL(teacher, student), between: JSD of both"
     )
+
+    @property
+    def answers(self) -> int:
+        """Answers to a question of one update."""
+        return 1

@@ -14,7 +14,7 @@ from smolt.config.yaml_reader import KeyPath
 from smolt.errors import UserError
 
 MADE_FROM_NOTHING = ("pretrain", "problems")
-POLICIES = ("pretrain", "sft", "dpo", "kto", "decide", "ppo", "grpo", "distill")
+POLICIES = ("pretrain", "sft", "dpo", "kto", "decide", "ppo", "grpo", "online_dpo", "distill")
 INHERITED = ("seed", "lora", "data", "dev")
 TAKEN = {"base": "the model before all stages", "shipped": "the data that comes with smolt"}
 PATH_FIELDS = ("path", "reward_model", "decision")

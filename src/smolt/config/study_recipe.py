@@ -19,7 +19,7 @@ from smolt.config.blocks import (
     Sampling,
 )
 from smolt.config.judging import Judging
-from smolt.config.rollout_stages import DistillRecipe, GRPORecipe, PPORecipe
+from smolt.config.rollout_stages import DistillRecipe, GRPORecipe, OnlineDPORecipe, PPORecipe
 from smolt.config.stages import (
     DecideRecipe,
     DPORecipe,
@@ -186,6 +186,7 @@ StageRecipe = (
     | DecideRecipe
     | PPORecipe
     | GRPORecipe
+    | OnlineDPORecipe
     | DistillRecipe
     | PairsRecipe
     | BestOfNRecipe
@@ -201,7 +202,10 @@ class Section(Block):
     recipe: StageRecipe = Field(discriminator="stage", description="`{section}` in a path is that section's directory")
 
 
-ARMS = ("sft", "dpo", "kto", "ppo", "grpo", "distill", "best_of_n")
+REWARDED = ("ppo", "grpo", "online_dpo")
+"""Stages that learn from a reward of their own answers."""
+
+ARMS = ("sft", "dpo", "kto", *REWARDED, "distill", "best_of_n")
 """Stages whose models answer the final questions."""
 
 
@@ -234,8 +238,10 @@ class StudyRecipe(Block):
             return
         if self.study.test is None:
             raise UserError("study.test: is missing: name the final questions (a file the training never sees)")
-        if self.study.reward is None and not any(section.recipe.stage in ("ppo", "grpo") for section in self.sections):
-            raise UserError("study.reward: is missing: no ppo or grpo section has one to measure the arms with")
+        if self.study.reward is None and not any(section.recipe.stage in REWARDED for section in self.sections):
+            raise UserError(
+                "study.reward: is missing: no ppo, grpo or online_dpo section has one to measure the arms with"
+            )
 
 
 Recipe = StageRecipe | StudyRecipe
@@ -248,6 +254,7 @@ STAGE_RECIPES: dict[str, type[StageRecipe]] = {
     "decide": DecideRecipe,
     "ppo": PPORecipe,
     "grpo": GRPORecipe,
+    "online_dpo": OnlineDPORecipe,
     "distill": DistillRecipe,
     "pairs": PairsRecipe,
     "best_of_n": BestOfNRecipe,

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smolt.config import DistillRecipe, DPORecipe, GRPORecipe, KTORecipe, PPORecipe, RewardMix, RewardPart, StudyRecipe
+from smolt.config import (
+    REWARDED,
+    DistillRecipe,
+    DPORecipe,
+    GRPORecipe,
+    KTORecipe,
+    OnlineDPORecipe,
+    PPORecipe,
+    RewardMix,
+    RewardPart,
+    StudyRecipe,
+)
 from smolt.data import Question
 from smolt.errors import UserError
 from smolt.evaluation.exam import CHUNK, KL_QUESTIONS
@@ -30,7 +41,7 @@ from smolt.training.streams import taken, updates_of
 
 MINUTE, HOUR = 60, 3600
 ASKED_FIRST = 64  # questions whose answers are watched
-FORETOLD = ("sft", "reward", "dpo", "kto", "decide", "ppo", "grpo", "distill")
+FORETOLD = ("sft", "reward", "dpo", "kto", "decide", "ppo", "grpo", "online_dpo", "distill")
 TIMED = (*FORETOLD, "pretrain", "pairs")
 SHOWN = 0.02  # of the whole, a part that is not worth a word
 
@@ -190,7 +201,7 @@ def _probed(pairs: Sequence[Groups], window: int) -> int:
     return tokens
 
 
-def _rollouts(recipe: PPORecipe | GRPORecipe, seen: Foresight, speeds: Speeds) -> Duration:
+def _rollouts(recipe: PPORecipe | GRPORecipe | OnlineDPORecipe, seen: Foresight, speeds: Speeds) -> Duration:
     """A stage that learns from its own answers."""
     assert seen.asked is not None
     found, ground, questions = Duration(), seen.ground, seen.asked.questions
@@ -201,9 +212,8 @@ def _rollouts(recipe: PPORecipe | GRPORecipe, seen: Foresight, speeds: Speeds) -
     if total >= ENDLESS:
         found.add("training", (recipe.budget.minutes or 0.0) * MINUTE)
         return found
-    samples = recipe.group if isinstance(recipe, GRPORecipe) else recipe.samples
     contexts = _contexts(ground, questions)
-    answers, context = recipe.prompts * samples, sum(map(len, contexts)) / len(contexts)
+    answers, context = recipe.prompts * recipe.answers, sum(map(len, contexts)) / len(contexts)
     decoding = speeds.decoding(contexts, drawing, answers)
     tokens = recipe.prompts * context + answers * decoding.length
     found.add("sampling", total * decoding.seconds(recipe.prompts, answers))
@@ -211,6 +221,9 @@ def _rollouts(recipe: PPORecipe | GRPORecipe, seen: Foresight, speeds: Speeds) -
     epochs, steps = recipe.inner.epochs, recipe.inner.epochs * recipe.inner.minibatches
     if isinstance(recipe, PPORecipe):
         prepared, learned = 2 / speeds.forward + 1 / speeds.scoring, 1 / speeds.learning + 1 / speeds.learning_scores
+    elif isinstance(recipe, OnlineDPORecipe):  # two answers of each question, by policy and reference
+        share = 2 / recipe.samples
+        prepared, learned = share / speeds.forward, share / speeds.learning
     else:
         passes = (recipe.kl.beta > 0) + (steps > 1)
         prepared, learned = passes / speeds.forward, 1 / speeds.learning
@@ -274,7 +287,7 @@ def _weight(path: str | None, ground: Ground) -> float:
 def _first_reward(study: StudyRecipe) -> RewardMix:
     """What the arms are measured by where `study.reward` does not say it."""
     recipes: Iterator[Any] = (section.recipe for section in study.sections)
-    found: RewardMix = next(recipe.reward for recipe in recipes if recipe.stage in ("ppo", "grpo"))
+    found: RewardMix = next(recipe.reward for recipe in recipes if recipe.stage in REWARDED)
     return found
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from smolt.config import Section, section_references
+from smolt.config import REWARDED, Section, section_references
 from smolt.runs import Run, inventory
 from smolt.study.places import Places
 
@@ -71,7 +71,7 @@ def _exam_needs(places: Places, arm: str) -> set[str]:
     recipe = places.recipe
     found = section_references(recipe.study)
     if recipe.study.reward is None:
-        learner: Any = next(section.recipe for section in recipe.sections if section.recipe.stage in ("grpo", "ppo"))
+        learner: Any = next(section.recipe for section in recipe.sections if section.recipe.stage in REWARDED)
         found |= section_references(learner.reward)
     for name in (arm, recipe.study.baseline, recipe.arms[0]):
         section = places.section(name)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smolt.config import RewardMix, Section, StudyRecipe, section_references, with_directories
+from smolt.config import REWARDED, RewardMix, Section, StudyRecipe, section_references, with_directories
 from smolt.errors import UserError
 from smolt.evaluation.suites import answers_file
 from smolt.runs import jsontext
@@ -86,13 +86,13 @@ class Places:
         return [folder / file, *([folder / CANDIDATES] if chooses else [])]
 
     def reward(self, seed: int) -> RewardMix:
-        """Who rates: study.reward, else what the first ppo or grpo section learns from."""
+        """Who rates: study.reward, else what the first section that learns from a reward has."""
         settled = self.settings[seed].reward
         if settled is not None:
             return settled
         for section in self.recipe.sections:
             recipe: Any = self.seeded(section, seed)
-            if section.recipe.stage in ("grpo", "ppo"):
+            if section.recipe.stage in REWARDED:
                 found: RewardMix = recipe.reward
                 return found
         raise AssertionError("a recipe with arms has a reward")

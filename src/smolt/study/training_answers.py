@@ -1,10 +1,10 @@
-"""What ppo and grpo sections answered while they learned: their samples beside their curves."""
+"""What sections that learn from a reward answered while they learned: their samples beside their curves."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smolt.config import RewardMix, Section
+from smolt.config import REWARDED, RewardMix, Section
 from smolt.report.panels import Panel
 from smolt.report.record import LatePart
 from smolt.rewards.audit.gold import into_stretches, rate_again
@@ -12,8 +12,6 @@ from smolt.rewards.audit.gold_panel import Course, overoptimisation_panel
 from smolt.rewards.build import rules_alone
 from smolt.runs.rows import RowFile
 from smolt.study.places import Places
-
-LEARNED_FROM_ANSWERS = ("ppo", "grpo")
 
 
 def gold_panel(places: Places, seed: int) -> Panel | None:
@@ -24,7 +22,7 @@ def gold_panel(places: Places, seed: int) -> Panel | None:
     gold = places.settings[seed].reward
     if gold is None or not rules_alone(gold.parts):
         return None
-    learners = [section for section in places.recipe.sections if section.recipe.stage in LEARNED_FROM_ANSWERS]
+    learners = [section for section in places.recipe.sections if section.recipe.stage in REWARDED]
     courses = [_course(places, section, seed, gold) for section in learners]
     return overoptimisation_panel([course for course in courses if course is not None])
 

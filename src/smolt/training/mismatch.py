@@ -13,7 +13,7 @@ from torch import Tensor
 
 from smolt.errors import SelfCheckError
 from smolt.models.forward.precision import NAMES
-from smolt.models.groups import Groups, answer_sums, without_gradient
+from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
 from smolt.models.roles import Policy
 from smolt.training.fit import Metrics
 from smolt.training.objectives import distribution, kl
@@ -46,6 +46,16 @@ def mismatch(sampled: Tensor, recomputed: Tensor, mask: Tensor) -> Metrics:
         **distribution("mismatch", apart),
         "mismatch_kl": float(kl(sampled, recomputed, "k3")[mask].mean()),
     }
+
+
+def mismatch_parts(
+    sampled: Tensor | None, recomputed: Tensor, mask: Tensor
+) -> tuple[dict[str, Tensor], dict[str, tuple[float | Tensor, float]]]:
+    """The same of a micro-batch, as a Loss takes it: the differences, and the KL's sum and count; nothing of None."""
+    if sampled is None:
+        return {}, {}
+    apart = masked_sum(kl(sampled, recomputed, "k3"), mask)
+    return {"mismatch": (sampled - recomputed).abs()[mask]}, {"mismatch_kl": (apart, float(mask.sum()))}
 
 
 def check_mismatch(policy: Policy, groups: Groups, metrics: Mapping[str, float], temperature: float) -> None:

@@ -1,4 +1,4 @@
-"""What stages that learn from records share before their arithmetic begins: records as tokens, a plan, dev loss."""
+"""What stages that learn from records share: records as tokens, a plan, dev loss, and losses that several have."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +18,16 @@ from smolt.models.roles import Policy, Scorer
 from smolt.training.checks import answer_tokens_only, forward_facts
 from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, Tally, of_all
 from smolt.training.memory.outlook import Outlook, heeded, look_at_rows
+from smolt.training.mismatch import mismatch_parts
+from smolt.training.objectives import dpo_sigmoid, ipo, log_odds, simpo
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import settled
 from smolt.training.streams import Rows, updates_of
 
 ENDS = ("loss_low", "loss_high")
 """The ends of a held-out loss's interval, as metrics.jsonl names them after `dev/`."""
+PER_TOKEN = ("ipo", "simpo", "orpo")
+"""Losses of an answer's mean log-probability per token; the others take its sum."""
 
 
 @dataclass(frozen=True)
@@ -198,3 +202,43 @@ def sft_loss(policy: Policy) -> LossFunction:
         yield Loss(-masked_sum(logprobs, mask), count, metrics, each=each)
 
     return loss
+
+
+def dpo_loss(policy: Policy, recipe: DPORecipe, temperature: float = 1.0) -> LossFunction:
+    """Sum over the pairs of a micro-batch, and what should be watched together: log-probabilities, margin, accuracy."""
+
+    def loss(batch: Groups) -> Iterator[Loss]:
+        logprobs, _ = policy(batch, temperature)
+        mask, columns = batch.mask.to(logprobs.device), {k: v.to(logprobs.device) for k, v in batch.columns.items()}
+        sums, first = answer_sums(logprobs, mask), columns["side"] == 0
+        values = sums if recipe.reference_free else answer_sums(logprobs - columns["reference"], mask)
+        if recipe.loss in PER_TOKEN:
+            values = values / mask.sum(dim=1)
+        chosen, rejected = values[first], values[~first]
+        terms = pair_terms(chosen, rejected, columns["weight"][first], recipe)
+        pairs, total = float(len(terms)), terms.sum()
+        seen = {"chosen_logprob": sums[first], "rejected_logprob": sums[~first]}
+        seen |= {"chosen_reward": recipe.beta * chosen, "rejected_reward": recipe.beta * rejected}
+        seen |= {"margin": recipe.beta * (chosen - rejected), "accuracy": (chosen > rejected).float()}
+        each = terms
+        if recipe.nll:
+            imitation = -columns["imitation"] * sums
+            total = total + recipe.nll * imitation.sum()
+            seen |= {"pair_loss": terms, "nll": imitation}
+            each = terms + recipe.nll * (imitation[first] + imitation[~first])
+        metrics = {name: (value.detach().sum(), pairs) for name, value in seen.items()}
+        spread, apart = mismatch_parts(columns.get("sampled"), logprobs.detach(), mask)
+        yield Loss(total, pairs, metrics | apart, spread=spread, each=(each, torch.ones_like(each)))
+
+    return loss
+
+
+def pair_terms(chosen: Tensor, rejected: Tensor, weight: Tensor, recipe: DPORecipe) -> Tensor:
+    """The loss of each pair, [P], from its answers' log-probabilities or log-ratios: sums, or means `PER_TOKEN`."""
+    if recipe.loss == "ipo":
+        return ipo(chosen - rejected, recipe.beta, weight)
+    if recipe.loss == "simpo":
+        return simpo(chosen - rejected, recipe.beta, recipe.gamma, weight)
+    if recipe.loss == "orpo":
+        return recipe.beta * dpo_sigmoid(log_odds(chosen) - log_odds(rejected), 1.0, weight)
+    return dpo_sigmoid(chosen - rejected, recipe.beta, weight, recipe.label_smoothing)

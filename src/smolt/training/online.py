@@ -1,4 +1,4 @@
-"""What PPO and GRPO share: policy, questions and reward, the stream of rollouts, a plan, importance weights."""
+"""What stages that learn from rewarded rollouts share: what they work with, the stream, a plan, importance weights."""
 
 import logging
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smolt import randomness, statistics
-from smolt.config import Correction, GRPORecipe, Model, PPORecipe
+from smolt.config import Correction, GRPORecipe, Model, OnlineDPORecipe, PPORecipe
 from smolt.data import Question, Score
 from smolt.data.nouns import as_question
 from smolt.errors import UserError
@@ -40,8 +40,8 @@ from smolt.training.stage_input import in_memory, longest_answer, recipe_for, se
 from smolt.training.streams import taken
 
 LOG = logging.getLogger(__name__)
-RolloutRecipe = PPORecipe | GRPORecipe
-RecipeT = TypeVar("RecipeT", PPORecipe, GRPORecipe)
+RolloutRecipe = PPORecipe | GRPORecipe | OnlineDPORecipe
+RecipeT = TypeVar("RecipeT", PPORecipe, GRPORecipe, OnlineDPORecipe)
 GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
 
 

@@ -1,4 +1,4 @@
-"""As PPO and GRPO begin: does the reward vary over the policy's own answers, and what does it reward?
+"""As a stage with a reward begins: does the reward vary over the policy's own answers, and what does it reward?
 
 A training takes the answers of its first updates; `smolt reward-check` draws some with counters of their own.
 """
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from smolt import randomness
-from smolt.config import GRPORecipe
+from smolt.config import PPORecipe
 from smolt.data import Answer, Question, Score, Turn
 from smolt.errors import SelfCheckError
 from smolt.models.answers import as_answers
@@ -97,7 +97,7 @@ def refusal(found: XRay) -> str:
 
 def group_of(recipe: RolloutRecipe) -> int | None:
     """Answers that compete with each other; None for PPO, whose answers do not."""
-    return recipe.group if isinstance(recipe, GRPORecipe) else None
+    return None if isinstance(recipe, PPORecipe) else recipe.answers
 
 
 def panel_of(recipe: RolloutRecipe, found: XRay, findings: list[Finding]) -> Panel:

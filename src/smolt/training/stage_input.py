@@ -19,6 +19,7 @@ from smolt.config import (
     KTORecipe,
     Machine,
     Model,
+    OnlineDPORecipe,
     PPORecipe,
     PretrainRecipe,
     RewardRecipe,
@@ -106,6 +107,7 @@ TrainingRecipe = (
     | DecideRecipe
     | PPORecipe
     | GRPORecipe
+    | OnlineDPORecipe
     | DistillRecipe
 )
 RecipeT = TypeVar("RecipeT", bound=BaseModel)

@@ -64,6 +64,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "kto": ("loss", "accuracy", "kl", "desirable_reward", "undesirable_reward", "gradient_norm"),
     "ppo": ("reward", "kl", "entropy", "stop_rate", "length", "explained_variance"),
     "grpo": ("reward", "kl", "entropy", "stop_rate", "length", "signal"),
+    "online_dpo": ("reward", "kl", "margin", "chosen_reward", "rejected_reward", "length"),
     "distill": ("loss", "entropy", "stop_rate", "length", "gradient_norm"),
 }
 """Stage -> its headline metrics; a run with none of them shows what GUIDES knows, in that order."""

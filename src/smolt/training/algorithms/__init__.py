@@ -8,6 +8,7 @@ from smolt.training.algorithms.distill import distill
 from smolt.training.algorithms.dpo import dpo
 from smolt.training.algorithms.grpo import grpo
 from smolt.training.algorithms.kto import kto
+from smolt.training.algorithms.online_dpo import online_dpo
 from smolt.training.algorithms.ppo import ppo
 from smolt.training.algorithms.pretrain import pretrain
 from smolt.training.algorithms.reward_model import reward_model
@@ -23,9 +24,23 @@ STAGES: dict[str, Callable[..., Training]] = {
     "decide": decide,
     "ppo": ppo,
     "grpo": grpo,
+    "online_dpo": online_dpo,
     "distill": distill,
 }
 
 Stage = Callable[[Any], Training]
 
-__all__ = ["STAGES", "Stage", "decide", "distill", "dpo", "grpo", "kto", "ppo", "pretrain", "reward_model", "sft"]
+__all__ = [
+    "STAGES",
+    "Stage",
+    "decide",
+    "distill",
+    "dpo",
+    "grpo",
+    "kto",
+    "online_dpo",
+    "ppo",
+    "pretrain",
+    "reward_model",
+    "sft",
+]

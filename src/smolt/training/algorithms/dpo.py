@@ -3,29 +3,23 @@
 The reference of the others is the policy as it was at step 0; its log-probabilities are computed once for each pair.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from smolt.config import DPORecipe
 from smolt.data import Preference
-from smolt.models.groups import Groups, answer_sums, join
+from smolt.models.groups import Groups, join
 from smolt.models.items import preference_items
-from smolt.models.roles import Policy, open_policy
+from smolt.models.roles import open_policy
 from smolt.models.saving import save_policy
 from smolt.training.checks import same_policy
-from smolt.training.fit import Loss, LossFunction
-from smolt.training.objectives import dpo_sigmoid, ipo, log_odds, simpo
-from smolt.training.offline import dev_loss, open_lessons, plan_for, reference_column
+from smolt.training.offline import dev_loss, dpo_loss, open_lessons, plan_for, reference_column
 from smolt.training.stage import Training
 from smolt.training.stage_input import in_memory, recipe_for
-
-PER_TOKEN = ("ipo", "simpo", "orpo")
-"""Losses of an answer's mean log-probability per token; the others take its sum."""
 
 
 def dpo(
@@ -77,42 +71,3 @@ def imitation_column(groups: Groups) -> Groups:
     weight = groups.columns["weight"]
     better = torch.where(groups.columns["side"] == 0, weight, 1 - weight)
     return groups.with_columns(imitation=better * len(groups) / 2 / (better * groups.lengths).sum())
-
-
-def dpo_loss(policy: Policy, recipe: DPORecipe) -> LossFunction:
-    """Sum over the pairs of a micro-batch, and what should be watched together: log-probabilities, margin, accuracy."""
-
-    def loss(batch: Groups) -> Iterator[Loss]:
-        logprobs, _ = policy(batch)
-        mask, columns = batch.mask.to(logprobs.device), {k: v.to(logprobs.device) for k, v in batch.columns.items()}
-        sums, first = answer_sums(logprobs, mask), columns["side"] == 0
-        values = sums if recipe.reference_free else answer_sums(logprobs - columns["reference"], mask)
-        if recipe.loss in PER_TOKEN:
-            values = values / mask.sum(dim=1)
-        chosen, rejected = values[first], values[~first]
-        terms = pair_terms(chosen, rejected, columns["weight"][first], recipe)
-        pairs, total = float(len(terms)), terms.sum()
-        seen = {"chosen_logprob": sums[first], "rejected_logprob": sums[~first]}
-        seen |= {"chosen_reward": recipe.beta * chosen, "rejected_reward": recipe.beta * rejected}
-        seen |= {"margin": recipe.beta * (chosen - rejected), "accuracy": (chosen > rejected).float()}
-        each = terms
-        if recipe.nll:
-            imitation = -columns["imitation"] * sums
-            total = total + recipe.nll * imitation.sum()
-            seen |= {"pair_loss": terms, "nll": imitation}
-            each = terms + recipe.nll * (imitation[first] + imitation[~first])
-        metrics = {name: (value.detach().sum(), pairs) for name, value in seen.items()}
-        yield Loss(total, pairs, metrics, each=(each, torch.ones_like(each)))
-
-    return loss
-
-
-def pair_terms(chosen: Tensor, rejected: Tensor, weight: Tensor, recipe: DPORecipe) -> Tensor:
-    """The loss of each pair, [P], from its answers' log-probabilities or log-ratios: sums, or means `PER_TOKEN`."""
-    if recipe.loss == "ipo":
-        return ipo(chosen - rejected, recipe.beta, weight)
-    if recipe.loss == "simpo":
-        return simpo(chosen - rejected, recipe.beta, recipe.gamma, weight)
-    if recipe.loss == "orpo":
-        return recipe.beta * dpo_sigmoid(log_odds(chosen) - log_odds(rejected), 1.0, weight)
-    return dpo_sigmoid(chosen - rejected, recipe.beta, weight, recipe.label_smoothing)

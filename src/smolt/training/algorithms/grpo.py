@@ -16,7 +16,7 @@ from smolt.data import Question
 from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
 from smolt.models.roles import Policy
 from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
-from smolt.training.mismatch import check_first_ratio, check_mismatch
+from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch_parts
 from smolt.training.objectives import group_advantages, kl, reduce_tokens, surrogate_loss
 from smolt.training.online import Rolling, corrected, dealt, old_logprobs, open_stage, over_budget, rollout_plan
 from smolt.training.reward_forecast import forecast
@@ -142,8 +142,8 @@ def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction
         }
         spread: dict[str, Tensor] = {}
         if not several:
-            spread["mismatch"] = (columns["sampled"] - old).abs()[mask]
-            metrics["mismatch_kl"] = (masked_sum(kl(columns["sampled"], old, "k3"), mask), tokens)
+            spread, apart_from_sampler = mismatch_parts(columns["sampled"], old, mask)
+            metrics |= apart_from_sampler
         if "reference" in columns:
             apart = logprobs.detach() - columns["reference"]
             metrics["kl"] = (answer_sums(apart, mask).sum(), answers)

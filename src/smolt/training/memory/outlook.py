@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from smolt import processes, randomness
-from smolt.config import DistillRecipe, GRPORecipe, PPORecipe
+from smolt.config import REWARDED, DistillRecipe, PPORecipe
 from smolt.errors import UserError
 from smolt.models.forward.adapter import require_targets
 from smolt.models.forward.precision import Precision
@@ -163,7 +163,7 @@ def look_at_rows(recipe: Any, ground: Ground, items: Sequence[Groups]) -> Outloo
     return look_ahead(recipe, ground.precision, network, items=items)
 
 
-def look_at_questions(recipe: PPORecipe | GRPORecipe | DistillRecipe, ground: Ground, asked: Asked) -> Outlook | None:
+def look_at_questions(recipe: Any, ground: Ground, asked: Asked) -> Outlook | None:
     """Of a stage that samples answers to these questions."""
     order = randomness.permutation(len(asked.questions), recipe.seed, 0)
     order = order[: min(LOOKED_AT, recipe.budget.updates or LOOKED_AT) * recipe.prompts]
@@ -197,7 +197,7 @@ def foresee(recipe: Any) -> Foresight | None:
     Raises:
         UserError: model or data cannot be read.
     """
-    samples = recipe.stage in ("ppo", "grpo", "distill")
+    samples = recipe.stage in (*REWARDED, "distill")
     if not samples and recipe.stage not in READERS:
         return None
     ground = open_ground(settled(recipe.model, None, True))
@@ -219,7 +219,7 @@ def heeded(recipe: Any, outlook: Outlook | None) -> Outlook | None:
     return outlook
 
 
-def _raters(recipe: PPORecipe | GRPORecipe | DistillRecipe) -> Iterator[str]:
+def _raters(recipe: Any) -> Iterator[str]:
     """Where the networks lie that rate answers or teach, and one that a critic beside adapters starts from."""
     if isinstance(recipe, DistillRecipe):
         yield recipe.teacher.path

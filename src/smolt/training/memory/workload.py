@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from smolt.config import DistillRecipe, DPORecipe, GRPORecipe, KTORecipe, PPORecipe
+from smolt.config import DistillRecipe, DPORecipe, GRPORecipe, KTORecipe, OnlineDPORecipe, PPORecipe
 from smolt.models.groups import Groups, from_answers, join
 from smolt.training.memory.footprint import Estimate, Network, Rollout, Way, Work
 from smolt.training.memory.shapes import largest, room_of
@@ -74,7 +74,7 @@ class Prospect:
         rollout = None
         if self.contexts:
             asked = self.recipe.prompts
-            slots = min(choice.slots, asked * _answers(self.recipe))
+            slots = min(choice.slots, asked * self.recipe.answers)
             rollout = Rollout(slots, asked, max(self.contexts), choice.longest)
         full = not way.rank
         copies, roles = (_copies(self.recipe) if full else 0), (2 if isinstance(self.recipe, PPORecipe) else 1)
@@ -105,21 +105,16 @@ class Prospect:
             yield from_answers([[0] * size for size in contexts], [[[0] * longest] * answers] * len(contexts))
 
     def _minibatch(self) -> tuple[int, int]:
-        """Contexts of an optimizer step, and answers to each: GRPO deals whole groups, PPO single answers."""
+        """Contexts of an optimizer step, and answers to each: whole groups, pairs (online DPO), single ones (PPO)."""
         recipe = self.recipe
         if isinstance(recipe, DistillRecipe):
             return recipe.prompts, 1
-        if isinstance(recipe, GRPORecipe):
-            return -(-recipe.prompts // recipe.inner.minibatches), recipe.group
+        if isinstance(recipe, GRPORecipe | OnlineDPORecipe):
+            answers = recipe.group if isinstance(recipe, GRPORecipe) else 2
+            return -(-recipe.prompts // recipe.inner.minibatches), answers
         answers = -(-recipe.prompts * recipe.samples // recipe.inner.minibatches)
         asked = min(recipe.prompts, answers)
         return asked, -(-answers // asked)
-
-
-def _answers(recipe: PPORecipe | GRPORecipe | DistillRecipe) -> int:
-    if isinstance(recipe, DistillRecipe):
-        return 1
-    return recipe.group if isinstance(recipe, GRPORecipe) else recipe.samples
 
 
 def _copies(recipe: Any) -> int:
@@ -128,4 +123,6 @@ def _copies(recipe: Any) -> int:
         return 2
     if isinstance(recipe, DPORecipe):
         return int(not recipe.reference_free)
-    return int(isinstance(recipe, KTORecipe) or (isinstance(recipe, GRPORecipe) and recipe.kl.beta > 0))
+    return int(
+        isinstance(recipe, KTORecipe | OnlineDPORecipe) or (isinstance(recipe, GRPORecipe) and recipe.kl.beta > 0)
+    )

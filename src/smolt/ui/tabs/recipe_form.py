@@ -13,7 +13,7 @@ from smolt.errors import UserError
 
 FILE = "recipe"
 """What errors call the text before it is a file."""
-TRAINED = ("sft", "reward", "dpo", "kto", "decide", "ppo", "grpo", "distill", "pretrain")
+TRAINED = ("sft", "reward", "dpo", "kto", "decide", "ppo", "grpo", "online_dpo", "distill", "pretrain")
 """Stages that a command of their own runs."""
 WHOLE = {"reward": "a rule, a model's directory, or a list: gsm8k; [gsm8k, {name: length, options: {target: 60}}]"}
 """Blocks that are one field of the form, written as in YAML."""
