@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,10 +75,11 @@ def test_a_dead_process_of_this_machine_holds_nothing(how: signal.Signals, tmp_p
         assert process.stdout is not None
         assert process.stdout.readline() == "True\n"
         assert claims.take("sft") is None
-        assert (claims.alive() or "").startswith("part 2/2 on ")
-        assert f"(process {process.pid})" in (claims.alive() or "")
+        holder, certain = claims.living() or ("", False)
+        assert certain
+        assert re.fullmatch(rf"part 2/2 on \S+ \(process {process.pid}\)", holder)
         process.send_signal(how)
-    assert claims.alive() is None
+    assert claims.living() is None
     with taken(claims, "sft"):
         pass
 
@@ -160,15 +162,38 @@ def test_no_forked_worker_keeps_a_job(tmp_path: Path) -> None:
 
 
 def test_one_process_alone_is_refused_beside_parts(tmp_path: Path) -> None:
-    """While one holds a job, or may; afterwards nothing is left of them."""
+    """While one holds a job; afterwards nothing is left of them."""
     refuse_parts(tmp_path)
     told = r"part 1/2 on .* works on a part of this study: wait for it, stop it"
     with taken(Claims(tmp_path, "part 1/2"), "sft"), pytest.raises(DirectoryInUse, match=told):
         refuse_parts(tmp_path)
     refuse_parts(tmp_path)
-    elsewhere(tmp_path, "dpo", 1)
-    with pytest.raises(DirectoryInUse, match=r"part 2/2 on node7 \(process 41\) works on a part"):
-        refuse_parts(tmp_path)
     remove_claims(tmp_path)
-    refuse_parts(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_one_process_alone_waits_for_a_machine_that_may_be_dead(
+    lives: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For its lease and a look, with words every 5 s; a sign of life ends the wait, and a job here before it begins."""
+    clock = Clock(monkeypatch)
+    elsewhere(tmp_path, "dpo", 1)
+
+    def sleep(seconds: float) -> None:
+        clock.seconds += seconds
+        if lives and clock.seconds == 1020.0:
+            elsewhere(tmp_path, "dpo", 2)
+
+    monkeypatch.setattr(job_claims.time, "sleep", sleep)
+    with caplog.at_level("INFO", "smolt"):
+        if lives:
+            with pytest.raises(DirectoryInUse, match=r"part 2/2 on node7 \(process 41\) works on a part"):
+                refuse_parts(tmp_path)
+        else:
+            refuse_parts(tmp_path)
+    waited = 20.0 if lives else LEASE + job_claims.POLL
+    assert clock.seconds == 1000.0 + waited
+    assert len(caplog.records) == waited // job_claims.SAY + (not lives)
+    with taken(Claims(tmp_path, "part 1/2"), "sft"), pytest.raises(DirectoryInUse, match=r"part 1/2 on"):
+        refuse_parts(tmp_path)

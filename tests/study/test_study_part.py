@@ -93,7 +93,6 @@ def test_two_parts_make_what_one_process_makes(finished: Path, tmp_path: Path) -
     own, others = trained(done.stderr), trained(stderr)
     assert own and others
     assert sorted(own + others) == ["dpo", "grpo", "ppo", "pretrain", "reward", "sft", "sft_more"]
-    assert "waiting for " in done.stderr + stderr
     assert not (out / "claims").exists()
 
 
@@ -105,7 +104,7 @@ def test_one_part_does_what_dead_ones_leave(finished: Path, tmp_path: Path, monk
     out = tmp_path / "killed"
     with part("2/4", out, "ppo.save.every=1") as process:
         deadline = time.monotonic() + 120
-        while not (out / "ppo" / "checkpoints").exists():
+        while not list((out / "ppo" / "checkpoints").glob("step-*")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -217,6 +216,21 @@ def test_a_waiting_part_says_so_at_most_every_five_seconds(
     words = [record.getMessage() for record in caplog.records]
     assert len(words) == 2
     assert all(re.fullmatch(r"waiting for problems: part 2/2 on \S+ \(process \d+\)", line) for line in words)
+
+
+def test_a_section_that_another_command_runs_is_left_to_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A part waits for it with words, and claims nothing meanwhile."""
+    places = Places(small(), tmp_path)
+    Run.open(tmp_path, manifest=manifest_of(small())).close()
+    at_work = PartAtWork(places, parse_shard("1/1"), lambda *given: None, Interrupts())
+    with (
+        Run.open(tmp_path / "problems", manifest=dict.fromkeys(("recipe", "data", "model", "renderer"))),
+        caplog.at_level("INFO", "smolt"),
+    ):
+        assert not at_work.work()
+        assert at_work.say()
+    assert [record.getMessage() for record in caplog.records] == ["waiting for problems: another command works on it"]
+    assert not (tmp_path / "claims").exists()
 
 
 def test_a_part_that_waits_can_be_stopped(tmp_path: Path) -> None:

@@ -15,21 +15,25 @@ A holder that could not write for GIVEN_UP seconds, or finds its job claimed ane
 
 import contextlib
 import fcntl
+import logging
 import os
 import platform
 import shutil
 import threading
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from smolt.errors import DirectoryInUse
 from smolt.runs import jsontext, storage
 from smolt.runs.locks import DirectoryLock
 
+LOG = logging.getLogger(__name__)
 CLAIMS = "claims"
 BEAT = 10.0  # seconds between two signs of life
 LEASE = 120.0  # of silence, after which a holder on another machine is dead
+POLL = 0.5  # seconds between two looks
+SAY = 5.0  # seconds between two words of a process that waits
 GIVEN_UP = 90.0  # of silence, after which a holder itself stops: before anybody else may begin
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
@@ -38,6 +42,10 @@ CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while t
 def now() -> float:
     """Seconds on a clock that nobody sets."""
     return time.clock_gettime(CLOCK)
+
+
+State = Literal["over", "alive", "watched"]
+"""Of a claim: given back or of a dead holder; of a living one; or of one on another machine that is being watched."""
 
 
 class Claims:
@@ -59,9 +67,9 @@ class Claims:
         Raises:
             StorageError: the directory cannot be written.
         """
-        number, last = self._last(job)
-        if last is not None and not self._over(last):
+        if not self.is_free(job):
             return None
+        number, _ = self._last(job)
         path = self.folder / f"{job}.{number + 1}"
         with storage.storage_errors("claiming", path):
             self.folder.mkdir(exist_ok=True)
@@ -76,6 +84,11 @@ class Claims:
                 os.close(descriptor)
                 raise
 
+    def is_free(self, job: str) -> bool:
+        """Whether nobody holds a job."""
+        _, last = self._last(job)
+        return last is None or self._state(last) == "over"
+
     def holder(self, job: str) -> str | None:
         """Who holds a job, in words, and for how long it has been silent where that is long; None: nobody."""
         _, last = self._last(job)
@@ -86,33 +99,38 @@ class Claims:
         silent = now() - self._seen[last][1] if last in self._seen else 0.0
         return told + (f", silent for {silent:.0f} s of {LEASE:.0f}" if silent > 3 * BEAT else "")
 
-    def alive(self) -> str | None:
-        """Who holds a job and may be alive, in words; None where nobody does.
+    def living(self) -> tuple[str, bool] | None:
+        """Who holds a job, in words, and whether that one certainly lives; None where nobody holds any.
 
-        A holder on another machine may be until it has been watched for LEASE seconds.
+        A holder on another machine may live until it has been watched for LEASE seconds.
         """
-        for job in sorted({path.name.rpartition(".")[0] for path in self._files()}):
-            _, last = self._last(job)
-            if last is not None and not self._over(last):
-                return self.holder(job)
-        return None
+        states = {path: self._state(path) for path in self._latest()}
+        held = sorted((state != "alive", path) for path, state in states.items() if state != "over")
+        if not held:
+            return None
+        uncertain, path = held[0]
+        return self.holder(path.name.rpartition(".")[0]) or "", not uncertain
 
-    def _over(self, path: Path) -> bool:
-        """Whether a claim was given back, or its holder is dead."""
+    def _state(self, path: Path) -> State:
         content = _content(path)
         found = _facts(content)
         if found.get("free"):
-            return True
+            return "over"
         if _locked(path):
             self._seen.pop(path, None)
-            return False
+            return "alive"
         if found.get("machine") == _machine(self.folder):
-            return True
+            return "over"
         before, since = self._seen.setdefault(path, (content, now()))
         if before != content:
             self._seen[path] = content, now()
-            return False
-        return now() - since > LEASE
+            return "alive"
+        return "over" if now() - since > LEASE else "watched"
+
+    def _latest(self) -> list[Path]:
+        """The last claim of each job."""
+        found = [self._last(job)[1] for job in sorted({path.name.rpartition(".")[0] for path in self._files()})]
+        return [path for path in found if path is not None]
 
     def _last(self, job: str) -> tuple[int, Path | None]:
         numbered = [(int(path.name.rpartition(".")[2]), path) for path in self._files(job)]
@@ -189,15 +207,22 @@ class Claim:
 def refuse_parts(out: Path) -> None:
     """See that no parts work on a study which one process is about to run alone.
 
+    Where one may have died with its machine, this takes as long as its lease.
+
     Raises:
-        DirectoryInUse: they do, or did on another machine until a moment ago.
+        DirectoryInUse: one works.
     """
-    claims = Claims(out, "")
-    holder = claims.alive()
-    if holder is not None:
-        raise DirectoryInUse(
-            f"{out}: {holder} works on a part of this study: wait for it, stop it, or join it with --part"
-        )
+    claims, said = Claims(out, ""), -SAY
+    while (found := claims.living()) is not None:
+        holder, certain = found
+        if certain:
+            raise DirectoryInUse(
+                f"{out}: {holder} works on a part of this study: wait for it, stop it, or join it with --part"
+            )
+        if now() - said >= SAY:
+            said = now()
+            LOG.info("waiting to see whether %s still works on a part of this study", holder)
+        time.sleep(POLL)
 
 
 def remove_claims(out: Path) -> None:

@@ -21,7 +21,7 @@ from smolt.rewards.python import look_for_functions
 from smolt.runs import Interrupts, Run
 from smolt.runs.identity import MANIFEST, normal, read_manifest, refuse_other
 from smolt.runs.listing import is_held
-from smolt.study.job_claims import Claim, Claims, remove_claims
+from smolt.study.job_claims import POLL, SAY, Claim, Claims, remove_claims
 from smolt.study.jobs import REPORT, StudyJob, is_done, jobs_of
 from smolt.study.places import Places
 from smolt.study.study import Progress, Study, conclude, manifest_of
@@ -29,8 +29,6 @@ from smolt.training.fit import Metrics
 from smolt.training.stage import Interrupted, Training
 
 LOG = logging.getLogger(__name__)
-POLL = 0.5  # seconds between two looks for a job
-SAY = 5.0  # seconds between two words of a part that waits
 ALONE = 10.0  # seconds for which another part may hold the study's own directory while it begins
 
 
@@ -67,8 +65,8 @@ def run_part(
             if at_work.work():
                 gc.collect()
                 continue
-            at_work.say()
-            alive()
+            if at_work.say():
+                alive()
             at_work.pause()
     remove_claims(places.out)
     return {**found, "status": "complete"}
@@ -104,7 +102,7 @@ class PartAtWork:
             DirectoryInUse: one process runs the study alone.
         """
         until = clock() + ALONE
-        while self._claims.alive() is None or not (self._places.out / MANIFEST).is_file():
+        while self._claims.living() is None or not (self._places.out / MANIFEST).is_file():
             try:
                 Run.open(self._places.out, manifest=self._manifest).close()
                 return
@@ -123,7 +121,8 @@ class PartAtWork:
         for job in self._jobs:
             if self._is_done(job) or not self._is_ready(job):
                 continue
-            claim = self._claims.take(job.name)
+            free = self._claims.is_free(job.name) and not self._is_locked(job)
+            claim = self._claims.take(job.name) if free else None
             if claim is None:
                 continue
             with claim:
@@ -137,22 +136,25 @@ class PartAtWork:
                     if self._is_done(job):  # it was its last moment, and another part has ended the study since
                         return True
                     claim.require()
-                    LOG.info("waiting: %s", error)  # somebody runs this section by itself
+                    LOG.info("waiting: %s", error)  # somebody began it by itself just now
                     continue
                 self._done.add(job.name)
                 return True
         return False
 
-    def say(self) -> None:
-        """What this part waits for, now and then."""
+    def say(self) -> bool:
+        """What this part waits for, now and then; whether it was said."""
         if clock() - self._said < SAY:
-            return
+            return False
         self._said = clock()
         for job in self._jobs:
             holder = self._claims.holder(job.name) if self._is_ready(job) else None
+            if holder is None and self._is_ready(job) and self._is_locked(job):
+                holder = "another command works on it"
             if holder is not None:
                 LOG.info("waiting for %s: %s", job.words, holder)
-                return
+                break
+        return True
 
     def pause(self) -> None:
         """Wait a moment.
@@ -171,6 +173,13 @@ class PartAtWork:
 
     def _is_ready(self, job: StudyJob) -> bool:
         return job.name not in self._done and all(self._is_done(self._named[name]) for name in job.needs)
+
+    def _is_locked(self, job: StudyJob) -> bool:
+        """Whether a process works in the directory that a job needs for itself."""
+        if job.arm is not None:
+            return False
+        name = None if job.section is None else job.section.name
+        return is_held(self._places.out if name is None else self._places.folder(name, job.seed))
 
     def _do(self, job: StudyJob) -> None:
         study = Study(self._places, self._shown, self._interrupts, self._still_ours)
