@@ -177,15 +177,19 @@ class SlowLibrary(importlib.abc.MetaPathFinder):
 
     def __init__(self, module: str, name: str, stream: TextIO) -> None:
         self._module, self._name, self._stream = module, name, stream
+        self._looking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """What the other finders know of the module, with an execution that is named; None for other modules."""
-        if fullname != self._module or self not in sys.meta_path:
+        if fullname != self._module or self._looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._looking = False
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
