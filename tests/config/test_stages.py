@@ -38,6 +38,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "online_dpo": {"model": "m", "data": "d", "reward": "gsm8k"},
     "distill": {"model": "m", "data": "d", "teacher": "t"},
     "pairs": {"model": "m", "data": "d", "reward": "gsm8k"},
+    "answers": {"model": "m", "data": "d"},
     "best_of_n": {"model": "m", "reward_model": "r"},
     "problems": {},
 }
@@ -166,6 +167,9 @@ def test_wrong_values(field: str, value: object, reason: str) -> None:
         ("decide", {"loss": "bier"}, "loss: "),
         ("kto", {"batch": 1}, "batch: is 1; must be greater than or equal to 2"),
         ("kto", {"undesirable_weight": 0}, "undesirable_weight: is 0; must be greater than 0"),
+        ("answers", {"endpoint": {"url": "http://h", "model": "x"}}, "give exactly one of model (on this machine)"),
+        ("answers", {"least": 1}, "keep and least are about rated answers; give a reward or remove them"),
+        ("answers", {"reward": "gsm8k", "keep": "all"}, "keep: all needs least"),
         ("online_dpo", {"samples": 1}, "samples: is 1; must be greater than or equal to 2"),
         ("online_dpo", {"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss sigmoid; remove it"),
         ("online_dpo", {"inner.minibatches": 17}, "inner.minibatches 17 exceeds prompts 16"),

@@ -26,6 +26,7 @@ KINDS = {
     "online_dpo": "questions",
     "distill": "questions",
     "pairs": "questions",
+    "answers": "questions",
     "pretrain": "text",
 }
 Subject = Annotated[str | None, typer.Argument(metavar="[RECIPE|MODEL]", help="What to check besides the machine.")]
@@ -140,9 +141,8 @@ def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
 
 def _blocks(recipe: Any) -> Iterator[tuple[Any, str, Any]]:
     """The model and data blocks of a stage recipe, with what checks them."""
-    fields = type(recipe).model_fields
     values = dict(recipe)
-    if "model" in fields and recipe.stage != "pretrain":
+    if values.get("model") is not None and recipe.stage != "pretrain":
         yield values["model"], values["model"].path, _check_model
     for name in ("data", "dev"):
         block = values.get(name)

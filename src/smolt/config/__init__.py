@@ -57,6 +57,7 @@ from smolt.config.stages import (
 from smolt.config.study_recipe import (
     REWARDED,
     STAGE_RECIPES,
+    AnswersRecipe,
     BestOfNRecipe,
     PairsRecipe,
     ProblemsRecipe,
@@ -75,6 +76,7 @@ __all__ = [
     "STAGES",
     "STAGE_RECIPES",
     "Advantage",
+    "AnswersRecipe",
     "BestOfNRecipe",
     "Budget",
     "ChatSampling",

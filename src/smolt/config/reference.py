@@ -112,7 +112,7 @@ def reference_page() -> str:
 def _example(recipe: type[BaseModel]) -> BaseModel:
     """A recipe with every default; where one of two fields must be given, its default is shown all the same."""
     fields = {name: recipe.model_fields[name] for name in EXAMPLE if name in recipe.model_fields}
-    needed = {name for name, field in fields.items() if field.is_required() or name == "reward"}
+    needed = {name for name, field in fields.items() if field.is_required() or field.default is None}
     made = recipe.model_validate({name: EXAMPLE[name] for name in needed})
     return made.model_copy(update={name: fields[name].default for name in needed if not fields[name].is_required()})
 

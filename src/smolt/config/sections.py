@@ -200,7 +200,7 @@ def _section(
         wrong.append(Complaint((name, "name"), "a section is named by its key; remove this"))
     given = body.pop("from", None)
     try:
-        source = _source(name, stage, given, body.get("model"), above)
+        source = _source(name, stage, given, body.get("model"), above, bool(body.get("endpoint")))
     except Misplaced as error:
         wrong.append(error.complaint)
         source = "base" if stage in MADE_FROM_NOTHING else ""  # from somewhere, so that no model is missing
@@ -208,7 +208,7 @@ def _section(
         if field in recipe_class.model_fields and field in study and field not in body:
             body[field] = study[field]
             origin.moved[(name, field)] = (field,)
-    if "model" in recipe_class.model_fields:
+    if "model" in recipe_class.model_fields and not body.get("endpoint"):
         body["model"] = _model(name, stage, body.get("model"), study.get("model"), origin)
         if source != "base" and isinstance(body["model"], dict):
             body["model"] = {**body["model"], "path": f"{{{source}}}/model"}
@@ -240,7 +240,7 @@ def _model(name: str, stage: str, own: Any, shared: Any, origin: Origin) -> Any:
     return {**taken, **(own or {})}
 
 
-def _source(name: str, stage: str, given: Any, model: Any, above: dict[str, str]) -> str:
+def _source(name: str, stage: str, given: Any, model: Any, above: dict[str, str], elsewhere: bool) -> str:
     """The section whose model this one starts from: as given, else sft, else pretrain, else the study's base model.
 
     Raises:
@@ -248,9 +248,10 @@ def _source(name: str, stage: str, given: Any, model: Any, above: dict[str, str]
     """
     place = (name, "from")
     own_path = isinstance(model, str) or (isinstance(model, dict) and "path" in model)
-    if stage in MADE_FROM_NOTHING or own_path:
+    if stage in MADE_FROM_NOTHING or own_path or elsewhere:
         if given is not None:
-            reason = "it gives its own model.path" if own_path else f"{stage} starts from nothing"
+            without = "the model behind endpoint answers" if elsewhere else f"{stage} starts from nothing"
+            reason = "it gives its own model.path" if own_path else without
             raise Misplaced(place, f"{reason}; remove `from`")
         return "base"
     if given is None:

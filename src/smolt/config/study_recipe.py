@@ -18,7 +18,7 @@ from smolt.config.blocks import (
     RewardPart,
     Sampling,
 )
-from smolt.config.judging import Judging
+from smolt.config.judging import Endpoint, Judging
 from smolt.config.rollout_stages import DistillRecipe, GRPORecipe, OnlineDPORecipe, PPORecipe
 from smolt.config.stages import (
     DecideRecipe,
@@ -60,6 +60,35 @@ class PairsRecipe(Block):
             raise ValueError("give exactly one of reward (who rates) and judge (who judges)")
         if self.gold is not None and self.judge is None:
             raise ValueError("gold audits a judge; give a judge or remove gold")
+        return self
+
+
+class AnswersRecipe(Block):
+    """Demonstrations from answers: of a model here or behind an address; with a reward the best of several."""
+
+    stage: Literal["answers"] = "answers"
+    name: Name = Field(default="answers", description="name of the run")
+    seed: Seed = Field(default=0, description="seed of the sampling")
+    model: Model | None = Field(default=None, description="the model on this machine that answers")
+    endpoint: Endpoint | None = Field(default=None, description="or the model behind an address that does")
+    data: Data = Field(description="questions")
+    samples: Int = Field(default=1, ge=1, description="answers per question")
+    sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    reward: RewardMix | None = Field(default=None, description="who rates them; null = nobody, and all are kept")
+    keep: Literal["best", "all"] = Field(
+        default="best", description="of rated answers: the best to each question, or all of at least `least`"
+    )
+    least: Float | None = Field(default=None, description="the lowest reward that is imitated; null = any")
+    limit: Int | None = Field(default=None, ge=1, description="only the first so many questions")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "AnswersRecipe":
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError("give exactly one of model (on this machine) and endpoint (behind an address)")
+        if self.reward is None and (self.least is not None or self.keep == "all"):
+            raise ValueError("keep and least are about rated answers; give a reward or remove them")
+        if self.keep == "all" and self.least is None:
+            raise ValueError("keep: all needs least: without it bad answers would be imitated too")
         return self
 
 
@@ -189,6 +218,7 @@ StageRecipe = (
     | OnlineDPORecipe
     | DistillRecipe
     | PairsRecipe
+    | AnswersRecipe
     | BestOfNRecipe
     | ProblemsRecipe
 )
@@ -257,6 +287,7 @@ STAGE_RECIPES: dict[str, type[StageRecipe]] = {
     "online_dpo": OnlineDPORecipe,
     "distill": DistillRecipe,
     "pairs": PairsRecipe,
+    "answers": AnswersRecipe,
     "best_of_n": BestOfNRecipe,
     "problems": ProblemsRecipe,
 }

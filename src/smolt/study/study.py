@@ -16,6 +16,7 @@ import torch
 
 from smolt import processes
 from smolt.config import (
+    AnswersRecipe,
     BestOfNRecipe,
     PairsRecipe,
     ProblemsRecipe,
@@ -32,6 +33,7 @@ from smolt.models.forward.process_group import join
 from smolt.models.ground import Ground, open_ground
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
+from smolt.preferences.demonstrations import make_demonstrations
 from smolt.preferences.own_answers import make_pairs
 from smolt.report.analysis import analyse
 from smolt.report.report import write_report
@@ -151,6 +153,8 @@ class Study:
             self._alone(folder, recipe, lambda at, of: processes.by_first(lambda: write_generated(at, of)))
         elif isinstance(recipe, PairsRecipe):
             self._alone(folder, recipe, lambda at, of: make_pairs(of, at, self._tell))
+        elif isinstance(recipe, AnswersRecipe):
+            self._alone(folder, recipe, lambda at, of: make_demonstrations(of, at, self._tell))
         elif not isinstance(recipe, BestOfNRecipe):
             self._train(section, recipe, folder, seed)
         gc.collect()

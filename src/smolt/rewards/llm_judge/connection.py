@@ -47,13 +47,21 @@ class Connection:
 
     Attributes:
         url: the address.
+        who: what the server is to us, in messages.
         leaving: once set, nobody pauses and nothing is tried again.
     """
 
     def __init__(
-        self, url: str, key: str | None, timeout: float, attempts: int, offers: str = "chat completions"
+        self,
+        url: str,
+        key: str | None,
+        timeout: float,
+        attempts: int,
+        offers: str = "chat completions",
+        who: str = "judge",
     ) -> None:
         self.url = url
+        self.who = who
         self._offers = offers
         self._key = key
         self._timeout = timeout
@@ -166,10 +174,10 @@ class Connection:
         if status in (401, 403):
             what = "the key is refused" if self._key else "a key is needed"
             hint = "set the environment variable SMOLT_JUDGE_KEY, or name another one (--key, endpoint.key)"
-            raise UserError(f"judge: {self.url}: {what} (status {status}{said}): {hint}")
+            raise UserError(f"{self.who}: {self.url}: {what} (status {status}{said}): {hint}")
         if status in (404, 405) or 300 <= status < 400:
             hint = f"no {self._offers} here; check endpoint.url (most end in /v1)"
-            raise UserError(f"judge: {self.url}: status {status}, {hint}{said}")
+            raise UserError(f"{self.who}: {self.url}: status {status}, {hint}{said}")
         raise Refused(f"refused with status {status}{said}")
 
     def _trouble(self, error: urllib3.exceptions.HTTPError) -> str:

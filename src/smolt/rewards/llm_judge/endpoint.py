@@ -27,6 +27,7 @@ KEY = "SMOLT_JUDGE_KEY"
 GIVE_UP = 3
 """So many requests in a row without a reply, each after all its tries, mean that the judge is gone."""
 
+CUT = "the answer ran into its limit of tokens"
 REPLY_TOKENS = 8
 TOP = 20
 BODY = {"temperature": 0, "stream": False}
@@ -70,7 +71,7 @@ def asking_remotely(
     return lambda prompts: as_first_says(lambda: heard(prompts))
 
 
-def api_key(variable: str | None) -> str | None:
+def api_key(variable: str | None, who: str = "judge") -> str | None:
     """The key in an environment variable; None where no variable is named and the usual one is not set.
 
     Raises:
@@ -78,9 +79,9 @@ def api_key(variable: str | None) -> str | None:
     """
     key = os.environ.get(variable or KEY, "").strip()
     if variable is not None and not key:
-        raise UserError(f"judge.endpoint.key: the environment variable {variable} is not set")
+        raise UserError(f"{who}.endpoint.key: the environment variable {variable} is not set")
     if key and not (key.isascii() and key.isprintable() and " " not in key):
-        raise UserError(f"judge.endpoint.key: the environment variable {variable or KEY} holds no usable key")
+        raise UserError(f"{who}.endpoint.key: the environment variable {variable or KEY} holds no usable key")
     return key or None
 
 
@@ -142,6 +143,7 @@ class RemoteJudge:
     def __init__(self, asked: Callable[[Any], Reply], connection: Connection) -> None:
         self._asked = asked
         self._connection = connection
+        self._server = f"{connection.who}: {connection.url}"
         self._lock = threading.Lock()
         self._silent = 0
         self._heard = False
@@ -155,7 +157,7 @@ class RemoteJudge:
         """
         leaving = self._connection.leaving
         if leaving.is_set():
-            return Reply(status="unreached", reason="not asked: the judge is gone")
+            return Reply(status="unreached", reason=f"not asked: the {self._connection.who} is gone")
         try:
             found = self._asked(prompt)
         except UserError:
@@ -163,7 +165,7 @@ class RemoteJudge:
             raise
         except Lost as error:
             if leaving.is_set():  # another request ended it all, and this one was not waited for
-                return Reply(status="unreached", reason="not waited for: the judge is gone")
+                return Reply(status="unreached", reason=f"not waited for: the {self._connection.who} is gone")
             self._count_silence(str(error))
             return Reply(status="unreached", reason=str(error))
         except Refused as error:
@@ -183,7 +185,7 @@ class RemoteJudge:
         """
         if self._trouble and not self._heard:
             raise UserError(
-                f"judge: {self._connection.url}: no request got a usable reply ({self._trouble}). Does the server run, "
+                f"{self._server}: no request got a usable reply ({self._trouble}). Does the server run, "
                 "and does it have a model of this name?"
             )
 
@@ -195,7 +197,7 @@ class RemoteJudge:
         if gone:
             self._connection.leaving.set()
             raise UserError(
-                f"judge: {self._connection.url}: {GIVE_UP} requests in a row got no usable reply ({reason}). What it "
+                f"{self._server}: {GIVE_UP} requests in a row got no usable reply ({reason}). What it "
                 "has said before is kept; when it is there again, the same command continues"
             )
 
@@ -238,3 +240,28 @@ class ChatCompletions:
         self._pace.wait()
         body = {"model": self._model, "messages": as_messages(turns), "max_tokens": longest, **BODY, **fields}
         return self._connection.post(body, check=first_message)
+
+
+def open_writer(settings: Endpoint, longest: int, temperature: float) -> Asker:
+    """A model behind an address that is asked for answers: contexts in, texts out; nothing is sent yet.
+
+    A reply's `reason` is CUT where its answer ran into the limit.
+
+    Raises:
+        UserError: the environment variable that is named for the key is not set.
+    """
+    address, key = settings.url + "/chat/completions", api_key(settings.key, "answers")
+    connection = Connection(address, key, settings.timeout, settings.attempts, who="answers")
+    pace = Pace(settings.rate, connection.pause)
+    limits = {"max_tokens": longest, "temperature": temperature, "stream": False}
+
+    def asked(turns: Context) -> Reply:
+        pace.wait()
+        document = connection.post({"model": settings.model, "messages": as_messages(turns), **limits}, first_message)
+        choice, text = first_message(document)
+        reason = CUT if choice.get("finish_reason") == "length" else ""
+        return Reply(reason=reason, text=text, tokens=usage(document))
+
+    identity = {"endpoint": settings.url, "model": settings.model, **limits}
+    ask = asking_remotely(asked, connection, settings.parallel)
+    return Asker(f"{settings.model} at {settings.url}", identity, ask, (settings.model,))
