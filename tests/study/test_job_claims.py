@@ -185,7 +185,7 @@ def test_one_process_alone_waits_for_a_machine_that_may_be_dead(
         if lives and clock.seconds == 1020.0:
             elsewhere(tmp_path, "dpo", 2)
 
-    monkeypatch.setattr(job_claims.time, "sleep", sleep)
+    monkeypatch.setattr("smolt.study.job_claims.time.sleep", sleep)
     with caplog.at_level("INFO", "smolt"):
         if lives:
             with pytest.raises(DirectoryInUse, match=r"part 2/2 on node7 \(process 41\) works on a part"):

@@ -270,3 +270,24 @@ def test_answers_with_strange_line_ends_come_back(tmp_path: Path) -> None:
     item = RatedAnswer("q", "a\u2028b", "kind", "\x85\x0b\x0c\r\n\u2029", 3, True, None, 0.5)
     write_rated(tmp_path / "rows.jsonl", [item, item])
     assert read_rated(tmp_path / "rows.jsonl") == [item, item]
+
+
+def test_answers_measured_under_another_recipe_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after the first 6 answers and continued with 3 questions: every arm has 3, nothing is trained again."""
+    recipe = tmp_path / "seeded.yaml"
+    recipe.write_text(SEEDED.replace("seeds: [0, 1]", "seeds: [0]"))
+    out, write = tmp_path / "out", study.write_sealed
+
+    def stopped(*arguments: Any) -> None:
+        write(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "write_sealed", stopped)
+        assert smolt("study", recipe, "--out", out).exit_code == 143
+    assert [len(rows_of(path)) for path in out.glob("*/evaluation.jsonl")] == [6]
+    weights = (out / "grpo" / "model" / "model.safetensors").stat().st_mtime_ns
+    done = smolt("study", recipe, "study.items=3", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert [len(rows_of(out / arm / "evaluation.jsonl")) for arm in ("sft", "grpo")] == [3, 3]
+    assert (out / "grpo" / "model" / "model.safetensors").stat().st_mtime_ns == weights

@@ -160,6 +160,12 @@ def seal(path: Path) -> None:
     storage.atomic_write(_seal_of(path), f"{storage.sha256_of(path)}  {path.name}\n")
 
 
+def unseal(path: Path) -> None:
+    """Take a file's seal away: it is to be made again."""
+    with storage.storage_errors("removing", path):
+        _seal_of(path).unlink(missing_ok=True)
+
+
 def sealed(path: Path) -> bool:
     """Whether a file is there as it was sealed. One that is not is named and to be made again."""
     digest = _read_seal(path)

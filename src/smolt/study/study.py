@@ -27,10 +27,13 @@ from smolt.config import (
     recipe_hash,
 )
 from smolt.data.generated import write_generated
+from smolt.evaluation.decided.asked_decisions import opened
+from smolt.evaluation.decided.decision_subject import CHUNK
 from smolt.evaluation.exam import Exam, best_of_n, kl_to, open_exam, take
 from smolt.evaluation.suites import origins_of_run, refuse_dependent, suite_exams
 from smolt.models.forward.process_group import join
 from smolt.models.ground import Ground, open_ground
+from smolt.models.items import require_expected
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
 from smolt.preferences.demonstrations import make_demonstrations
@@ -40,7 +43,8 @@ from smolt.report.report import write_report
 from smolt.rewards.build import rules_alone
 from smolt.rewards.python import look_for_functions
 from smolt.runs import Interrupts, Run, inventory
-from smolt.runs.identity import package_versions
+from smolt.runs.identity import MANIFEST, differences_of, normal, package_versions, read_manifest
+from smolt.runs.locks import acquire
 from smolt.runs.rated_answers import RatedAnswer, write_rated
 from smolt.study.job_claims import refuse_parts, remove_claims
 from smolt.study.places import ANSWERS, CANDIDATES, Places
@@ -79,8 +83,11 @@ def run_study(
     if fresh or Run.finished(out, written) is None:
         look_for_functions(recipe)
         recipe.require_exam()
+    manifest = manifest_of(recipe)
     processes.by_first(lambda: refuse_parts(out))
-    with Run.open(out, manifest=manifest_of(recipe), fresh=fresh) as run:
+    if not fresh:
+        processes.by_first(lambda: forget_other_answers(places, manifest))
+    with Run.open(out, manifest=manifest, fresh=fresh) as run:
         if run.status == "complete":
             return {**(run.result or {}), "status": "already complete"}
         with Interrupts() as interrupts:
@@ -104,6 +111,29 @@ def manifest_of(recipe: StudyRecipe) -> dict[str, Any]:
         "versions": package_versions(),
         "threads": torch.get_num_threads(),
     }
+
+
+def forget_other_answers(places: Places, manifest: dict[str, Any]) -> None:
+    """In a study that is not complete, answers that were measured for another recipe are to be made again.
+
+    Sections look after themselves: each refuses what was begun with another recipe of its own.
+
+    Raises:
+        DirectoryInUse: another process works in it.
+    """
+    out = places.out
+    if not (out / MANIFEST).is_file() or (out / inventory.RESULT).is_file():
+        return
+    if not differences_of(read_manifest(out), normal(manifest)):
+        return
+    lock = acquire(out)  # the seals go before the manifest changes: killed between the two, nothing is mixed
+    try:
+        for seed in places.recipe.study.seeds:
+            for arm in places.recipe.arms:
+                for path in [path for file in places.exam_files for path in places.measured(arm, seed, file)]:
+                    inventory.unseal(path)
+    finally:
+        lock.release()
 
 
 def conclude(places: Places, run: Run) -> dict[str, Any]:
@@ -211,12 +241,23 @@ class Study:
                 LOG.info("measuring %s", name)
                 ground = self._ground(name, seed)
                 # Whichever arm is measured first, here or elsewhere, all answer under the conditions of the same one.
-                exams = exams or self._exams(self._ground(self.places.recipe.arms[0], seed), seed)
+                if self.places.settings[seed].decisions is None:
+                    exams = exams or self._exams(self._ground(self.places.recipe.arms[0], seed), seed)
                 processes.by_first(partial(folder.mkdir, parents=True, exist_ok=True))
-                items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
+                if exams:
+                    items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
+                else:
+                    items = self._decided(name, ground, seed)
                 processes.by_first(partial(write_sealed, folder / file, items, made))
                 gc.collect()
                 self._pause(self.places.out)
+
+    def _decided(self, name: str, ground: Ground, seed: int) -> list[RatedAnswer]:
+        """An arm's decisions, rated."""
+        decide, asked = opened(self.places.model_path(name, seed), ground.precision), self.places.decisions(seed)
+        for decision in asked:
+            require_expected(decision, "study.decisions")
+        return [answer for start in range(0, len(asked), CHUNK) for answer in decide(asked[start : start + CHUNK])]
 
     def _ground(self, name: str, seed: int) -> Ground:
         """The arm's model, computed as its section's recipe says."""

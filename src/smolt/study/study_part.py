@@ -24,7 +24,7 @@ from smolt.runs.listing import is_held
 from smolt.study.job_claims import POLL, SAY, Claim, Claims, remove_claims
 from smolt.study.jobs import REPORT, StudyJob, is_done, jobs_of
 from smolt.study.places import Places
-from smolt.study.study import Progress, Study, conclude, manifest_of
+from smolt.study.study import Progress, Study, conclude, forget_other_answers, manifest_of
 from smolt.training.fit import Metrics
 from smolt.training.stage import Interrupted, Training
 
@@ -104,6 +104,7 @@ class PartAtWork:
         until = clock() + ALONE
         while self._claims.living() is None or not (self._places.out / MANIFEST).is_file():
             try:
+                forget_other_answers(self._places, self._manifest)
                 Run.open(self._places.out, manifest=self._manifest).close()
                 return
             except DirectoryInUse:
