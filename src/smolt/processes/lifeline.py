@@ -120,8 +120,8 @@ class Lifeline:
                 for ready, _ in selector.select():
                     rank, content = ready.data, _received(ready.fileobj)
                     *whole, pending[rank] = (pending[rank] + content).split(b"\n")
-                    for line in whole:
-                        self._hear(rank, json.loads(line))
+                    for said in whole:
+                        self._hear(rank, json.loads(said))
                     if not content:
                         selector.unregister(ready.fileobj)
                         del pending[rank]

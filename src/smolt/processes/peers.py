@@ -143,9 +143,9 @@ def by_first(work: Callable[[], T]) -> T:
             raise
         exchange.tell((found, None))
         return found
-    found, error = exchange.tell(None)
-    if error is not None:
-        raise error
+    found, met = exchange.tell(None)
+    if met is not None:
+        raise met
     return found
 
 

@@ -112,7 +112,7 @@ class Run:
                 if (directory / RESULT).is_file():
                     inventory.require(directory)
                 changed = identity.differences(stored.get("versions"), current.get("versions"), "versions")
-                changed += identity.differences(*(of.get(PROCESSES, 1) for of in (stored, current)), PROCESSES)
+                changed += identity.differences(stored.get(PROCESSES, 1), current.get(PROCESSES, 1), PROCESSES)
                 warnings = [f"{line}: the numbers may differ in their last digits" for line in changed]
                 run = cls(directory, lock, stored, warnings, False, samples)
             failing.pop_all()

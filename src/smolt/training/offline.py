@@ -171,8 +171,8 @@ def without_learning(groups: Groups, loss: LossFunction, micro_tokens: int) -> M
                     counts += part.each[1].tolist()
                     contexts += [micro.contexts[micro.owners[rows[0]]] for rows in atoms(micro)]
     tally, _ = of_all(tally, {})
-    each = (processes.together(part) for part in (totals, counts, contexts))
-    return tally.means() | interval_of_loss(*each)
+    totals, counts = processes.together(totals), processes.together(counts)
+    return tally.means() | interval_of_loss(totals, counts, processes.together(contexts))
 
 
 def interval_of_loss(totals: Sequence[float], counts: Sequence[float], contexts: Sequence[Tensor]) -> Metrics:

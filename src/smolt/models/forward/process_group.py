@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,7 +18,6 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
-from torch.distributed import rendezvous
 
 from smolt import processes
 from smolt.processes.lifeline import CONTINUES, Lifeline, ProcessLost, enter, open_door, wait_for
@@ -27,6 +27,7 @@ LOG = logging.getLogger(__name__)
 GATHERING = timedelta(minutes=10)  # for all processes to be there: libraries may come over a slow network
 PATIENCE = timedelta(days=30)  # of one that waits for the others: whether they live is the lifeline's business
 BUCKET = 2**24  # numbers that are added up at once: a second copy of all gradients would be as large as they are
+LOOK = 0.05  # seconds between two looks whether the first process is there
 DOOR = "smolt/door/{}"  # of a launcher's attempt
 
 
@@ -68,7 +69,8 @@ def join() -> None:
     backend = "cpu:gloo,cuda:nccl" if cards >= processes.local_size() else "gloo"
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
-        store, rank, size = next(iter(rendezvous("env://", timeout=GATHERING)))
+        rank, size = processes.rank(), processes.size()
+        store = _store(rank)
         _Group.lifeline = _line(store, rank, size)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (distributed.DistError, OSError, RuntimeError, ValueError) as error:
@@ -144,10 +146,24 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def _line(store: distributed.Store, rank: int, size: int) -> Lifeline:
+def _store(rank: int) -> distributed.TCPStore:
+    """Where the processes find each other: the launcher's, else the first one's own."""
+    launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE", str(False)) == str(True)
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return distributed.TCPStore(
+        *address, is_master=rank == 0 and not launchers, timeout=GATHERING, wait_for_workers=False, multi_tenant=True
+    )
+
+
+def _line(store: distributed.TCPStore, rank: int, size: int) -> Lifeline:
     """The lines between the first process and all others; where its door is goes by the launcher's store."""
     name = DOOR.format(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if rank > 0:
+        until = time.monotonic() + GATHERING.total_seconds()
+        while not store.check([name]):  # which a signal interrupts, and a wait inside the store it does not
+            if time.monotonic() > until:
+                raise TimeoutError(f"the first process did not come in {GATHERING.total_seconds():.0f} s")
+            time.sleep(LOOK)
         host, port, key = store.get(name).decode().split(" ")
         return enter((host, int(port)), rank, key)
     host, key = _own_address(), secrets.token_hex(16)
