@@ -182,6 +182,15 @@ def ppo_case(folder: Path, lora: bool) -> Case:
     return Case(ppo_loss(policy, critic, recipe), roles, rollout(policy))
 
 
+def joint_ppo_case(folder: Path, lora: bool) -> Case:
+    """The critic is a head on the policy's states."""
+    policy = policy_of(folder, lora)
+    critic = Scorer(policy.trunk, policy.adapter, score_head(policy.trunk.width, 5, torch.device("cpu")))
+    recipe = PPORecipe.model_validate({**ROLLED, "critic": {"clip": 0.5, "trunk": "policy"}})
+    roles = {"policy": Role(policy.parameters()), "critic": Role({"score.weight": critic.head.weight})}
+    return Case(ppo_loss(policy, critic, recipe), roles, rollout(policy))
+
+
 def grpo_case(folder: Path, lora: bool, several: bool = True, **fields: Any) -> Case:
     policy = policy_of(folder, lora)
     groups = rollout(policy).with_columns(advantages=draw(12, seed=7))
@@ -214,6 +223,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "decide": decide_case,
     "decide_brier": partial(decide_case, loss="brier"),
     "ppo": ppo_case,
+    "ppo with one trunk": joint_ppo_case,
     "grpo": grpo_case,
     "online_dpo": online_dpo_case,
     "distill": distill_case,
@@ -286,3 +296,19 @@ def test_a_mean_of_micro_batch_means_would_be_seen(models: Models) -> None:
         for name, gradient in gradients.items():
             wrong[name] += gradient / len(parts)
     assert max(apart(wrong[name], whole[name]) for name in whole) > 1e-3
+
+
+@pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
+def test_one_forward_for_policy_and_values_has_the_gradient_of_both(models: Models, lora: bool) -> None:
+    """That of two forwards, one for each, added up; the two losses are told apart all the same."""
+    joint = joint_ppo_case(models("llama"), lora)
+    policy = policy_of(models("llama"), lora)
+    critic = Scorer(policy.trunk, policy.adapter, score_head(policy.trunk.width, 5, torch.device("cpu")))
+    recipe = PPORecipe.model_validate({**ROLLED, "critic": {"clip": 0.5}})
+    roles = {"policy": Role(policy.parameters()), "critic": Role({"score.weight": critic.head.weight})}
+    two = Case(ppo_loss(policy, critic, recipe), roles, joint.groups)
+    (found, norms, means), (expected, other_norms, other_means) = joint.step(WHOLE), two.step(WHOLE)
+    assert found.keys() == expected.keys()
+    assert max(apart(found[name], expected[name]) for name in found) < TOLERANCE
+    assert norms == pytest.approx(other_norms, abs=TOLERANCE)
+    assert means == pytest.approx(other_means, abs=TOLERANCE)

@@ -14,6 +14,7 @@ STAGE_NAMES = ("sft", "reward", "dpo", "ppo", "grpo")
 SCENES = (
     *(f"{stage}-{weights}" for stage in STAGE_NAMES for weights in ("lora", "full")),
     "orpo-full",
+    "one_trunk-full",
     "kto-lora",
     "decide-lora",
     "online_dpo-lora",
@@ -91,6 +92,7 @@ OWN: dict[str, dict[str, Any]] = {
         "optim": {"lr": 0.01},
     },
 }
+OWN["one_trunk"] = {**OWN["ppo"], "stage": "ppo", "critic": {"trunk": "policy", "warmup": 1}}
 
 
 def write_inputs(folder: Path) -> Path:

@@ -75,6 +75,10 @@ class MissingStop(Block):
 class Critic(Block):
     """The value model."""
 
+    trunk: Literal["own", "policy"] = Field(
+        default="own",
+        description="own = an adapter or a copy; policy = a head on the policy's states, which learn from both",
+    )
     lr_scale: Float = Field(default=5.0, gt=0, description="its learning rate as a multiple of optim.lr")
     warmup: Int = Field(default=2, ge=0, description="first updates in which only the critic learns")
     weight: Float = Field(default=0.5, gt=0, description="weight of the value loss where the trunk is shared")
@@ -90,6 +94,8 @@ class Critic(Block):
     def _path_belongs_to_reward(self) -> "Critic":
         if self.path is not None and self.start != "reward":
             raise ValueError("path is for start: reward; write start: reward or remove path")
+        if self.trunk == "policy" and self.start != "zero":
+            raise ValueError("start reward needs weights of its own; write trunk: own or remove start")
         return self
 
 

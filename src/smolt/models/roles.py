@@ -42,14 +42,17 @@ class Policy:
             (logprobs, entropy), fp32 [B, T] on the trunk's device, zero on padding.
         """
         self.trunk.use(self.adapter)
-        targets = torch.cat(groups.answers).to(self.trunk.precision.device)
         if self.trunk.own_head:
-            states, _ = self.trunk.states(groups)
-            flat, entropy = chosen_logprobs(states, self.trunk.head, targets, temperature)
-        else:
-            distribution = torch.log_softmax(self.trunk.logits(groups).float() / temperature, dim=-1)
-            flat = distribution.gather(1, targets[:, None])[:, 0]
-            entropy = -(distribution.exp() * distribution).sum(dim=-1)
+            return self.predicted(self.trunk.states(groups)[0], groups, temperature)
+        targets = torch.cat(groups.answers).to(self.trunk.precision.device)
+        distribution = torch.log_softmax(self.trunk.logits(groups).float() / temperature, dim=-1)
+        entropy = -(distribution.exp() * distribution).sum(dim=-1)
+        return spread(distribution.gather(1, targets[:, None])[:, 0], groups), spread(entropy, groups)
+
+    def predicted(self, states: Tensor, groups: Groups, temperature: float) -> tuple[Tensor, Tensor]:
+        """The same from the states before each answer token, [M, h], where the head is ours."""
+        targets = torch.cat(groups.answers).to(self.trunk.precision.device)
+        flat, entropy = chosen_logprobs(states, self.trunk.head, targets, temperature)
         return spread(flat, groups), spread(entropy, groups)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -90,15 +93,16 @@ class Scorer:
         """Value of the state BEFORE each answer token, fp32 [B, T], zero on padding."""
         self.trunk.use(self.adapter)
         states, _ = self.trunk.states(groups)
-        return spread(self._score(states), groups)
+        return spread(self.scored(states), groups)
 
     def verdicts(self, groups: Groups) -> Tensor:
         """One score for each answer, read AT its last token (append the stop token to a truncated one), fp32 [B]."""
         self.trunk.use(self.adapter)
         _, last = self.trunk.states(groups, with_last=True)
-        return self._score(last)
+        return self.scored(last)
 
-    def _score(self, states: Tensor) -> Tensor:
+    def scored(self, states: Tensor) -> Tensor:
+        """Its number for each of these states, [M, h] -> fp32 [M]."""
         scores: Tensor = self.head(states.float())[:, 0]
         return scores
 
@@ -109,6 +113,17 @@ class Scorer:
         else:
             own = self.trunk.adapter_parameters(self.adapter)
         return {**own, "score.weight": cast(nn.Parameter, self.head.weight)}
+
+
+def logprobs_and_values(
+    policy: Policy, critic: Scorer, groups: Groups, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`policy(groups, temperature)` and `critic.values(groups)` of a critic on the policy's states, in one forward."""
+    if not policy.trunk.own_head:
+        return *policy(groups, temperature), critic.values(groups)
+    policy.trunk.use(policy.adapter)
+    states, _ = policy.trunk.states(groups)
+    return *policy.predicted(states, groups, temperature), spread(critic.scored(states), groups)
 
 
 def spread(flat: Tensor, groups: Groups) -> Tensor:

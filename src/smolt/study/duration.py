@@ -220,15 +220,16 @@ def _rollouts(recipe: PPORecipe | GRPORecipe | OnlineDPORecipe, seen: Foresight,
     _rate(found, [recipe.reward], total * tokens, speeds)
     epochs, steps = recipe.inner.epochs, recipe.inner.epochs * recipe.inner.minibatches
     if isinstance(recipe, PPORecipe):
-        prepared, learned = 2 / speeds.forward + 1 / speeds.scoring, 1 / speeds.learning + 1 / speeds.learning_scores
+        prepared, learned = 2 / speeds.forward + 1 / speeds.scoring, 1 / speeds.learning
+        learned += 1 / speeds.learning_scores if recipe.critic.trunk == "own" else 0
     elif isinstance(recipe, OnlineDPORecipe):  # two answers of each question, by policy and reference
         share = 2 / recipe.samples
         prepared, learned = share / speeds.forward, share / speeds.learning
     else:
         passes = (recipe.kl.beta > 0) + (steps > 1)
         prepared, learned = passes / speeds.forward, 1 / speeds.learning
-    critics = 2 if isinstance(recipe, PPORecipe) else 1
-    found.add("training", total * (tokens * (prepared + epochs * learned) + critics * steps * speeds.stepping))
+    roles = 2 if isinstance(recipe, PPORecipe) and recipe.critic.trunk == "own" else 1
+    found.add("training", total * (tokens * (prepared + epochs * learned) + roles * steps * speeds.stepping))
     if recipe.dev is not None:
         held_out = asked_questions(recipe.dev, ground.renderer, ground.window, recipe.sampling.max_tokens).questions
         asked = min(len(held_out), recipe.watch.items or len(held_out))

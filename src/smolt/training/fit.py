@@ -38,7 +38,7 @@ class Loss:
     """A loss over a micro-batch, not yet divided.
 
     Attributes:
-        total: scalar with a gradient.
+        total: scalar with a gradient; without one where that came with another role's.
         count: what the sum of totals is divided by, summed over the optimizer step.
         metrics: name -> (sum, count), divided the same way for the record.
         role: whose parameters it trains.
@@ -328,7 +328,7 @@ def accumulate(
             counts[part.role] = counts.get(part.role, 0.0) + part.count
             tally.add(part.figures)
             tally.gather(part.spread)
-            if part.count:
+            if part.count and part.total.requires_grad:
                 (part.total if scale == 1 else part.total * scale).backward()
     return of_all(tally, counts)
 

@@ -1,12 +1,14 @@
 """Proximal policy optimization for language models (1909.08593, 2009.01325, 2403.17031), actor and critic.
 
-Under LoRA actor, critic and reference are adapters on one trunk; with full weights they are separate. The reward of a
-token is -coefficient * k1, plus the score on the last real answer token; inner epochs end when the policy has moved
-too far from the one that sampled, and the step that would have gone further is not taken.
+Under LoRA actor, critic and reference are adapters on one trunk; with full weights they are separate. Or the critic is
+a head on the actor's own states (critic.trunk: policy), which learn from the sum of both losses, as in most
+implementations. The reward of a token is -coefficient * k1, plus the score on the last real answer token; inner epochs
+end when the policy has moved too far from the one that sampled, and the step that would have gone further is not taken.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from smolt.config import PPORecipe
 from smolt.data import Question
 from smolt.errors import UserError
 from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
-from smolt.models.roles import CRITIC, Policy, Scorer, copy_trunk, score_head
+from smolt.models.roles import CRITIC, Policy, Scorer, copy_trunk, logprobs_and_values, score_head
 from smolt.models.saving import load_scorer
 from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
 from smolt.training.mismatch import check_first_ratio
@@ -65,14 +67,15 @@ def ppo(
     policy, reference = rolling.policy, rolling.policy.as_reference()
     critic = open_critic(checked, policy)
     preparation = PPOPreparation(checked, rolling, reference, critic)
-    roles = {"policy": Role(policy.parameters()), "critic": Role(critic.parameters(), checked.critic.lr_scale)}
+    own = {"score.weight": critic.head.weight} if checked.critic.trunk == "policy" else critic.parameters()
+    roles = {"policy": Role(policy.parameters()), "critic": Role(own, checked.critic.lr_scale)}
     plan = rollout_plan(rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
     plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 
 def open_critic(recipe: PPORecipe, policy: Policy) -> Scorer:
-    """The value model: an adapter on the policy's trunk or a copy of it, with a zero head; or a reward model's weights.
+    """The value model: an adapter on the policy's trunk, a copy of it, or itself, with a zero head; or a reward model.
 
     Raises:
         UserError: the reward model does not have the policy's shape.
@@ -92,6 +95,8 @@ def open_critic(recipe: PPORecipe, policy: Policy) -> Scorer:
         scorer.trunk.recomputed = trunk.recomputed
         return scorer
     head = score_head(trunk.width, None, trunk.precision.device)
+    if recipe.critic.trunk == "policy":
+        return Scorer(trunk, policy.adapter, head)
     if policy.adapter is None:
         twin = copy_trunk(trunk)
         twin.train_all()
@@ -180,18 +185,15 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 
 
 def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
-    """The actor's loss, sent backward, then the critic's: their adapters share a trunk."""
+    """The actor's loss, sent backward, then the critic's: their adapters share a trunk. Or both as one."""
     dtype = policy.trunk.precision.dtype
 
-    def loss(batch: Groups) -> Iterator[Loss]:
-        logprobs, entropy = policy(batch, recipe.sampling.temperature)
-        device = logprobs.device
-        mask, columns = batch.mask.to(device), {name: value.to(device) for name, value in batch.columns.items()}
+    def actor(logprobs: Tensor, entropy: Tensor, mask: Tensor, columns: Mapping[str, Tensor]) -> Loss:
         tokens = float(mask.sum())
         terms, clipped = clipped_policy_loss(logprobs, columns["old"], columns["advantages"], recipe.clip, recipe.clip)
         moved = kl(columns["old"], logprobs.detach(), "k3")
         terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe.correction, dtype)
-        yield Loss(
+        return Loss(
             masked_sum(terms, mask),
             tokens,
             {
@@ -202,8 +204,22 @@ def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
                 "ratio_error": (masked_sum((torch.exp(logprobs.detach() - columns["old"]) - 1).abs(), mask), tokens),
             },
         )
-        values = critic.values(batch)
+
+    def valued(values: Tensor, mask: Tensor, columns: Mapping[str, Tensor]) -> Loss:
         errors = value_loss(values, columns["values"], columns["returns"], recipe.critic.clip)
-        yield Loss(recipe.critic.weight * masked_sum(errors, mask), tokens, role="critic")
+        return Loss(recipe.critic.weight * masked_sum(errors, mask), float(mask.sum()), role="critic")
+
+    def loss(batch: Groups) -> Iterator[Loss]:
+        device, temperature = policy.trunk.precision.device, recipe.sampling.temperature
+        mask, columns = batch.mask.to(device), {name: value.to(device) for name, value in batch.columns.items()}
+        if recipe.critic.trunk == "own":
+            yield actor(*policy(batch, temperature), mask, columns)
+            yield valued(critic.values(batch), mask, columns)
+            return
+        logprobs, entropy, values = logprobs_and_values(policy, critic, batch, temperature)
+        acted, seen = actor(logprobs, entropy, mask, columns), valued(values, mask, columns)
+        apart = {"loss": (acted.total.detach(), acted.count), **acted.metrics}
+        yield replace(acted, total=acted.total + seen.total, metrics=apart)
+        yield replace(seen, total=seen.total.detach())  # its gradient came with the policy's
 
     return loss

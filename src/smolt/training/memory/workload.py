@@ -120,7 +120,7 @@ class Prospect:
 def _copies(recipe: Any) -> int:
     """Networks beside the trained one when all weights are trained: a reference, a critic."""
     if isinstance(recipe, PPORecipe):
-        return 2
+        return 1 + (recipe.critic.trunk == "own")
     if isinstance(recipe, DPORecipe):
         return int(not recipe.reference_free)
     return int(
