@@ -71,7 +71,7 @@ def _exam_needs(places: Places, arm: str) -> set[str]:
     recipe = places.recipe
     found = section_references(recipe.study)
     if recipe.study.reward is None:
-        learners = [section.recipe for section in recipe.sections if section.recipe.stage in ("grpo", "ppo")]
+        learners: list[Any] = [section.recipe for section in recipe.sections if section.recipe.stage in REWARDED]
         found |= section_references(learners[0].reward) if learners else set()
     for name in (arm, recipe.study.baseline, recipe.arms[0]):
         section = places.section(name)
