@@ -16,6 +16,7 @@ from smolt.config.reference import reference_page, stage_fields
 from smolt.data.formats import FORMATS
 from smolt.data.numbers import extract
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
+from smolt.processes.lifeline import ProcessLost
 from smolt.rewards.build import RULES
 from smolt.rewards.constraints import CHECKS, COUNTS
 from tests.docs.workshop import PAGES, ROOT, named, table
@@ -111,7 +112,8 @@ def test_the_exit_codes_are_the_programs() -> None:
     codes = {outcomes.DONE, outcomes.WRONG_INPUT, outcomes.OUT_OF_MEMORY, outcomes.DISK}
     codes |= {outcomes.INTERRUPTED, outcomes.TERMINATED, UserError.exit_code, SelfCheckError.exit_code}
     assert {int(row[0]) for row in table(DOCS / "reference" / "command-line.md", "exit code")} == codes | {
-        DirectoryInUse.exit_code
+        DirectoryInUse.exit_code,
+        ProcessLost.exit_code,
     }
 
 

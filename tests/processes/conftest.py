@@ -22,7 +22,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.processes.ranks"])
+    context.set_forkserver_preload(["tests.processes.ranks", "tests.processes.test_sharing"])
+    assert ended(launched(context, 1, list)) == [0]  # the server has imported everything from here on
     return context
 
 

@@ -70,13 +70,9 @@ def trial(
     names: Sequence[str],
     earliest: float = 0.0,
 ) -> dict[str, int]:
-    """Kill either process at random moments until so many met it alive; how often which was.
+    """Kill either process at random moments of scenes, in turn, until so many met it alive; how often which was.
 
-    Args:
-        server, inputs, folder, undisturbed: as everywhere here.
-        kills: how many.
-        names: of scenes, in turn.
-        earliest: of the time that a scene takes.
+    The moments begin after a share `earliest` of the time that a scene takes.
     """
     draw, hits, number = random.Random(f"{kills} {names}"), {"first": 0, "second": 0}, 0
     while sum(hits.values()) < kills:
