@@ -97,12 +97,7 @@ class Lifeline:
         self._tell({"done": True})
 
     def failed(self, message: str, code: int) -> None:
-        """This process ends with an error. Returns in the one that is to say it; the others' end is that of all.
-
-        Of a process that is lost the watcher knows more than who waited for it in vain.
-        """
-        if code == ProcessLost.exit_code:
-            time.sleep(UNHEARD)
+        """This process ends with an error. Returns in the one that is to say it; the others' end is that of all."""
         if self._rank == 0:
             if self._word.acquire(blocking=False):
                 self._end_all(code)
@@ -110,6 +105,10 @@ class Lifeline:
         else:
             self._tell({"failed": message, "code": code})
         time.sleep(UNHEARD)  # the watcher ends the process
+
+    def missed(self) -> None:
+        """Another process did not answer: why, the watcher knows better, who then ends this one in the midst of this."""
+        time.sleep(UNHEARD)
 
     def _watch(self) -> None:
         pending = dict.fromkeys(self._lines, b"")

@@ -187,5 +187,7 @@ def _lost_said() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch's own kinds are of this one
+        if _Group.lifeline is not None:
+            _Group.lifeline.missed()
         told = str(error).splitlines()[0]
         raise ProcessLost(f"another process is gone ({told}); {CONTINUES}") from error
