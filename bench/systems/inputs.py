@@ -14,6 +14,7 @@ from typing import Any
 from smolt.randomness import permutation
 
 FLIPPED = (0, 10, 20, 30)  # percent of labels
+DIALOGUES = (1900, 200)  # of HH's pairs: learned from, held out; the prompts of the rest are asked
 QUESTIONS = 280  # of which 512 tokens hold at least 250 with their answer
 # The three test prompts of the system published with SmolLM2-135M-Instruct and Orca pairs.
 PUBLISHED_PROMPTS = (
@@ -82,6 +83,10 @@ def main(given: Sequence[str]) -> int:
         write(options.out / f"gsm8k_{part}.jsonl", rows_of(options.data / f"gsm8k/{part}.jsonl"))
     write(options.out / "orca_dev.jsonl", rows_of(options.data / "ultrafeedback/eval_clean.jsonl"))
     write(options.out / "open_questions.jsonl", open_questions(options.data))
+    dialogues, (learned, held) = rows_of(options.data / "hh/harmless_test_pairs.jsonl"), DIALOGUES
+    write(options.out / "hh_pairs.jsonl", dialogues[:learned])
+    write(options.out / "hh_dev.jsonl", dialogues[learned : learned + held])
+    write(options.out / "hh_questions.jsonl", [{"prompt": row["prompt"]} for row in dialogues[learned + held :]])
     return 0
 
 
