@@ -22,8 +22,9 @@ from smolt.models.saving import open_scorer
 from smolt.training.algorithms.grpo import grpo
 from smolt.training.algorithms.ppo import ppo
 from smolt.training.algorithms.reward_model import reward_loss
-from smolt.training.fit import Learner, LossFunction, Metrics, Role, Update, accumulate, fit
+from smolt.training.fit import Learner, LossFunction, Metrics, Update, accumulate, fit
 from smolt.training.offline import dpo_loss, reference_column, sft_loss
+from smolt.training.optimizers.parameter_groups import Role
 
 
 @dataclass

@@ -167,6 +167,7 @@ def test_wrong_values(field: str, value: object, reason: str) -> None:
         ("decide", {"loss": "bier"}, "loss: "),
         ("kto", {"batch": 1}, "batch: is 1; must be greater than or equal to 2"),
         ("kto", {"undesirable_weight": 0}, "undesirable_weight: is 0; must be greater than 0"),
+        ("grpo", {"keep_empty_groups": True, "advantage.resample": 1}, "advantage.resample replaces groups"),
         ("answers", {"endpoint": {"url": "http://h", "model": "x"}}, "give exactly one of model (on this machine)"),
         ("answers", {"least": 1}, "keep and least are about rated answers; give a reward or remove them"),
         ("answers", {"reward": "gsm8k", "keep": "all"}, "keep: all needs least"),

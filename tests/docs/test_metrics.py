@@ -86,6 +86,7 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
             "dev": "questions.jsonl",
             "reward": {"name": "length", "options": {"target": 3}},
             "correction": {"weights": "always"},
+            "advantage": {"resample": 1},
             "budget": TWO,
         },
         # Held-out rewards of the first are all equal and have no interval; those of 0 and 1 always have one.

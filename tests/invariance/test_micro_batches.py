@@ -37,8 +37,9 @@ from smolt.training.algorithms.kto import kto_loss
 from smolt.training.algorithms.online_dpo import best_and_worst, online_loss, paired
 from smolt.training.algorithms.ppo import ppo_loss
 from smolt.training.algorithms.reward_model import reward_loss
-from smolt.training.fit import Learner, LossFunction, Role, accumulate
+from smolt.training.fit import Learner, LossFunction, accumulate
 from smolt.training.offline import dpo_loss, sft_loss
+from smolt.training.optimizers.parameter_groups import Role
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart
@@ -264,6 +265,12 @@ def test_every_reduction_and_surrogate_of_grpo(reduction: str, surrogate: str, m
     """3 x 3 combinations, with k3's KL."""
     choice: dict[str, Any] = {"surrogate": {"name": surrogate}, "kl": {"estimator": "k3", "beta": 0.1}}
     assert_cut_does_not_matter(grpo_case(models("llama"), True, reduction=reduction, **choice))
+
+
+def test_the_entropy_bonus_of_grpo(models: Models) -> None:
+    """With and without a frozen head: its gradient goes through the chunks of the vocabulary."""
+    for lora in (True, False):
+        assert_cut_does_not_matter(grpo_case(models("llama"), lora, surrogate={"entropy": 0.5}))
 
 
 def test_grpo_with_one_step_a_rollout(models: Models) -> None:

@@ -16,7 +16,8 @@ from smolt.models.locating import locate
 from smolt.models.roles import CRITIC, REFERENCE, Policy, Scorer, open_policy, score_head
 from smolt.models.saving import save_adapter
 from smolt.training.checks import same_policy
-from smolt.training.fit import Learner, Loss, Role, accumulate
+from smolt.training.fit import Learner, Loss, accumulate
+from smolt.training.optimizers.parameter_groups import Role
 from tests import tiny_models
 from tests.invariance.conftest import Models
 from tests.tiny_models import apart

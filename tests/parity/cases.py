@@ -101,4 +101,5 @@ GRPO_CASES: dict[str, Case] = {
     # TRL clips CISPO's ratio from above only, at epsilon_high itself (not 1 + epsilon_high).
     "cispo": {"loss_type": "cispo", "epsilon_high": 1.1},
     "temperature": {"temperature": 0.7},
+    "entropy": {"entropy_coef": 0.3},
 }

@@ -191,7 +191,7 @@ def test_grpo_equals_trl(name: str, roles: Roles) -> None:
     case = golden("grpo")["cases"][name]
     settings, policy = case["settings"], roles.policy()
     groups = from_answers(tiny.CONTEXTS[:2], tiny.ANSWERS)
-    logprobs, _ = policy(groups, settings["temperature"])
+    logprobs, entropy = policy(groups, settings["temperature"])
     old = torch.tensor(case["old_per_token_logps"]) if "old_per_token_logps" in case else logprobs.detach()
     advantages = torch.tensor(tiny.ADVANTAGES)
     terms, _ = objectives.surrogate_loss(logprobs, old, advantages, groups.mask, *surrogate_of(settings))
@@ -199,6 +199,8 @@ def test_grpo_equals_trl(name: str, roles: Roles) -> None:
         estimator: objectives.Estimator = "k3_weighted" if settings["use_bias_correction_kl"] else "k3"
         reference = torch.tensor(case["ref_per_token_logps"])
         terms = terms + settings["beta"] * objectives.kl(logprobs, reference, estimator)
+    if settings["entropy_coef"]:
+        terms = terms - settings["entropy_coef"] * entropy
     reduction = REDUCTIONS[settings["loss_type"]]
     keep = torch.ones(len(groups), dtype=torch.bool)
     total, count = objectives.reduce_tokens(terms, groups.mask, reduction, settings["max_completion_length"], keep)

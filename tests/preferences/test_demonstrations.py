@@ -8,6 +8,7 @@ import pytest
 
 import smolt
 from smolt.config import AnswersRecipe, make_recipe
+from smolt.models.sampling import sampler
 from smolt.preferences import written_answers
 from smolt.preferences.demonstrations import chosen, make_demonstrations
 from tests.judge_server import Script, serving
@@ -74,7 +75,7 @@ def test_answers_that_are_kept_are_not_drawn_again(
     monkeypatch.setattr(written_answers, "CHUNK", 1)
     made = recipe(folder, samples=8)
     make_demonstrations(made, tmp_path / "whole")
-    draw, asked = written_answers.sample, list[int]()
+    draw, asked, counted = sampler.sample, list[int](), list[int]()
 
     def once(*given: Any, **named: Any) -> Any:
         if len(asked) == 1:
@@ -85,8 +86,12 @@ def test_answers_that_are_kept_are_not_drawn_again(
     monkeypatch.setattr(written_answers, "sample", once)
     with pytest.raises(KeyboardInterrupt):
         make_demonstrations(made, tmp_path / "cut")
-    counted = list[int]()
-    monkeypatch.setattr(written_answers, "sample", lambda *g, **n: counted.append(len(g[1])) or draw(*g, **n))
+
+    def counting(*given: Any, **named: Any) -> Any:
+        counted.append(len(given[1]))
+        return draw(*given, **named)
+
+    monkeypatch.setattr(written_answers, "sample", counting)
     make_demonstrations(made, tmp_path / "cut")
     assert counted == [1, 1]
     for name in ("demonstrations.jsonl", "candidates.jsonl"):

@@ -65,6 +65,7 @@ OWN: dict[str, dict[str, Any]] = {
         "prompts": 2,
         "group": 4,
         "inner": {"epochs": 2},
+        "advantage": {"resample": 1},
         "watch": {"every": 2},
         "sampling": SAMPLING,
         "optim": {"lr": 0.003},

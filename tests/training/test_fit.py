@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from smolt.config import Optim
 from smolt.errors import SelfCheckError
 from smolt.models.groups import Groups, from_answers
-from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, Update, accumulate, fit
+from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Update, accumulate, fit
+from smolt.training.optimizers.parameter_groups import Role
 
 WHOLE = 10**9
 

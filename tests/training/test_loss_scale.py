@@ -12,9 +12,10 @@ from smolt.models.forward.precision import choose_precision
 from smolt.models.groups import Groups, from_answers
 from smolt.models.locating import locate
 from smolt.models.roles import open_policy
-from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, fit
-from smolt.training.loss_scale import CEILING, PATIENCE, START, LossScale
+from smolt.training.fit import Learner, Loss, LossFunction, Metrics, fit
 from smolt.training.offline import sft_loss
+from smolt.training.optimizers.loss_scale import CEILING, PATIENCE, START, LossScale
+from smolt.training.optimizers.parameter_groups import Role
 from tests.tiny import tiny_model
 from tests.training.test_fit import WHOLE, Fixed, learner_of, linear, rows, run, scalar, whole
 

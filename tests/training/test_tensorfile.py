@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from smolt.training.tensorfile import file_parts
+from smolt.training.optimizers.tensorfile import file_parts
 
 TENSORS = {
     "policy/b": torch.arange(6, dtype=torch.float32).reshape(2, 3),

@@ -153,10 +153,17 @@ class LoRA(Block):
 
     rank: Int = Field(default=16, ge=1, le=4096, description="rank of each adapter")
     alpha: Float = Field(default=32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
-    dropout: Float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapter; 0 in ppo and grpo")
+    dropout: Float = Field(
+        default=0.0, ge=0, lt=1, description="dropout before the adapter; 0 where answers are sampled"
+    )
     targets: Annotated[tuple[str, ...] | Literal["all-linear"], BeforeValidator(as_targets)] = Field(
         default="all-linear", description="module names that get an adapter, or all-linear"
     )
+    scaling: Literal["rank", "root"] = Field(
+        default="rank", description="alpha over rank, or over its root (2312.03732)"
+    )
+    dora: Bool = Field(default=False, description="direction and size of a weight apart (DoRA, 2402.09353); slower")
+    plus: Float = Field(default=1.0, ge=1, description="LoRA+ (2402.12354): B learns so many times as fast as A")
 
 
 class Optim(Block):

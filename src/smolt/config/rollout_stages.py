@@ -153,6 +153,11 @@ class Advantage(Block):
         default="mean", description="leave_one_out = mean of the others (RLOO)"
     )
     scale: Literal["none", "group", "batch"] = Field(default="none", description="divide by which standard deviation")
+    resample: Int = Field(
+        default=0,
+        ge=0,
+        description="so often an update asks other questions in place of those without signal (DAPO, 2503.14476)",
+    )
 
 
 class Surrogate(Block):
@@ -161,6 +166,7 @@ class Surrogate(Block):
     name: Literal["clip", "sequence", "cispo"] = Field(default="clip", description="which objective")
     low: Float = Field(default=0.2, gt=0, le=1, description="the ratio counts from 1 - low")
     high: Float = Field(default=0.28, gt=0, description="... to 1 + high")
+    entropy: Float = Field(default=0.0, ge=0, description="weight of the entropy bonus at each token; 0 = none")
 
 
 class LossKL(Block):
@@ -222,6 +228,8 @@ class GRPORecipe(Block):
 
     @model_validator(mode="after")
     def _minibatches_fit(self) -> "GRPORecipe":
+        if self.keep_empty_groups and self.advantage.resample:
+            raise ValueError("advantage.resample replaces groups that keep_empty_groups keeps; remove one of them")
         if self.inner.minibatches > self.prompts:
             raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}")
         return self

@@ -97,6 +97,9 @@ class PretrainRecipe(Block):
     save: Save = Field(default=Save(), description="checkpoints")
     tokenizer: Vocabulary = Field(default=Vocabulary(), description="the tokenizer to learn")
     shape: Shape = Field(default=Shape(), description="the model to make")
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: for the matrices of the blocks (2502.16982), AdamW for the rest"
+    )
     batch: Int = Field(default=32, ge=1, description="rows of `shape.window` tokens per update")
 
 

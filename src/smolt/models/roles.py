@@ -217,6 +217,11 @@ def attach(trunk: Trunk, name: str, located: Located, lora: LoRA, seed: int) -> 
         found = trunk.peft.peft_config[name] if trunk.peft is not None else None
         if found is not None and (found.r, float(found.lora_alpha)) != (lora.rank, lora.alpha):
             raise _rank_error(located, found.r, found.lora_alpha, lora)
+        if found is not None and (found.use_rslora, found.use_dora) != (lora.scaling == "root", lora.dora):
+            raise UserError(
+                f"lora: the adapter at {located.adapter} has scaling {'root' if found.use_rslora else 'rank'} and dora "
+                f"{str(bool(found.use_dora)).lower()} and continues as it is; write the same, or merge it first"
+            )
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -10,5 +10,6 @@ offline, online      what stages that learn from records share; what stages with
 reward_forecast      what a reward says of the policy's own answers before update 1
 memory               what a run will need
 checks               before update 1
-clock, loss_scale, tensorfile   time as a budget; fp16; moments on the disk
+clock                time as a budget
+optimizers           which parameters go how fast; fp16; moments on the disk
 """

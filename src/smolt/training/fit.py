@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from smolt import processes, randomness
 from smolt.config import Optim
@@ -21,9 +21,10 @@ from smolt.errors import SelfCheckError
 from smolt.models.forward.process_group import add_up_gradients
 from smolt.models.groups import Groups, cut, own_share
 from smolt.training.checks import Divergence, non_finite
-from smolt.training.loss_scale import LossScale
 from smolt.training.objectives import distribution
-from smolt.training.tensorfile import file_parts
+from smolt.training.optimizers.loss_scale import LossScale
+from smolt.training.optimizers.parameter_groups import Role, optimizers_of
+from smolt.training.optimizers.tensorfile import file_parts
 
 Metrics = dict[str, Any]
 Parts = Mapping[str, tuple[float | Tensor, float]]
@@ -96,21 +97,8 @@ class Stream(Protocol):
         """Take up a saved state."""
 
 
-@dataclass
-class Role:
-    """Parameters trained together.
-
-    Attributes:
-        parameters: by name.
-        lr_scale: its learning rate as a multiple of the recipe's.
-    """
-
-    parameters: dict[str, nn.Parameter]
-    lr_scale: float = 1.0
-
-
 class Learner:
-    """AdamW over the roles' parameters, with the schedule and the checks that come before every step."""
+    """The optimizers over the roles' parameters, with the schedule and the checks that come before every step."""
 
     def __init__(self, roles: Mapping[str, Role], optim: Optim, total: int) -> None:
         self.roles = dict(roles)
@@ -123,14 +111,9 @@ class Learner:
         self.divergence = Divergence(optim.divergence)
         device = next(iter(next(iter(roles.values())).parameters.values())).device
         self.fused = device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(
-            [{"params": list(part.parameters.values()), "role": role} for role, part in roles.items()],
-            lr=optim.lr,
-            betas=optim.betas,
-            eps=optim.eps,
-            weight_decay=optim.weight_decay,
-            fused=self.fused,
-        )
+        self.optimizers = optimizers_of(roles, optim, self.fused)
+        groups = [(group, optimizer) for optimizer in self.optimizers for group in optimizer.param_groups]
+        self._holder = {parameter: optimizer for group, optimizer in groups for parameter in group["params"]}
 
     def factor(self, number: int) -> float:
         """The learning rate of update `number` (0-based) as a share of the peak."""
@@ -156,18 +139,20 @@ class Learner:
 
     def step(self, norms: Mapping[str, float], number: int, learning: frozenset[str]) -> None:
         """Clip and step the roles that have a gradient and are learning; forget the gradients of the others."""
-        for group in self.optimizer.param_groups:
+        for role in sorted(norms.keys() & learning):
+            self._witness(role)
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             role = group["role"]
-            group["lr"] = self.optim.lr * self.roles[role].lr_scale * self.factor(number)
+            group["lr"] = self.optim.lr * group["rate"] * self.factor(number)
             if role not in norms or role not in learning:
                 for parameter in group["params"]:
                     parameter.grad = None
                 continue
-            self._witness(role)
             if self.optim.clip and norms[role] > self.optim.clip:
                 shrink = self.optim.clip / norms[role]
                 torch._foreach_mul_([p.grad for p in group["params"] if p.grad is not None], shrink)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.scale.stepped()
         self.forget()
 
@@ -192,7 +177,8 @@ class Learner:
 
     def forget(self) -> None:
         """Drop all gradients."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def _witness(self, role: str) -> None:
         """Every trained parameter has a gradient at once, and one other than zero within three steps.
@@ -228,7 +214,7 @@ class Learner:
         moments: dict[str, Tensor] = {}
         for role, part in self.roles.items():
             for name, parameter in part.parameters.items():
-                for key, value in self.optimizer.state.get(parameter, {}).items():
+                for key, value in self._holder[parameter].state.get(parameter, {}).items():
                     moments[f"{role}/{name}/{key}"] = value
         return {"weights.safetensors": file_parts(self.weights()), "optimizer.safetensors": file_parts(moments)}
 
@@ -248,7 +234,7 @@ class Learner:
                 state = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
                 if state:
                     # The fused optimizer wants its step count on the device too.
-                    self.optimizer.state[parameter] = {
+                    self._holder[parameter].state[parameter] = {
                         key: value if key == "step" and not self.fused else value.to(parameter.device)
                         for key, value in state.items()
                     }

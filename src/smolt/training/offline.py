@@ -16,10 +16,11 @@ from smolt.models.groups import Groups, answer_sums, atoms, cut, join, masked_su
 from smolt.models.items import Prepared
 from smolt.models.roles import Policy, Scorer
 from smolt.training.checks import answer_tokens_only, forward_facts
-from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Role, Tally, of_all
+from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Tally, of_all
 from smolt.training.memory.outlook import Outlook, heeded, look_at_rows
 from smolt.training.mismatch import mismatch_parts
 from smolt.training.objectives import dpo_sigmoid, ipo, log_odds, simpo
+from smolt.training.optimizers.parameter_groups import Role, adapter_role
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import settled
 from smolt.training.streams import Rows, updates_of
@@ -99,6 +100,7 @@ def plan_for(
     save: Callable[[Path], None],
     complete: Callable[[Groups], Groups] | None = None,
     whole: Callable[[Groups], Groups] | None = None,
+    trained: Role | None = None,
 ) -> Plan:
     """The plan of a stage that goes through its lessons in `batch` records an update, without dev measurement.
 
@@ -109,8 +111,9 @@ def plan_for(
         save: writes the finished model into a directory.
         complete: adds columns that the loss needs to records.
         whole: adds columns that depend on all records of an update.
+        trained: the parameters, where not all go alike; None takes those of the model.
     """
-    recipe = lessons.recipe
+    recipe, lora = lessons.recipe, getattr(lessons.recipe, "lora", None)
     micro_tokens = model.trunk.settle(recipe.budget, lessons.items)
     total = updates_of(recipe.budget, len(lessons.items), recipe.batch)
     role = "policy" if isinstance(model, Policy) else "reward"
@@ -120,7 +123,7 @@ def plan_for(
         identity=lessons.identity,
         stream=Rows(lessons.items, recipe.batch, total, recipe.seed, complete, whole),
         loss=loss,
-        learner=Learner({role: Role(model.parameters())}, recipe.optim, total),
+        learner=Learner({role: trained or adapter_role(model.parameters(), lora)}, recipe.optim, total),
         micro_tokens=micro_tokens,
         save=save,
         result=model,

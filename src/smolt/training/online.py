@@ -13,13 +13,13 @@ from torch import Tensor
 
 from smolt import randomness, statistics
 from smolt.config import Correction, GRPORecipe, Model, OnlineDPORecipe, PPORecipe
-from smolt.data import Question, Score
+from smolt.data import Answer, Question, Score
 from smolt.data.nouns import as_question
 from smolt.errors import UserError
 from smolt.models.answers import Answered, as_answers, mean, rated_answers
 from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground, open_ground
-from smolt.models.groups import Groups, from_answers, masked_sum, widen, without_gradient
+from smolt.models.groups import Groups, from_answers, join, masked_sum, widen, without_gradient
 from smolt.models.items import asked_questions
 from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
@@ -29,12 +29,13 @@ from smolt.rewards import python_reward
 from smolt.rewards.build import mixed_reward, never_scored, partly_scored
 from smolt.rewards.llm_judge.cache import VERDICTS
 from smolt.rewards.rules import Reward
-from smolt.runs.rated_answers import as_row
+from smolt.runs.rated_answers import RatedAnswer, as_row
 from smolt.training.checks import forward_facts, same_policy, stop_reachable
-from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Role, Update
+from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Update
 from smolt.training.memory.outlook import Outlook, heeded, look_at_questions
 from smolt.training.mismatch import check_mismatch, mismatch
-from smolt.training.objectives import truncated_weights
+from smolt.training.objectives import group_advantages, truncated_weights
+from smolt.training.optimizers.parameter_groups import Role
 from smolt.training.stage import Dev, Plan
 from smolt.training.stage_input import in_memory, longest_answer, recipe_for, settled
 from smolt.training.streams import taken
@@ -152,38 +153,79 @@ class Preparation(Protocol):
         """See Stream."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Questions of an update, the policy's answers, and what they got; seconds of writing and of rating them."""
+
+    groups: Groups
+    asked: list[Question]
+    answers: list[Answer]
+    scores: list[Score]
+    seconds: tuple[float, float]
+
+    @property
+    def rewards(self) -> Tensor:
+        """Fp32 [B]; NaN where the rater abstained."""
+        return as_rewards(self.scores)
+
+
 class Rollouts:
     """The stream of a rollout stage, each update: questions, the policy's answers, their scores, what is made of them.
 
-    The questions' order is a function of (seed, epoch), the answers one of (seed, update, question).
+    The questions' order is a function of (seed, epoch), the answers one of (seed, update, question). Groups without
+    signal are replaced by those of other questions, `again` times at most; which are asked is a function of
+    (seed, update, time).
     """
 
-    def __init__(self, rolling: Rolling, prepare: Preparation, samples: int) -> None:
+    def __init__(self, rolling: Rolling, prepare: Preparation, samples: int, again: int = 0) -> None:
         self.rolling = rolling
         self.prepare = prepare
         self.samples = samples
+        self.again = again
         self.total = rolling.recipe.budget.updates or ENDLESS
         self.veto = prepare.veto
         self.observe = prepare.observe
 
     def next(self, number: int) -> Update:
         """Ask, answer, score, prepare."""
-        rolling, recipe = self.rolling, self.rolling.recipe
-        chosen = taken(number, recipe.prompts, len(rolling.questions), recipe.seed)
-        questions = [rolling.questions[index] for index in chosen]
+        recipe, size = self.rolling.recipe, len(self.rolling.questions)
+        places = taken(number, recipe.prompts, size, recipe.seed)
         ids = range(number * recipe.prompts, (number + 1) * recipe.prompts)
-        began = time.perf_counter()
-        contexts = rolling.contexts(questions)
-        groups = sample(rolling.policy, contexts, self.samples, rolling.drawing, (recipe.seed, number), ids=ids)
+        drawn = [self.draw(places, (recipe.seed, number), ids)]
+        learned, rewards, replaced = drawn[0].groups, drawn[0].rewards, 0
+        for time_over in range(1, self.again + 1):
+            kept = group_advantages(rewards, torch.tensor(learned.owners))[1].nonzero()[:, 0].tolist()
+            missing = recipe.prompts - len({learned.owners[row] for row in kept})
+            if not missing:
+                break
+            others = randomness.permutation(size, recipe.seed, number, time_over)[:missing]
+            drawn.append(self.draw(others, (recipe.seed, number, time_over), range(len(others))))
+            parts = ([learned.select(kept)] if kept else []) + [drawn[-1].groups]
+            learned, rewards = join(parts), torch.cat([rewards[kept], drawn[-1].rewards])
+            replaced += len(others)
+        update = self.prepare(learned, rewards, number)
+        metrics = score_metrics(drawn[0].scores, drawn[0].groups)
+        if self.again:
+            metrics["replaced"] = replaced
+        for side, name in enumerate(("sampling_seconds", "scoring_seconds")):
+            metrics[name] = sum(one.seconds[side] for one in drawn)
+        samples = [as_row(answer) for one in drawn for answer in self.rated(one)]
+        return Update(update.minibatches, {**metrics, **update.metrics}, samples, update.roles)
+
+    def draw(self, places: Sequence[int], counter: tuple[int, ...], ids: Sequence[int]) -> Drawn:
+        """The policy's answers to the questions at some places, and their scores."""
+        rolling, began = self.rolling, time.perf_counter()
+        questions = [rolling.questions[index] for index in places]
+        groups = sample(rolling.policy, rolling.contexts(questions), self.samples, rolling.drawing, counter, ids=ids)
         sampled = time.perf_counter()
         asked, answers = [questions[owner] for owner in groups.owners], as_answers(groups, rolling.ground.renderer)
         scores = rolling.reward(asked, answers)
-        metrics = score_metrics(scores, groups)
-        metrics["sampling_seconds"] = sampled - began
-        metrics["scoring_seconds"] = time.perf_counter() - sampled
-        update = self.prepare(groups, as_rewards(scores), number)
-        rated = rated_answers(Answered(asked, answers, groups.columns["sampled"].sum(dim=1)), scores, recipe.seed)
-        return Update(update.minibatches, {**metrics, **update.metrics}, [*map(as_row, rated)], update.roles)
+        return Drawn(groups, asked, answers, scores, (sampled - began, time.perf_counter() - sampled))
+
+    def rated(self, drawn: Drawn) -> list[RatedAnswer]:
+        """For samples.jsonl."""
+        logprobs = drawn.groups.columns["sampled"].sum(dim=1)
+        return rated_answers(Answered(drawn.asked, drawn.answers, logprobs), drawn.scores, self.rolling.recipe.seed)
 
     def state(self) -> dict[str, Any]:
         """What the observer adapts."""
@@ -213,11 +255,16 @@ def score_metrics(scores: Sequence[Score], groups: Groups) -> Metrics:
 
 
 def rollout_plan(
-    rolling: Rolling, samples: int, preparation: Preparation, loss: LossFunction, roles: Mapping[str, Role]
+    rolling: Rolling,
+    samples: int,
+    preparation: Preparation,
+    loss: LossFunction,
+    roles: Mapping[str, Role],
+    again: int = 0,
 ) -> Plan:
     """The plan of a stage that learns from rollouts of `recipe.prompts` questions with `samples` answers each."""
     recipe, policy, ground, reference = rolling.recipe, rolling.policy, rolling.ground, preparation.reference
-    stream, renderer = Rollouts(rolling, preparation, samples), ground.renderer
+    stream, renderer = Rollouts(rolling, preparation, samples, again), ground.renderer
     probe = from_answers(rolling.contexts(rolling.questions[:1]), [[[renderer.stop_id] * 2]])
     return Plan(
         stage=recipe.stage,

@@ -26,9 +26,9 @@ from smolt.runs.rated_answers import RatedAnswer, from_row, is_rated_answer
 from smolt.training.checks import same_everywhere
 from smolt.training.clock import Clock, now
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Stream, Update, fit
-from smolt.training.loss_scale import LossScale
 from smolt.training.memory.outlook import Outlook
 from smolt.training.memory.system import peak
+from smolt.training.optimizers.loss_scale import LossScale
 from smolt.training.stage_input import TrainingRecipe
 
 LOG = logging.getLogger(__name__)
@@ -317,7 +317,7 @@ class Training:
             "chosen_update": chosen,
             "training_seconds": self._clock.updates,
             "time": self._clock.record(),
-            "peak_memory": peak(plan.learner.optimizer.param_groups[0]["params"][0].device),
+            "peak_memory": peak(plan.learner.optimizers[0].param_groups[0]["params"][0].device),
             **({"memory": self._run.manifest["memory"]} if "memory" in self._run.manifest else {}),
             "facts": plan.facts,
             "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},

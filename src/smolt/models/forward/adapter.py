@@ -44,6 +44,19 @@ def require_targets(network: nn.Module, lora: LoRA | None) -> None:
         raise UserError(f"lora.targets: {target}: {wrong};{hint} the linear layers in its blocks: {', '.join(there)}")
 
 
+def fresh_config(lora: LoRA, task: str) -> LoraConfig:
+    """What peft is told of an adapter that a recipe asks for; `task` is peft's name of what the network is for."""
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        task_type=task,
+        use_rslora=lora.scaling == "root",
+        use_dora=lora.dora,
+    )
+
+
 def read_adapter(directory: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
     """Configuration and weights of an adapter directory.
 

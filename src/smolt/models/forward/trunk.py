@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from smolt.config import Budget, LoRA
 from smolt.errors import UserError
 from smolt.models.forward import packed_attention
-from smolt.models.forward.adapter import fill, read_adapter, require_targets
+from smolt.models.forward.adapter import fill, fresh_config, read_adapter, require_targets
 from smolt.models.forward.decode_step import LeanDecoder
 from smolt.models.forward.gradient_checkpointing import Call, again, call, each_layer
 from smolt.models.forward.kv_cache import Cache
@@ -83,11 +83,8 @@ class Trunk:
     def add_adapter(self, name: str, lora: LoRA) -> None:
         """A fresh adapter: its output is exactly zero until it is trained."""
         require_targets(self.network, lora)
-        targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-        kind = "SEQ_CLS" if self.network.get_output_embeddings() is None else "CAUSAL_LM"
-        config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type=kind
-        )
+        classifies = self.network.get_output_embeddings() is None
+        config = fresh_config(lora, "SEQ_CLS" if classifies else "CAUSAL_LM")
         try:
             self._add(name, config)
         except ValueError as error:

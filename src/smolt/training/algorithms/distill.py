@@ -19,9 +19,10 @@ from smolt.models.items import Asked, asked_questions, demonstration_items, reco
 from smolt.models.roles import Policy, divergence, open_policy
 from smolt.models.saving import save_policy
 from smolt.training.checks import forward_facts, stop_reachable
-from smolt.training.fit import Learner, Loss, LossFunction, Role
+from smolt.training.fit import Learner, Loss, LossFunction
 from smolt.training.memory.outlook import heeded, look_at_questions
 from smolt.training.offline import without_learning
+from smolt.training.optimizers.parameter_groups import adapter_role
 from smolt.training.stage import Dev, Plan, Training
 from smolt.training.stage_input import in_memory, longest_answer, recipe_for, settled
 from smolt.training.streams import Exercises
@@ -62,7 +63,7 @@ def distill(
         identity={**ground.identity, "data": asked.sha256, "conditions": conditions.record()},
         stream=stream,
         loss=loss,
-        learner=Learner({"policy": Role(policy.parameters())}, checked.optim, stream.total),
+        learner=Learner({"policy": adapter_role(policy.parameters(), checked.lora)}, checked.optim, stream.total),
         micro_tokens=policy.trunk.settle(checked.budget, [longest_answer(asked.longest, sampling.max_tokens), *given]),
         save=lambda directory: save_policy(policy, renderer, directory),
         result=policy,

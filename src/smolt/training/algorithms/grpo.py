@@ -15,10 +15,11 @@ from smolt.config import GRPORecipe
 from smolt.data import Question
 from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
 from smolt.models.roles import Policy
-from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
+from smolt.training.fit import Loss, LossFunction, Metrics, Update
 from smolt.training.mismatch import check_first_ratio, check_mismatch, mismatch_parts
 from smolt.training.objectives import group_advantages, kl, reduce_tokens, surrogate_loss
 from smolt.training.online import Rolling, corrected, dealt, old_logprobs, open_stage, over_budget, rollout_plan
+from smolt.training.optimizers.parameter_groups import adapter_role
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
@@ -46,8 +47,9 @@ def grpo(
     checked, rolling = open_stage(GRPORecipe, recipe, questions, reward, out, fresh, fields)
     policy = rolling.policy
     preparation = GRPOPreparation(checked, rolling, policy.as_reference() if checked.kl.beta else None)
-    loss, roles = grpo_loss(policy, checked, preparation.several), {"policy": Role(policy.parameters())}
-    plan = rollout_plan(rolling, checked.group, preparation, loss, roles)
+    loss = grpo_loss(policy, checked, preparation.several)
+    roles, again = {"policy": adapter_role(policy.parameters(), checked.lora)}, checked.advantage.resample
+    plan = rollout_plan(rolling, checked.group, preparation, loss, roles, again)
     plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
@@ -149,6 +151,8 @@ def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction
             metrics["kl"] = (answer_sums(apart, mask).sum(), answers)
             metrics["kl_k3"] = (masked_sum(kl(logprobs.detach(), columns["reference"], "k3"), mask), tokens)
             terms = terms + recipe.kl.beta * kl(logprobs, columns["reference"], recipe.kl.estimator)
+        if choice.entropy:
+            terms = terms - choice.entropy * entropy
         everyone = torch.ones(len(batch), dtype=torch.bool, device=device)
         total, count = reduce_tokens(terms, mask, recipe.reduction, recipe.sampling.max_tokens, everyone)
         yield Loss(total, count, metrics, spread=spread)

@@ -15,10 +15,11 @@ from smolt.config import DPORecipe, OnlineDPORecipe
 from smolt.data import Question
 from smolt.models.groups import Groups, answer_sums, without_gradient
 from smolt.models.roles import Policy
-from smolt.training.fit import LossFunction, Metrics, Role, Update
+from smolt.training.fit import LossFunction, Metrics, Update
 from smolt.training.mismatch import check_mismatch
 from smolt.training.offline import dpo_loss
 from smolt.training.online import Rolling, dealt, open_stage, rollout_plan
+from smolt.training.optimizers.parameter_groups import adapter_role
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
@@ -45,7 +46,8 @@ def online_dpo(
     """
     checked, rolling = open_stage(OnlineDPORecipe, recipe, questions, reward, out, fresh, fields)
     policy = rolling.policy
-    preparation, roles = PairPreparation(checked, rolling, policy.as_reference()), {"policy": Role(policy.parameters())}
+    preparation = PairPreparation(checked, rolling, policy.as_reference())
+    roles = {"policy": adapter_role(policy.parameters(), checked.lora)}
     plan = rollout_plan(rolling, checked.samples, preparation, online_loss(policy, checked), roles)
     plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)

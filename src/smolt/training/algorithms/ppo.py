@@ -22,7 +22,7 @@ from smolt.errors import UserError
 from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
 from smolt.models.roles import CRITIC, Policy, Scorer, copy_trunk, logprobs_and_values, score_head
 from smolt.models.saving import load_scorer
-from smolt.training.fit import Loss, LossFunction, Metrics, Role, Update
+from smolt.training.fit import Loss, LossFunction, Metrics, Update
 from smolt.training.mismatch import check_first_ratio
 from smolt.training.objectives import (
     adapted_coefficient,
@@ -34,6 +34,7 @@ from smolt.training.objectives import (
     whiten,
 )
 from smolt.training.online import Rolling, corrected, dealt, old_logprobs, open_stage, over_budget, rollout_plan
+from smolt.training.optimizers.parameter_groups import adapter_role
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
@@ -68,7 +69,10 @@ def ppo(
     critic = open_critic(checked, policy)
     preparation = PPOPreparation(checked, rolling, reference, critic)
     own = {"score.weight": critic.head.weight} if checked.critic.trunk == "policy" else critic.parameters()
-    roles = {"policy": Role(policy.parameters()), "critic": Role(own, checked.critic.lr_scale)}
+    roles = {
+        "policy": adapter_role(policy.parameters(), checked.lora),
+        "critic": adapter_role(own, checked.lora, checked.critic.lr_scale),
+    }
     plan = rollout_plan(rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
     plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)

@@ -19,6 +19,7 @@ from smolt.models.roles import Policy
 from smolt.models.saving import save_policy
 from smolt.training.memory.outlook import heeded, look_ahead
 from smolt.training.offline import Lessons, dev_loss, plan_for, sft_loss
+from smolt.training.optimizers.parameter_groups import Role, block_matrices
 from smolt.training.stage import Training
 from smolt.training.stage_input import settled
 
@@ -49,7 +50,15 @@ def pretrain(recipe: PretrainRecipe, *, out: Path | None = None, fresh: bool = F
         facts={"records": len(items)},
     )
     policy = Policy(make_trunk(recipe.shape, renderer, precision, recipe.seed), None)
-    plan = plan_for(lessons, policy, sft_loss(policy), lambda directory: save_policy(policy, renderer, directory))
+    network = policy.trunk.network
+    matrices = block_matrices(network) if recipe.optimizer == "muon" else frozenset()
+    plan = plan_for(
+        lessons,
+        policy,
+        sft_loss(policy),
+        lambda directory: save_policy(policy, renderer, directory),
+        trained=Role(policy.parameters(), matrices=matrices),
+    )
     plan.dev = dev_loss(plan, lessons.held_out)
     return Training(plan, out, fresh)
 
