@@ -94,7 +94,7 @@ def test_a_study_is_analysed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     for module in (study_module, report_module):
         monkeypatch.setattr(module, "analyse", counting)
-    monkeypatch.setattr(study_module.Study, "train_and_measure", lambda study, seed: None)
+    monkeypatch.setattr(study_module.Study, "measure", lambda study, arms, seed: None)
     record = StudyRecord("small", [Arm("sft", "sft", items=[candidate(0, None, True)])])
     monkeypatch.setattr(study_module, "record_of", lambda places: record)
     found = study_module.run_study(StudyRecipe(), out=tmp_path / "study")
