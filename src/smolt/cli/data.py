@@ -69,6 +69,55 @@ def formats() -> Outcome:
     return Outcome({"formats": found}, "\n".join(lines))
 
 
+@app.command("decisions", help="Make decisions to learn from: of pairs, feedback, a judge's verdicts, answers, labels.")
+@delivered
+def decisions(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, Parquet or a data set.")],
+    out: Annotated[Path, typer.Option("--out", help="The file of decisions to write.")],
+    made_of: Annotated[
+        str | None,
+        typer.Option("--from", help="pairs, feedback, verdicts, answers or column; as DATA looks unless given."),
+    ] = None,
+    rubric: Annotated[
+        str, typer.Option(help="pairs, verdicts: what is asked; a shipped rubric's name or a file.")
+    ] = "helpful",
+    instructions: Annotated[str | None, typer.Option(help="feedback, answers, column: what is asked.")] = None,
+    state: Annotated[str, typer.Option(help="column: the column with the text.")] = "text",
+    label: Annotated[str, typer.Option(help="column: the column with the label.")] = "label",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many rows.")] = None,
+    record_format: Annotated[str | None, typer.Option("--format", help="Format of DATA.")] = None,
+    split: Split = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out, counted.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there.")] = False,
+) -> Outcome:
+    """Rows of a state, typed questions and what is expected."""
+    from smolt.data import Source, write_rows
+    from smolt.errors import UserError
+    from smolt.report.wording import counted
+    from smolt.rewards.llm_judge import labelled_decisions as made
+    from smolt.rewards.llm_judge.rubrics import load_rubric
+
+    if out.exists() and not replace:
+        raise UserError(f"{out}: is there already; --replace writes over it")
+    source = Source(data, split=split, format=record_format, limit=limit, skip_bad=skip_bad)
+    kind = made_of or made.kind_of(source)
+    makers = {
+        "pairs": lambda: made.from_pairs(source, load_rubric(rubric)),
+        "feedback": lambda: made.from_feedback(source, instructions or "Is the answer good?"),
+        "verdicts": lambda: made.from_verdicts(source, load_rubric(rubric)),
+        "answers": lambda: made.from_answers(source, instructions or "Is the answer right?"),
+        "column": lambda: made.from_column(source, state, label, instructions or f"Which {label}?"),
+    }
+    if kind not in makers:
+        raise UserError(f"--from: {kind!r} is unknown; there are {', '.join(makers)}")
+    found = makers[kind]()
+    if not found:
+        raise UserError(f"{data}: holds nothing that was judged, so no decision can be made of it")
+    write_rows(out, [decision.row for decision in found])
+    facts = {"decisions": len(found), "from": kind, "out": str(out)}
+    return Outcome(facts, f"{counted(len(found), 'decision')} made of {kind}, in {out}")
+
+
 @app.command("pilot", help="Train a reward recipe on 5, 10, 25, 50 and 100 % of its pairs: the learning curve.")
 @delivered
 def pilot(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from smolt.evaluation.evaluate import Evaluation
     from smolt.statistics import Measure
 
-TaskName = Annotated[str, typer.Option("--task", help="answers, gsm8k, svamp, problems, preferences or loss.")]
+TaskName = Annotated[
+    str, typer.Option("--task", help="answers, gsm8k, svamp, problems, preferences, loss or decisions.")
+]
 Rules = Annotated[
     list[str] | None,
     typer.Option("--reward", help="Who else rates: a rule's name, file.py:function, a reward model; may be repeated."),
@@ -30,6 +32,7 @@ ShardText = Annotated[str | None, typer.Option("--shard", help="Measure only thi
 Harness = Annotated[
     list[str] | None, typer.Option("--lm-eval", metavar="TASK", help="A task of lm-evaluation-harness instead (extra).")
 ]
+Dev = Annotated[str | None, typer.Option("--dev", help="decisions: others, on which a temperature is fitted.")]
 DataSeed = Annotated[int, typer.Option("--data-seed", help="Of the task problems.")]
 LONGEST_LINE = 110
 
@@ -54,6 +57,7 @@ def evaluate(
     split: Split = None,
     too_long: TooLong = "error",
     data_seed: DataSeed = 0,
+    dev: Dev = None,
     lm_eval: Harness = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -72,6 +76,7 @@ def evaluate(
                 "--shard": shard,
                 "--samples": samples > 1,
                 "--max-tokens": max_tokens,
+                "--dev": dev,
             }
         )
         return outcome(evaluate_with_harness(model, lm_eval, out=out, limit=limit, batch=batch, fresh=fresh, **machine))
@@ -105,6 +110,7 @@ def evaluate(
             split=split,
             too_long=too_long,
             data_seed=data_seed,
+            dev=dev,
             progress=show,
             **machine,
         )

@@ -16,7 +16,7 @@ from smolt.config.study_recipe import STAGE_RECIPES, Recipe, StudyRecipe
 from smolt.config.yaml_reader import Document, KeyPath, read_text, read_yaml
 from smolt.errors import UserError
 
-WITH_PATH_ALONE = ("model", "teacher", "data", "dev", "test")
+WITH_PATH_ALONE = ("model", "teacher", "data", "dev", "test", "decisions")
 BlockT = TypeVar("BlockT", bound=Block)
 STAGES = (*STAGE_RECIPES, "study")
 

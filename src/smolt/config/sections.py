@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from smolt.config.blocks import Block
 from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
-from smolt.config.study_recipe import ARMS, STAGE_RECIPES, Section, StudyRecipe
+from smolt.config.study_recipe import STAGE_RECIPES, Section, StudyRecipe
 from smolt.config.yaml_reader import KeyPath
 from smolt.errors import UserError
 
@@ -274,7 +274,7 @@ def _loose_ends(own: dict[str, Any], study: StudyRecipe, sections: dict[str, Sec
     for unknown in sorted(section_references(study.study) - set(sections)):
         message = f"refers to {unknown}, which is no section" + suggestion(unknown, sections)
         complaints.append(Complaint(("study",), message))
-    arms = ["base", *(name for name, section in sections.items() if section.recipe.stage in ARMS)]
+    arms = ["base", *(name for name, section in sections.items() if section.recipe.stage in study.study.arms)]
     if "baseline" in study.study.model_fields_set and study.study.baseline not in arms:
         message = f"{study.study.baseline!r} is no arm" + suggestion(study.study.baseline, arms)
         complaints.append(Complaint(("study", "baseline"), message))

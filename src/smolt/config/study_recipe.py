@@ -110,22 +110,23 @@ class ProblemsRecipe(Block):
     stage: Literal["problems"] = "problems"
     name: Name = Field(default="problems", description="name of the data")
     seed: Seed = Field(default=0, description="seed of the problems")
-    task: Literal["arithmetic", "support"] = Field(
-        default="arithmetic", description="word problems, or support tickets"
+    task: Literal["arithmetic", "support", "decisions"] = Field(
+        default="arithmetic", description="word problems, support tickets, or decisions about tickets and answers"
     )
     train: Int = Field(default=2000, ge=1, description="training questions")
     dev: Int = Field(default=200, ge=0, description="questions to select on")
     test: Int = Field(default=500, ge=0, description="questions to measure on, once")
     demonstrations: Int = Field(default=2000, ge=0, description="answers to imitate, for SFT")
     brief: Float = Field(default=0.0, ge=0, le=1, description="share of them that give the result without its steps")
-    careless: Float = Field(default=0.0, ge=0, le=1, description="share of support's answers with one or two faults")
+    careless: Float = Field(default=0.0, ge=0, le=1, description="share of a ticket's answers with one or two faults")
     facts: Int = Field(default=0, ge=0, description="lines of arithmetic in the text for pretraining")
 
     @model_validator(mode="after")
     def _fields_belong_to_the_task(self) -> "ProblemsRecipe":
-        for field, task in {"brief": "arithmetic", "facts": "arithmetic", "careless": "support"}.items():
-            if getattr(self, field) and self.task != task:
-                raise ValueError(f"{field} is for task {task}; remove it")
+        homes = {"brief": ("arithmetic",), "facts": ("arithmetic",), "careless": ("support", "decisions")}
+        for field, tasks in homes.items():
+            if getattr(self, field) and self.task not in tasks:
+                raise ValueError(f"{field} is for task {' and '.join(tasks)}; remove it")
         return self
 
 
@@ -183,6 +184,17 @@ class Suites(Block):
         return {name: part for name, part in found.items() if part is not None}
 
 
+REWARDED = ("ppo", "grpo", "online_dpo")
+"""Stages that learn from a reward of their own answers."""
+
+ARMS = ("sft", "dpo", "kto", *REWARDED, "distill", "best_of_n")
+"""Stages whose models answer the final questions."""
+
+
+DECIDING = ("pretrain", "sft", "dpo", "kto", "decide", *REWARDED, "distill")
+"""Stages whose models decide, where `study.decisions` says what."""
+
+
 class StudySettings(Block):
     """How a study measures its arms."""
 
@@ -192,11 +204,17 @@ class StudySettings(Block):
         default=None, description="the metric of the verdict; null = accuracy where a verifier judges, else reward"
     )
     test: Data | None = Field(default=None, description="final questions, used once")
+    decisions: Data | None = Field(default=None, description="decisions that every arm makes, in place of test")
     reward: RewardMix | None = Field(default=None, description="who judges the answers in the evaluation")
     items: Int | None = Field(default=None, ge=1, description="at most so many test questions; null = all")
     sampling: EvaluationSampling = Field(default=EvaluationSampling(), description="how answers are drawn")
     samples: Int = Field(default=1, ge=1, description="answers per question")
     suites: Suites | None = Field(default=None, description="scenarios that every arm answers too")
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Stages whose models are measured."""
+        return ARMS if self.decisions is None else DECIDING
 
     @field_validator("seeds")
     @classmethod
@@ -204,6 +222,12 @@ class StudySettings(Block):
         if len(set(seeds)) < len(seeds):
             raise ValueError("the seeds must differ")
         return seeds
+
+    @model_validator(mode="after")
+    def _one_exam(self) -> "StudySettings":
+        if self.decisions is not None and (self.test or self.reward or self.suites):
+            raise ValueError("decisions stand in place of test, reward and suites; remove these, or decisions")
+        return self
 
 
 StageRecipe = (
@@ -232,13 +256,6 @@ class Section(Block):
     recipe: StageRecipe = Field(discriminator="stage", description="`{section}` in a path is that section's directory")
 
 
-REWARDED = ("ppo", "grpo", "online_dpo")
-"""Stages that learn from a reward of their own answers."""
-
-ARMS = ("sft", "dpo", "kto", *REWARDED, "distill", "best_of_n")
-"""Stages whose models answer the final questions."""
-
-
 class StudyRecipe(Block):
     """Several stages from one file, compared with one another."""
 
@@ -256,7 +273,7 @@ class StudyRecipe(Block):
     def arms(self) -> list[str]:
         """Names of what is measured: the base model where it is the baseline, then every section with a policy."""
         base = ["base"] if self.study.baseline == "base" else []
-        return base + [section.name for section in self.sections if section.recipe.stage in ARMS]
+        return base + [section.name for section in self.sections if section.recipe.stage in self.study.arms]
 
     def require_exam(self) -> None:
         """Refuse a study whose arms nobody could measure, before anything is trained.
@@ -264,7 +281,7 @@ class StudyRecipe(Block):
         Raises:
             UserError: there are no final questions, or nobody rates the answers.
         """
-        if not self.arms:
+        if not self.arms or self.study.decisions is not None:
             return
         if self.study.test is None:
             raise UserError("study.test: is missing: name the final questions (a file the training never sees)")

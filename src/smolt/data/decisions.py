@@ -38,6 +38,17 @@ class DecisionQuestion:
             return TRUTHS
         return tuple(self.criteria) if self.type == "choice" else tuple(map(str, range(len(self.criteria))))
 
+    @property
+    def expectation(self) -> Any:
+        """What is expected as a file says it: a truth, an option or a level where it is certain, else probabilities."""
+        chances = dict(zip(self.options, self.expected or (), strict=True))
+        certain = next((option for option, chance in chances.items() if chance == 1), None)
+        if self.type == "noul":
+            return chances["true"] if certain is None else certain == "true"
+        if certain is None:
+            return chances
+        return int(certain) if self.type == "score" else certain
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -63,11 +74,6 @@ class Decision:
     @property
     def row(self) -> dict[str, Any]:
         """As a row of a file."""
-        known = {one.name: dict(zip(one.options, one.expected, strict=True)) for one in self.questions if one.expected}
-        expected = {
-            one.name: known[one.name]["true"] if one.type == "noul" else known[one.name]
-            for one in self.questions
-            if one.name in known
-        }
+        expected = {one.name: one.expectation for one in self.questions if one.expected}
         own = {name: value for name, value in (("id", self.id), ("kind", self.kind)) if value}
         return {**own, **self.request, **({"expected": expected} if expected else {})}

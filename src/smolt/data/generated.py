@@ -6,6 +6,7 @@ from typing import Any
 from smolt.config import ProblemsRecipe
 from smolt.data import Source, load
 from smolt.data.problems import facts, write_problems
+from smolt.data.ticket_decisions import write_ticket_decisions
 from smolt.data.tickets import write_tickets
 from smolt.runs import atomic_write
 
@@ -13,6 +14,10 @@ from smolt.runs import atomic_write
 def write_generated(folder: Path, recipe: ProblemsRecipe) -> dict[str, Any]:
     """The questions of a study, and a text for pretraining: what is shown of them, and arithmetic."""
     counts = (recipe.seed, recipe.train, recipe.dev, recipe.test, recipe.demonstrations)
+    if recipe.task == "decisions":
+        lines = write_ticket_decisions(folder, *counts[:4], recipe.careless)
+        atomic_write(folder / "text.txt", "\n".join(lines) + "\n")
+        return {"files": sorted(path.name for path in folder.glob("*.jsonl"))}
     if recipe.task == "support":
         write_tickets(folder, *counts, recipe.careless)
     else:

@@ -11,9 +11,10 @@ import torch
 
 from smolt import processes
 from smolt.config import Data, Model, make_block
-from smolt.data import Demonstration, Preference, Question
+from smolt.data import Decision, Demonstration, Preference, Question
 from smolt.data.nouns import as_question
 from smolt.errors import UserError
+from smolt.evaluation.decided.decision_subject import deciding
 from smolt.evaluation.likelihood import losing, preferring
 from smolt.evaluation.measures import reading_twice
 from smolt.evaluation.questions import answering
@@ -32,7 +33,7 @@ from smolt.runs.chunks import Progress, in_chunks
 from smolt.runs.identity import package_versions
 from smolt.statistics import Measure
 
-Records = Sequence[Question | str] | Sequence[Preference] | Sequence[Demonstration]
+Records = Sequence[Question | str] | Sequence[Preference] | Sequence[Demonstration] | Sequence[Decision]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def evaluate(
     split: str | None = None,
     too_long: str = "error",
     data_seed: int = 0,
+    dev: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     progress: Progress | None = None,
@@ -94,7 +96,7 @@ def evaluate(
     Args:
         model: who is measured: a directory, adapter, run or hub name; a reward model for the task "preferences".
         data: a path, a hub name or records; None is the task's own data.
-        task: "answers", "gsm8k", "svamp", "problems", "preferences" or "loss" (see docs/guides/measuring.md).
+        task: "answers", "gsm8k", "svamp", "problems", "preferences", "loss" or "decisions" (docs/guides/measuring.md).
         reward: who rates answers: a function, or what a recipe's reward takes (see shorthand.asked_reward).
         out: directory for evaluation.jsonl and the report; the same call continues there. None writes nothing.
         samples: answers to each question; several need a temperature above 0.
@@ -109,6 +111,7 @@ def evaluate(
         split: of a data set with several; of "problems" train, dev or test.
         too_long: "error" or "drop": records that exceed the model's window.
         data_seed: of "problems".
+        dev: of "decisions", a file of others on which a temperature for each type of question is fitted.
         device: auto, cpu, cuda or mps.
         dtype: auto, fp32, bf16 or fp16.
         progress: told (records done, in all) after every chunk.
@@ -124,12 +127,16 @@ def evaluate(
         raise UserError(f"reward: the task {task} rates nothing; remove it")
     if chosen.records != "questions" and (max_tokens is not None or samples > 1 or temperature > 0):
         raise UserError(f"max_tokens, samples, temperature: the task {task} samples no answers; remove them")
+    if dev is not None and chosen.records != "decisions":
+        raise UserError(f"dev: the task {task} fits nothing; remove it")
     rated = asked_reward(reward)
     ground = open_ground(who)
     where = _data(chosen, data, limit, record_format, split, too_long, data_seed)
     if chosen.records == "questions":
         drawing = {"max_tokens": max_tokens, "temperature": temperature, "batch": batch}
         subject = answering(who, ground, chosen, where, rated, drawing, samples, seed, too_long)
+    elif chosen.records == "decisions":
+        subject = deciding(who, ground, where, too_long, None if dev is None else str(dev))
     else:
         prepare: Any = preferring if chosen.records == "preferences" else losing
         subject = prepare(who, ground, where, too_long)
@@ -195,6 +202,7 @@ def study_record(subject: Subject, manifest: dict[str, Any], rows: list[dict[str
         metric="accuracy" if judged else "reward",
         provenance={name: manifest[name] for name in ("recipe", "data", "model", "renderer", "versions", "threads")},
         notes=list(subject.notes),
+        panels=subject.panels(rows),
     )
 
 

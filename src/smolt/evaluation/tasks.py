@@ -12,6 +12,7 @@ from typing import Any, Literal
 from smolt.data import Question, Turn
 from smolt.data.problems import Split, generate
 from smolt.errors import UserError
+from smolt.report.panels import Panel
 from smolt.runs.chunks import Work
 from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Measure
@@ -33,7 +34,7 @@ class Task:
     """
 
     name: str
-    records: Literal["questions", "preferences", "demonstrations"]
+    records: Literal["questions", "preferences", "demonstrations", "decisions"]
     rules: tuple[str, ...] = ()
     home: str = ""
     split: str | None = None
@@ -53,6 +54,7 @@ class Subject:
         measures: from all rows to numbers that a report does not find by itself.
         notes: what a reader of the numbers must know.
         items: from all rows to the answers of a report; none where nothing was answered.
+        panels: from all rows to further findings.
     """
 
     total: int
@@ -64,6 +66,7 @@ class Subject:
     measures: Callable[[list[dict[str, Any]]], dict[str, Measure]]
     notes: Sequence[str] = ()
     items: Callable[[list[dict[str, Any]]], list[RatedAnswer]] = lambda rows: []
+    panels: Callable[[list[dict[str, Any]]], list[Panel]] = lambda rows: []
 
 
 TASKS = {
@@ -75,6 +78,7 @@ TASKS = {
         Task(PROBLEMS, "questions", ("gsm8k",)),
         Task("preferences", "preferences"),
         Task("loss", "demonstrations"),
+        Task("decisions", "decisions"),
     )
 }
 """Name -> task."""

@@ -67,7 +67,7 @@ def window_of(located: Located) -> int:
 
 def _config(located: Located) -> Any:
     with read_by_library(f"model.path: {located.base}"):
-        return AutoConfig.from_pretrained(located.base, trust_remote_code=False)
+        return AutoConfig.from_pretrained(located.base, trust_remote_code=False).get_text_config()
 
 
 def require_rows(renderer: Renderer, rows: int, path: str) -> None:

@@ -40,8 +40,8 @@ def rating(item: RatedAnswer, metric: str) -> float | None:
         "accuracy": None if item.correct is None else float(item.correct),
         "reward": item.reward,
         "kl": item.kl,
-        "length": float(item.tokens),
-        "stop_rate": float(item.stopped),
+        "length": float(item.tokens) if item.tokens else None,
+        "stop_rate": float(item.stopped) if item.tokens else None,
     }
     value = values[metric] if metric in values else item.components.get(metric.removeprefix(PART))
     return value if value is not None and math.isfinite(value) else None

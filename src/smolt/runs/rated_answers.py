@@ -23,7 +23,7 @@ class RatedAnswer:
         question_id: the same for all arms; the pairing key. Where empty, the question's text is the key.
         question: its last turn.
         kind: groups questions, may be empty.
-        tokens: length of the answer with its stop token.
+        tokens: length of the answer with its stop token; 0 where nothing was written, but decided.
         stopped: it ended by itself.
         correct: None where no verifier judged it.
         reward: None where no reward was asked for, or the rater abstained.

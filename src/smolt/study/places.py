@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smolt.config import REWARDED, RewardMix, Section, StudyRecipe, section_references, with_directories
+from smolt.data import Decision, load
 from smolt.errors import UserError
 from smolt.evaluation.suites import answers_file
 from smolt.runs import jsontext
@@ -96,6 +97,11 @@ class Places:
                 found: RewardMix = recipe.reward
                 return found
         raise AssertionError("a recipe with arms has a reward")
+
+    def decisions(self, seed: int) -> list[Decision]:
+        """What the arms decide."""
+        settings = self.settings[seed]
+        return [] if settings.decisions is None else load(settings.decisions, "decisions").records[: settings.items]
 
     def answers(self, name: str, file: str = ANSWERS) -> list[RatedAnswer]:
         """An arm's rated answers of all seeds; none where it was asked nothing."""

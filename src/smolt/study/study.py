@@ -18,6 +18,7 @@ from smolt import processes
 from smolt.config import (
     AnswersRecipe,
     BestOfNRecipe,
+    Model,
     PairsRecipe,
     ProblemsRecipe,
     Section,
@@ -27,10 +28,13 @@ from smolt.config import (
     recipe_hash,
 )
 from smolt.data.generated import write_generated
+from smolt.evaluation.decided.asked_decisions import opened
+from smolt.evaluation.decided.decision_subject import CHUNK
 from smolt.evaluation.exam import Exam, best_of_n, kl_to, open_exam, take
 from smolt.evaluation.suites import origins_of_run, refuse_dependent, suite_exams
 from smolt.models.forward.process_group import join
 from smolt.models.ground import Ground, open_ground
+from smolt.models.items import require_expected
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy
 from smolt.preferences.demonstrations import make_demonstrations
@@ -238,19 +242,30 @@ class Study:
                 LOG.info("measuring %s", name)
                 ground = self._ground(name, seed)
                 # Whichever arm is measured first, here or elsewhere, all answer under the conditions of the same one.
-                exams = exams or self._exams(self._ground(self.places.recipe.arms[0], seed), seed)
+                if self.places.settings[seed].decisions is None:
+                    exams = exams or self._exams(self._ground(self.places.recipe.arms[0], seed), seed)
                 processes.by_first(partial(folder.mkdir, parents=True, exist_ok=True))
-                items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
+                if exams:
+                    items = self._items(name, exams[file], ground, seed, final=file == ANSWERS)
+                else:
+                    items = self._decided(name, ground, seed)
                 processes.by_first(partial(write_sealed, folder / file, items, made))
                 gc.collect()
                 self._pause(self.places.out)
+
+    def _decided(self, name: str, ground: Ground, seed: int) -> list[RatedAnswer]:
+        """An arm's decisions, rated."""
+        decide, asked = opened(self.places.model_path(name, seed), ground.precision), self.places.decisions(seed)
+        for decision in asked:
+            require_expected(decision, "study.decisions")
+        return [answer for start in range(0, len(asked), CHUNK) for answer in decide(asked[start : start + CHUNK])]
 
     def _ground(self, name: str, seed: int) -> Ground:
         """The arm's model, computed as its section's recipe says."""
         section = self.places.section(name)
         recipe: Any = self.places.recipe if section is None else section.recipe
         path = self.places.model_path(name, seed)
-        return open_ground(recipe.model.model_copy(update={"path": path}))
+        return open_ground(Model.model_validate({**recipe.model.model_dump(), "path": path}))
 
     def _exams(self, ground: Ground, seed: int) -> dict[str, Exam]:
         """What every arm answers, by the file its answers go to: the final questions, and each suite."""

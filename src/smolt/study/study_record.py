@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from smolt.config import BestOfNRecipe, Section, SFTRecipe, recipe_hash
+from smolt.evaluation.decided.decision_panel import decision_panel
+from smolt.evaluation.decided.rated_decisions import BRIER
 from smolt.evaluation.suites import held_out_measures, suite_panels
 from smolt.models.saving import other_inputs
 from smolt.report.pairing import RATES, bounded, rating
@@ -25,7 +27,7 @@ from smolt.study.training_answers import gold_panel, late_parts
 METRICS = ("accuracy", "reward")
 
 
-TRAINED_ONLY = ("pretrain", "reward")
+TRAINED_ONLY = ("pretrain", "reward", "decide")
 """Stages whose models answer no question of the evaluation: the report has their cost, curves and own figures."""
 
 
@@ -33,7 +35,8 @@ def record_of(places: Places) -> StudyRecord:
     """Everything the report of a finished study is generated from."""
     recipe = places.recipe
     arms = [_arm(places, name) for name in places.recipe.arms]
-    arms += [_arm(places, section.name) for section in recipe.sections if section.recipe.stage in TRAINED_ONLY]
+    others = [section for section in recipe.sections if section.recipe.stage in TRAINED_ONLY]
+    arms += [_arm(places, section.name) for section in others if section.name not in recipe.arms]
     judged = any(item.correct is not None for arm in arms for item in arm.items)
     return StudyRecord(
         name=recipe.name,
@@ -49,7 +52,7 @@ def record_of(places: Places) -> StudyRecord:
             "test": _test_hashes(places),
         },
         events=_events(arms),
-        notes=[],
+        notes=[] if recipe.study.decisions is None else [BRIER],
         panels=panels_of(places),
     )
 
@@ -113,7 +116,8 @@ def _untrained(places: Places, name: str, section: Section | None) -> Arm:
 def _role(places: Places, section: Section) -> Any:
     if section.name == places.recipe.study.baseline:
         return "baseline"
-    if section.recipe.stage in TRAINED_ONLY:
+    measured = section.recipe.stage == "decide" and places.recipe.study.decisions is not None
+    if section.recipe.stage in TRAINED_ONLY and not measured:
         return "component"
     parent = places.section(places.parent(section))
     imitates_on = isinstance(section.recipe, SFTRecipe) and parent and isinstance(parent.recipe, SFTRecipe)
@@ -163,6 +167,9 @@ def panels_of(places: Places) -> list[Panel]:
     gold = gold_panel(places, seed)
     found += [] if gold is None else [gold]
     suites = places.settings[seed].suites
+    if places.recipe.study.decisions is not None:
+        own = {arm: [item for item in places.answers(arm) if item.seed == seed] for arm in places.recipe.arms}
+        found.append(decision_panel(own, places.decisions(seed)))
     if suites is not None:
         found += suite_panels(suites, places.recipe.arms, places.recipe.study.baseline, places.answers)
     return found

@@ -52,13 +52,8 @@ class DecisionPrompts:
         """The rows of a decision.
 
         Raises:
-            UserError: the model has no chat template, or the labels are not single tokens, or too few.
+            UserError: the labels are not single tokens, or too few; a template sets too few marks.
         """
-        if self.settings.chat_template is None and not self._own.chat_template:
-            raise UserError(
-                f"{self.tokenizer.name_or_path}: has neither a chat template nor {TEMPLATE}, so it cannot be asked for "
-                "decisions as it is; `smolt decide` trains it and writes one"
-            )
         rows, labels = dict[str, list[int]](), dict[str, list[int]]()
         try:
             with hushed():

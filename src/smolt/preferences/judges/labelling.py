@@ -8,6 +8,7 @@ from typing import Any
 from smolt.config import Data, Judging
 from smolt.data import load, write_preferences, write_rows
 from smolt.data.files import read
+from smolt.data.nouns import as_messages
 from smolt.errors import UserError
 from smolt.models.forward.precision import choose_precision
 from smolt.preferences.judges.audit import Card, audit
@@ -166,6 +167,7 @@ def verdict_row(pair: Pair, judgement: Judgement) -> dict[str, Any]:
     """All that was said of one pair."""
     return {
         "id": pair.question.id,
+        "prompt": as_messages(pair.question.context),
         "outcome": judgement.outcome,
         "probability": judgement.probability,
         "margin": judgement.margin,

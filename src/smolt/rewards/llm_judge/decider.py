@@ -11,12 +11,12 @@ from pathlib import Path
 from smolt.config import Model, make_block
 from smolt.data import Decision
 from smolt.models.forward.precision import Precision
-from smolt.models.ground import open_ground
+from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import join, without_gradient
 from smolt.models.locating import locate
 from smolt.models.publishing.model_card import shown_place
 from smolt.models.rendering.decision_prompts import DecisionPrompts
-from smolt.models.rendering.decision_settings import settings_of
+from smolt.models.rendering.decision_settings import settings_of, trainable_settings
 from smolt.models.rendering.option_scores import option_groups, option_scores
 from smolt.models.saving import load_policy
 from smolt.rewards.llm_judge.asking import Asker, Reply
@@ -36,10 +36,7 @@ def open_decider(path: str, precision: Precision) -> Decider:
     if has_own_head(located):
         return by_its_head(located, precision)
     ground = replace(open_ground(make_block(Model, path=path)), precision=precision)
-    prompts, policy = (
-        DecisionPrompts(ground.renderer.tokenizer, settings_of(ground.renderer)),
-        load_policy(path, precision),
-    )
+    prompts, policy = prompts_of(ground), load_policy(path, precision)
     temperature = {kind: float(value) for kind, value in prompts.settings.temperature.items()}
 
     def decide(decisions: Sequence[Decision]) -> list[Decided | None]:
@@ -60,6 +57,22 @@ def open_decider(path: str, precision: Precision) -> Decider:
 
     identity = {**ground.identity, "window": ground.window, "dtype": str(precision.dtype)}
     return Decider({**identity, "settings": repr(prompts.settings)}, temperature, decide, ground.window)
+
+
+def prompts_of(ground: Ground) -> DecisionPrompts:
+    """How a model is asked: as it says itself; one without any template as `smolt decide` would ask it."""
+    renderer = ground.renderer
+    found = settings_of(renderer)
+    bare = found.chat_template is None and renderer.template is None
+    return DecisionPrompts(renderer.tokenizer, trainable_settings(renderer) if bare else found)
+
+
+def which_fit(ground: Ground, decisions: Sequence[Decision]) -> list[bool]:
+    """Which decisions fit into the model's window; one with a head of its own is not asked."""
+    if has_own_head(ground.located):
+        return [True] * len(decisions)
+    prompts = prompts_of(ground)
+    return [max(map(len, prompts.asked(decision).rows)) < ground.window for decision in decisions]
 
 
 def deciding(path: str, precision: Precision) -> Asker:
