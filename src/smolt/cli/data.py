@@ -54,6 +54,33 @@ def audit(
     return Outcome(audit_facts(found, panel), panel_words(panel) + texts + where)
 
 
+@app.command("gym", help="Problems of reasoning-gym as questions, each with its own verifier (reward gym).")
+@delivered
+def gym(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which problems, such as chain_sum.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of these problems, the value in YAML.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The file of questions to write.")] = Path("gym.jsonl"),
+    size: Annotated[int, typer.Option(min=1, help="How many.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Of the problems: another seed for another part.")] = 0,
+) -> Outcome:
+    """Make a file of questions."""
+    from smolt.config.yaml_reader import read_text
+    from smolt.data.gym_problems import gym_questions
+    from smolt.data.writing import write_questions
+    from smolt.errors import UserError
+
+    given = [setting.partition("=") for setting in settings or []]
+    if wrong := [key for key, mark, _ in given if not mark or not key]:
+        raise UserError(f"{wrong[0]}: give settings as KEY=VALUE, such as min_terms=4")
+    chosen = {key: read_text(f"value: {text}", key).data["value"] for key, _, text in given}
+    questions = gym_questions(name, size, seed, chosen)
+    write_questions(out, questions)
+    words = f"{len(questions):,} questions in {out}\nnext: smolt grpo RECIPE data={out} reward=gym"
+    return Outcome({"out": str(out), "questions": len(questions), "first": questions[0].context[-1].content}, words)
+
+
 @app.command("formats", help="List the formats of records that are read: their columns, and what each gives.")
 @delivered
 def formats() -> Outcome:

@@ -16,6 +16,7 @@ from smolt.models.locating import locate
 from smolt.models.saving import read_note
 from smolt.rewards.audit.linter import CONSTANT
 from smolt.rewards.constraints import constraints
+from smolt.rewards.gym import gym
 from smolt.rewards.learned import ensemble_reward, learned_reward, require_accepted
 from smolt.rewards.llm_judge.judge_reward import decision_part, judge_reward, plain_answer
 from smolt.rewards.mix import Part, mix, told
@@ -26,6 +27,7 @@ from smolt.rewards.tone import empathy, sentiment
 
 RULES: dict[str, Callable[..., Reward]] = {
     "gsm8k": gsm8k,
+    "gym": gym,
     "format": format_hints,
     "sentiment": sentiment,
     "length": length,
