@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.data import Answer, Question, Source, Turn, gym_problems, load
-from smolt.data.gym_problems import gym_questions
 from smolt.errors import UserError
 from smolt.rewards.gym import final, gym
+from smolt.rewards.gym_problems import gym_questions
 
 
 @pytest.fixture(autouse=True)

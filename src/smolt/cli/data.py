@@ -67,9 +67,9 @@ def gym(
 ) -> Outcome:
     """Make a file of questions."""
     from smolt.config.yaml_reader import read_text
-    from smolt.data.gym_problems import gym_questions
     from smolt.data.writing import write_questions
     from smolt.errors import UserError
+    from smolt.rewards.gym_problems import gym_questions
 
     given = [setting.partition("=") for setting in settings or []]
     if wrong := [key for key, mark, _ in given if not mark or not key]:

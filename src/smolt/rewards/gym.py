@@ -3,8 +3,8 @@
 import re
 
 from smolt.data import Answer, Question, Score
-from smolt.data.gym_problems import gym_score
 from smolt.errors import UserError
+from smolt.rewards.gym_problems import gym_score
 from smolt.rewards.rules import Reward, per_answer
 
 TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from smolt.config.complaints import suggestion
-from smolt.data.nouns import Question, Turn
+from smolt.data import Question, Turn
 from smolt.errors import UserError
 
 MARK = "gym:"
