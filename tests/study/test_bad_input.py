@@ -32,11 +32,14 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 
 def refused(*arguments: str) -> str:
-    """The message of a command that the user got wrong: exit 2, on stderr, one line of it an error, no traceback."""
+    """The message of a command that the user got wrong: exit 2, on stderr, one line of it an error, no traceback.
+
+    On a busy machine a step that takes long is named before it.
+    """
     before = files(Path())
     done = smolt(*arguments, "--out", "out")
     assert (done.exit_code, done.stdout) == (2, ""), done.output
-    found = re.fullmatch(r"(?:\w+: memory: [^\n]*\n)?error: (.*)\n", done.stderr, re.DOTALL)
+    found = re.fullmatch(r"(?:\w+: memory: [^\n]*\n|\([^\n]+ \.\.\.\)\n)*error: (.*)\n", done.stderr, re.DOTALL)
     assert found is not None, done.stderr
     assert "Traceback" not in done.stderr
     after = files(Path())
