@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from smolt.cli import app
-from smolt.data import Answer, Question, Source, Turn, gym_problems, load
+from smolt.data import Answer, Question, Source, Turn, load
 from smolt.errors import UserError
+from smolt.rewards import gym_problems
 from smolt.rewards.gym import final, gym
 from smolt.rewards.gym_problems import gym_questions
 
