@@ -11,7 +11,7 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from smolt.cli import compare, data, doctor, judge, label, models, recipes, rewards, train
-from smolt.cli.outcomes import delivered
+from smolt.cli.outcomes import SHARING, delivered
 
 app = typer.Typer(
     name="smolt",
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 train.register(app)
 models.register(app)
-app.command("judge")(judge.judge)
+app.command("judge", epilog=SHARING)(judge.judge)
 rewards.register(app)
 compare.register(app)
 app.command("doctor", help="Check the machine, and a model or the model and data of a recipe.")(

@@ -23,7 +23,7 @@ from smolt.cli.options import (
     Split,
     Temperature,
 )
-from smolt.cli.outcomes import INTERRUPTED, Outcome, Stopped, deliver, delivered
+from smolt.cli.outcomes import INTERRUPTED, SHARING, Outcome, Stopped, deliver, delivered, shared
 from smolt.cli.suite import suite
 from smolt.cli.train import Fresh, look_first
 
@@ -37,15 +37,15 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     named = {"sample": sample, "eval": evaluate, "report": report, "chat": chat, "import": import_model, "merge": merge}
     for name, command in named.items():
-        app.command(name)(command)
+        app.command(name, epilog=SHARING if name in ("sample", "eval") else None)(command)
     app.command("export")(export)
     app.command("push")(push)
-    app.command("suite")(suite)
+    app.command("suite", epilog=SHARING)(suite)
     app.command("ui")(ui)
     app.command("serve")(serve)
 
 
-@delivered
+@shared
 def sample(
     model: ModelPath,
     data: DataPath,

@@ -39,7 +39,10 @@ TERMINATED = 143
 ONCE_MORE = 0.01
 """Seconds after which a signal that nobody could hear comes again."""
 DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-SHARED = "Shared are study, the commands that train, eval, suite and judge"
+SHARED = "Shared are study, the commands that train, sample, eval, suite and judge"
+
+SHARING = "Several processes share the work where torchrun starts them: torchrun --nproc-per-node 2 -m smolt ..."
+"""Of the help of such commands."""
 
 CONTINUES = "terminated; the same command continues what was begun"
 MEMORY_HINT = "out of memory; lower budget.memory, the batch, or the lengths, then run the same command again"

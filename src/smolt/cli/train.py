@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smolt.cli.outcomes import Outcome, Stopped, shared
+from smolt.cli.outcomes import SHARING, Outcome, Stopped, shared
 from smolt.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,9 +39,11 @@ Part = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `study` and one command for each stage that trains."""
-    app.command("study", help="Run every stage of a recipe, measure the arms, write the report.")(shared(study))
+    app.command("study", help="Run every stage of a recipe, measure the arms, write the report.", epilog=SHARING)(
+        shared(study)
+    )
     for stage, help_text in STAGE_HELP.items():
-        app.command(stage, help=help_text)(shared(functools.partial(run_stage, stage)))
+        app.command(stage, help=help_text, epilog=SHARING)(shared(functools.partial(run_stage, stage)))
 
 
 STAGE_HELP = {

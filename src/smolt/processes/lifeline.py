@@ -107,7 +107,7 @@ class Lifeline:
         time.sleep(UNHEARD)  # the watcher ends the process
 
     def missed(self) -> None:
-        """Another process did not answer: why, the watcher knows better, who then ends this one in the midst of this."""
+        """Another process did not answer: the watcher knows why, and ends this one in the midst of this."""
         time.sleep(UNHEARD)
 
     def _watch(self) -> None:

@@ -104,6 +104,8 @@ def _wait_for_the_thread(number: int, frame: FrameType | None) -> None:
 
 def _write(text: str, below: str = "") -> None:
     """To standard error, and not by print: a signal may have come in the midst of one."""
+    if not processes.first():
+        return  # of several one speaks
     with contextlib.suppress(OSError):
         shown = f"{SHOW_CURSOR}{text}{below}" if os.isatty(2) else text
         os.write(2, shown.encode(errors="backslashreplace"))
