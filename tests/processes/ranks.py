@@ -15,11 +15,14 @@ from smolt.__main__ import main
 from smolt.models.forward.process_group import leave
 from tests.reliability.scenes import OWN, open_scene
 
-STAGES = ("pretrain-full", "sft-full", "reward-lora", "dpo-lora", "kto-full", "ppo-lora", "grpo-full")
+STAGES = (
+    *("pretrain-full", "sft-full", "reward-lora", "dpo-lora", "kto-full", "ppo-lora", "grpo-full"),
+    *("decide-full", "distill-lora", "online_dpo-full"),
+)
 """Every stage, with adapters or with all weights."""
 
 UPDATES = 5
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 def changes(name: str) -> dict[str, Any]:

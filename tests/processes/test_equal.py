@@ -61,7 +61,7 @@ def compare(one: Path, several: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_train_as_one(trained: Trained, count: int) -> None:
-    """All seven stages: weights at most 1e-6 apart after 5 updates, the last of which moved some by more than 1e-4.
+    """All stages: weights at most 1e-6 apart after 5 updates, the last of which moved some by more than 1e-4.
 
     Every metric of every update is within 1e-5 (relative above 1), and every answer is the same. Four processes share
     steps of two pairs or three rows, so some get nothing.
