@@ -12,8 +12,12 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
 
 from smolt.config import RewardMix
+from smolt.evaluation.exam import Exam
+from smolt.models.ground import Ground
+from smolt.models.roles import Policy
 from smolt.rewards.audit.gold import rate_again
 from smolt.runs.locks import LOCK
 from smolt.runs.rated_answers import NAMES, RatedAnswer, read_rated, write_rated
@@ -291,3 +295,19 @@ def test_answers_measured_under_another_recipe_are_made_again(tmp_path: Path, mo
     assert done.exit_code == 0, done.output
     assert [len(rows_of(out / arm / "evaluation.jsonl")) for arm in ("sft", "grpo")] == [3, 3]
     assert (out / "grpo" / "model" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_the_kl_of_a_bf16_study_is_that_of_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both models are read in fp32: in bf16 the rounding of the two forwards is more than a short training moves."""
+    recipe, measured = tmp_path / "seeded.yaml", list[tuple[torch.dtype, torch.dtype]]()
+    recipe.write_text(SEEDED.replace("seeds: [0, 1]", "seeds: [0]"))
+    kl_to = study.kl_to
+
+    def noting(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list[float]:
+        measured.append((reference.trunk.precision.dtype, policy.trunk.precision.dtype))
+        return kl_to(reference, policy, exam, ground)
+
+    monkeypatch.setattr(study, "kl_to", noting)
+    done = smolt("study", recipe, "model.dtype=bf16", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert measured == [(torch.float32, torch.float32)]
