@@ -21,6 +21,8 @@ SMALL = [
     "human_labels.data.limit=60",
     "ai_labels.data.limit=60",
     "more_ai_labels.data.limit=60",
+    "rlaif_online_dpo.budget={updates: 1}",
+    "rlaif_online_dpo.prompts=8",
     "rlaif_ppo.budget={updates: 1}",
     "rlaif_ppo.prompts=8",
 ]
@@ -42,7 +44,7 @@ def test_every_stage_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """All arms are measured, the judge's card is in the report, and the control learned the answers that lost."""
     monkeypatch.setattr(plots, "draw", lambda *given: plots.Pictures())
     report = run(tmp_path / "study", *SMALL)
-    arms = {"rlhf_dpo", "rlaif_dpo", "rlaif_dpo_twice", "rlaif_ppo", "rejected"}
+    arms = {"rlhf_dpo", "rlaif_dpo", "rlaif_dpo_twice", "rlaif_online_dpo", "rlaif_ppo", "rejected"}
     assert set(against_sft(report)) == arms
     assert all(report["arms"][arm]["accuracy"]["n"] == 30 for arm in arms | {"sft"})
     assert any("judge" in panel["name"] for panel in report["panels"])
