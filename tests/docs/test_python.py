@@ -12,6 +12,7 @@ from tests.docs.workshop import PAGES, README, blocks, named
 
 ELSEWHERE = {
     "docs/guides/serve.md",  # its program asks a server: tests/docs/test_serve_page.py
+    "docs/guides/decisions.md",  # its program loads what the page's commands make: tests/docs/test_decisions_page.py
     "docs/guides/clusters.md",  # it needs another package: tests/docs/test_clusters_page.py
 }
 PROGRAMS = {

@@ -36,7 +36,7 @@ def test_a_shipped_recipe_is_a_valid_study_with_a_description(name: str) -> None
     """It loads, names its file, says what it measures on and begins with one line about it (`smolt recipe list`)."""
     recipe = study(name)
     assert recipe.name == name
-    assert recipe.study.test is not None
+    assert (recipe.study.test or recipe.study.decisions) is not None
     assert shipped_recipes()[name].read_text(encoding="utf-8").startswith("# ")
 
 
@@ -93,7 +93,7 @@ def test_qwen_gsm8k() -> None:
     weights = {part.name: (part.weight, part.options) for part in strong.reward.parts}
     assert weights == {"gsm8k": (1.0, {}), "format": (1.0, {"cap": 0.5})}
     assert (recipe.study.baseline, recipe.study.metric) == ("base", "accuracy")
-    assert recipe.study.test is not None
+    assert (recipe.study.test or recipe.study.decisions) is not None
     assert (strong.data.split, recipe.study.test.split) == ("train", "test")
     assert recipe.study.sampling.max_tokens == strong.sampling.max_tokens
 

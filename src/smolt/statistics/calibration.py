@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smolt.statistics.bootstrap import RESAMPLES, by_prompt, draws, percentiles
 from smolt.statistics.nouns import Floats, Measure
@@ -89,5 +90,5 @@ def _resampled(
     return value, np.concatenate(found)
 
 
-def _bins(confidence: Sequence[float]) -> Floats:
+def _bins(confidence: Sequence[float]) -> NDArray[np.int64]:
     return np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
