@@ -27,7 +27,7 @@ def one_pair() -> Groups:
 def test_the_smoothing_of_dpo_by_hand() -> None:
     """Log-ratios 2 and 0, beta 0.5, smoothing 0.1: 0.9 ln(1 + e^-1) + 0.1 ln(1 + e) = 0.4132617, not 0.3132617."""
 
-    def policy(batch: Groups) -> tuple[Tensor, Tensor]:
+    def policy(batch: Groups, temperature: float) -> tuple[Tensor, Tensor]:
         logprobs = torch.tensor([[-1.0, -1.0], [-3.0, -3.0]])
         return logprobs, torch.zeros_like(logprobs)
 
