@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import smolt
-from smolt.config import make_recipe
+from smolt.config import Model, make_block
 from smolt.models.ground import open_ground
 from smolt.models.groups import join
 from smolt.models.items import decision_items
@@ -51,7 +51,7 @@ def test_the_losses_are_proper_scores() -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "brier"])
 def test_the_gradient_does_not_depend_on_the_cut_or_on_the_shared_beginning(model: Path, loss: Any) -> None:
     """All at once, one question at a time, and each question with its state written out for itself."""
-    ground = open_ground(make_recipe("decide", model=str(model), data="x").model)
+    ground = open_ground(make_block(Model, path=str(model)))
     alone = [replace(one, questions=(question,)) for one in DECISIONS for question in one.questions]
     gradients = []
     for decisions, tokens in ((DECISIONS, 10**6), (DECISIONS, 1), (alone, 10**6)):

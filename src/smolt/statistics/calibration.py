@@ -91,4 +91,5 @@ def _resampled(
 
 
 def _bins(confidence: Sequence[float]) -> NDArray[np.int64]:
-    return np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
+    found: NDArray[np.int64] = np.minimum((np.asarray(confidence) * BINS).astype(np.int64), BINS - 1)
+    return found

@@ -100,7 +100,7 @@ class Calibration:
 
     def fit(self) -> dict[str, Any]:
         """For each type of question the temperature of the least log score on dev; too few questions have none."""
-        found = {}
+        found: dict[str, float] = {}
         if self.held_out and self.recipe.calibrate:
             groups = join(self.held_out)
             tokens = self.policy.trunk.micro_tokens(self.recipe.budget.memory)
