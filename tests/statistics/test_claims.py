@@ -91,6 +91,35 @@ def test_too_few_discordant_pairs_are_said(discordant: int, said: bool) -> None:
     assert bool(comparison.caution) == said
 
 
+def test_no_less_than_the_exact_test_can_show_is_called_detectable() -> None:
+    """Six that differ are the fewest for p < 0.05 (2^-5 = 0.031); 2.802 sqrt(2)/100 = 4 points are out of its reach."""
+    few = statistics.compare_counts("a", "b", "accuracy", 1, 1, 100)
+    assert few.minimum_detectable == 6 / 100
+    assert "only >= 6.0 points could have been (" in few.sentence
+    assert statistics.compare_counts("a", "b", "accuracy", 2, 0, 5).minimum_detectable is None
+    enough = statistics.compare_counts("a", "b", "accuracy", 10, 10, 100)
+    assert enough.minimum_detectable == pytest.approx(2.802 * 20**0.5 / 100)
+
+
+def test_after_holm_more_must_differ() -> None:
+    """At 0.05/4 eight must (2^-7 < 0.0125 < 2^-6); beside three that are shown, six, for Holm then asks 0.05."""
+    few = statistics.compare_counts("a", "b", "accuracy", 1, 1, 100)
+    clear = statistics.compare_counts("a", "c", "accuracy", 40, 0, 100)
+    assert [test.minimum_detectable for test in statistics.family([few] * 4)] == [8 / 100] * 4
+    assert "only >= 8.0 points could have been (" in statistics.family([few] * 4)[0].sentence
+    assert statistics.family([clear, clear, clear, few])[3].minimum_detectable == 6 / 100
+
+
+def test_a_mean_of_which_one_question_differs_needs_six_of_its_size() -> None:
+    """One of eight differs by 0.4: 2.802 sd / sqrt 8 = 0.14, but six of 0.4 among eight make 0.3."""
+    one = statistics.compare_scores("a", "b", "reward", [0.0] * 8, [0.4] + [0.0] * 7)
+    assert one.minimum_detectable == pytest.approx(6 * 0.4 / 8)
+    assert "only >= 0.3 could have been (" in one.sentence
+    five = statistics.compare_scores("a", "b", "reward", [0.0] * 5, [0.4] + [0.0] * 4)
+    assert five.minimum_detectable is None
+    assert "no difference could be shown (difference" in five.sentence
+
+
 def test_few_questions_are_said_of_a_bootstrap() -> None:
     values = [float(value) for value in range(60)]
     few = statistics.compare_scores("a", "b", "reward", [0.0] * 49, values[:49])

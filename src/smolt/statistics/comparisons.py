@@ -16,6 +16,7 @@ from smolt.statistics.proportions import mcnemar, paired_wald
 from smolt.statistics.verdicts import with_verdict
 
 DETECTABLE = 1.960 + 0.842  # two-sided 5 % test, 80 % power
+MCNEMAR = "exact McNemar"
 
 
 def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: int) -> Comparison:
@@ -27,11 +28,11 @@ def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: 
     if n == 0:
         return _nothing(a, b, metric, rate=True)
     low, high = with_width(*paired_wald(wins, regressions, n))
-    p_value, least = (mcnemar(wins, regressions), minimum_detectable(wins, regressions, n)) if n > 1 else (None, None)
+    p_value, least = (mcnemar(wins, regressions), _detectable_counts(wins, regressions, n)) if n > 1 else (None, None)
     difference, ties = (wins - regressions) / n, n - wins - regressions
     found = Comparison(a, b, metric, wins, regressions, ties, p_value, difference, low, high, least, n)
     doubt = _few_discordant(wins + regressions)
-    return with_verdict(replace(found, test="exact McNemar", rate=True, caution=doubt))
+    return with_verdict(replace(found, test=MCNEMAR, rate=True, caution=doubt))
 
 
 def compare(
@@ -68,7 +69,17 @@ def family(tests: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons of one metric, adjusted together by Holm, each with the sentence that its adjusted p allows."""
     adjusted = holm([test.p_value for test in tests])
     size = sum(p_value is not None for p_value in adjusted)
-    return [with_verdict(replace(test, p_holm=p), size) for test, p in zip(tests, adjusted, strict=True)]
+    # Holm asks this of one more that would be shown beside those that are
+    level = ALPHA / max(1, size - sum(p_value is not None and p_value < ALPHA for p_value in adjusted))
+    found = [replace(_at_level(test, level), p_holm=p) for test, p in zip(tests, adjusted, strict=True)]
+    return [with_verdict(test, size) for test in found]
+
+
+def _at_level(test: Comparison, level: float) -> Comparison:
+    """The comparison with what its exact test could have shown at this level; others as they are."""
+    if test.test != MCNEMAR or test.minimum_detectable is None:
+        return test
+    return replace(test, minimum_detectable=_detectable_counts(test.wins, test.regressions, test.n, level))
 
 
 def compare_scores(
@@ -89,7 +100,7 @@ def compare_scores(
     n, wins, regressions = len(differences), int((differences > 0).sum()), int((differences < 0).sum())
     sums, counts = by_prompt(differences, prompts)
     tested = (result.p_value, result.difference, result.low, result.high)
-    least = minimum_detectable_scores((sums / counts).tolist())
+    least = _detectable_scores((sums / counts).tolist())
     found = Comparison(a, b, metric, wins, regressions, n - wins - regressions, *tested, least, n)
     return with_verdict(replace(found, test="paired bootstrap by question", rate=rate, caution=caution(len(sums))))
 
@@ -101,9 +112,29 @@ def _nothing(a: str, b: str, metric: str, rate: bool) -> Comparison:
 
 def _few_discordant(count: int) -> str:
     """Said where the test could not have gone below 5 %, however the discordant pairs had fallen."""
-    if count == 0 or 2.0 ** (1 - count) < ALPHA:
+    if count == 0 or count >= fewest_differing():
         return ""
     return f"only {count} answer{'s' if count > 1 else ''} differ{'s' if count == 1 else ''}, too few for p < {ALPHA}"
+
+
+def fewest_differing(level: float = ALPHA) -> int:
+    """How many questions must differ, all one way, for a two-sided sign-flip test below the level: 6 at 5 %."""
+    return math.floor(1 - math.log2(level)) + 1
+
+
+def _detectable_counts(wins: int, regressions: int, n: int, level: float = ALPHA) -> float | None:
+    """`minimum_detectable`, but never less than the exact test can show on n pairs; None where it can show nothing."""
+    fewest = fewest_differing(level)
+    return max(minimum_detectable(wins, regressions, n), fewest / n) if fewest <= n else None
+
+
+def _detectable_scores(differences: Sequence[float]) -> float | None:
+    """`minimum_detectable_scores`; where too few differ for any test, as much as enough of their mean size would be."""
+    fewest, sizes = fewest_differing(), [abs(difference) for difference in differences if difference]
+    least = minimum_detectable_scores(differences)
+    if least is None or len(sizes) >= fewest:
+        return least
+    return max(least, fewest * sum(sizes) / len(sizes) / len(differences)) if fewest <= len(differences) else None
 
 
 def minimum_detectable(wins: int, regressions: int, n: int) -> float:
