@@ -188,7 +188,7 @@ def joint_ppo_case(folder: Path, lora: bool) -> Case:
     policy = policy_of(folder, lora)
     critic = Scorer(policy.trunk, policy.adapter, score_head(policy.trunk.width, 5, torch.device("cpu")))
     recipe = PPORecipe.model_validate({**ROLLED, "critic": {"clip": 0.5, "trunk": "policy"}})
-    roles = {"policy": Role(policy.parameters()), "critic": Role({"score.weight": critic.head.weight})}
+    roles = {"policy": Role(policy.parameters()), "critic": Role(critic.head_parameters())}
     return Case(ppo_loss(policy, critic, recipe), roles, rollout(policy))
 
 
@@ -312,7 +312,7 @@ def test_one_forward_for_policy_and_values_has_the_gradient_of_both(models: Mode
     policy = policy_of(models("llama"), lora)
     critic = Scorer(policy.trunk, policy.adapter, score_head(policy.trunk.width, 5, torch.device("cpu")))
     recipe = PPORecipe.model_validate({**ROLLED, "critic": {"clip": 0.5}})
-    roles = {"policy": Role(policy.parameters()), "critic": Role({"score.weight": critic.head.weight})}
+    roles = {"policy": Role(policy.parameters()), "critic": Role(critic.head_parameters())}
     two = Case(ppo_loss(policy, critic, recipe), roles, joint.groups)
     (found, norms, means), (expected, other_norms, other_means) = joint.step(WHOLE), two.step(WHOLE)
     assert found.keys() == expected.keys()

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from smolt.config import RewardMix
-from smolt.evaluation.exam import Exam
+from smolt.evaluation.exam import Exam, kl_to
 from smolt.models.ground import Ground
 from smolt.models.roles import Policy
 from smolt.rewards.audit.gold import rate_again
@@ -301,7 +301,6 @@ def test_the_kl_of_a_bf16_study_is_that_of_its_weights(tmp_path: Path, monkeypat
     """Both models are read in fp32: in bf16 the rounding of the two forwards is more than a short training moves."""
     recipe, measured = tmp_path / "seeded.yaml", list[tuple[torch.dtype, torch.dtype]]()
     recipe.write_text(SEEDED.replace("seeds: [0, 1]", "seeds: [0]"))
-    kl_to = study.kl_to
 
     def noting(reference: Policy, policy: Policy, exam: Exam, ground: Ground) -> list[float]:
         measured.append((reference.trunk.precision.dtype, policy.trunk.precision.dtype))

@@ -112,7 +112,11 @@ class Scorer:
             own = dict(self.trunk.backbone.named_parameters())
         else:
             own = self.trunk.adapter_parameters(self.adapter)
-        return {**own, "score.weight": cast(nn.Parameter, self.head.weight)}
+        return {**own, **self.head_parameters()}
+
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """The head alone: all that a critic on the policy's states adds to these."""
+        return {"score.weight": cast(nn.Parameter, self.head.weight)}
 
 
 def logprobs_and_values(

@@ -68,7 +68,7 @@ def ppo(
     policy, reference = rolling.policy, rolling.policy.as_reference()
     critic = open_critic(checked, policy)
     preparation = PPOPreparation(checked, rolling, reference, critic)
-    own = {"score.weight": critic.head.weight} if checked.critic.trunk == "policy" else critic.parameters()
+    own = critic.head_parameters() if checked.critic.trunk == "policy" else critic.parameters()
     roles = {
         "policy": adapter_role(policy.parameters(), checked.lora),
         "critic": adapter_role(own, checked.lora, checked.critic.lr_scale),
