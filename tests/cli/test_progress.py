@@ -18,7 +18,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from smolt.cli import progress
 from smolt.cli.judge import COUNTED
 from smolt.cli.progress import Display, figures
-from smolt.cli.train import moved, stage_outcome
+from smolt.cli.train import moved, stage_outcome, study_outcome
 from smolt.runs import chunks
 from smolt.runs.identity import FORMAT
 from smolt.statistics import proportion
@@ -161,6 +161,45 @@ def test_a_long_step_says_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -
     assert lines.tasks == [] and len(said) == 2
 
 
+def test_what_recurs_in_each_update_is_named_as_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own bar on a terminal in the place of the one before; elsewhere a word, and none where it is short."""
+    now = [100.0]
+    monkeypatch.setattr("smolt.cli.progress.time.monotonic", lambda: now[0])
+    waits: list[float] = []
+
+    class Waiting:
+        def __init__(self, seconds: float, call: object) -> None:
+            waits.append(seconds)
+
+        def start(self) -> None:
+            pass
+
+        cancel = start
+
+    monkeypatch.setattr("smolt.cli.progress.threading.Timer", Waiting)
+    said: list[str] = []
+    piped, shown = progress.Steps(said.append), progress.Steps(said.append)
+    lines = Progress(MofNCompleteColumn(), console=Console(file=StringIO(), force_terminal=True), auto_refresh=False)
+    shown.bar = progress.StepBar(lines)
+    log = logging.getLogger("smolt")
+    monkeypatch.setattr(log, "handlers", [piped, shown])
+    monkeypatch.setattr(log, "level", logging.DEBUG)
+    for second, done in ((100, 0), (101, 1), (132, 2)):
+        now[0] = second
+        chunks.counted(done, 2, "answers of update 3")
+    assert [task.description for task in lines.tasks] == ["answers of update 3"]
+    chunks.counted(0, 16, "optimizer steps of update 3")
+    assert lines.tasks == []
+    for second, done in ((133, 1), (140, 4), (163, 9)):
+        now[0] = second
+        chunks.counted(done, 16, "optimizer steps of update 3")
+    assert [(task.description, task.completed) for task in lines.tasks] == [("optimizer steps of update 3", 9)]
+    assert said == ["(answers of update 3: 2 of 2 ...)", "(optimizer steps of update 3: 9 of 16 ...)"]
+    assert waits == [progress.LATER]  # of where there is no bar; what waits already names what is under way then
+    progress.moved_on()
+    assert piped._waiting is None
+
+
 def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
     """The figures of its first and last batch, called that; a gate's refusal, what to do next."""
     assert moved(tmp_path) == []
@@ -184,6 +223,20 @@ def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
     words = stage_outcome("reward", "complete", tmp_path, {"refused": "length alone does as well"}).words.splitlines()
     assert words[-2] == "its gate refuses it: length alone does as well"
     assert words[-1].startswith("next: more or better pairs")
+
+
+def test_an_end_says_where_most_answers_were_cut(tmp_path: Path) -> None:
+    """Of a training the last update's share, of a study what its report warns of; with half of them whole nothing."""
+    manifest = {"format": FORMAT, "recipe": {"stage": "ppo", "prompts": 8, "samples": 2}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    said = "were cut at the limit of tokens, so its figures are of beginnings; allow more tokens (max_tokens)."
+    rows = [{"step": 1, "reward": 0.5, "stop_rate": 1.0}, {"step": 2, "reward": 0.5, "stop_rate": 0.0625}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert moved(tmp_path)[2:] == [f"warning: update 2: 94% of 16 answers {said}"]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({**rows[1], "stop_rate": 0.5}) + "\n")
+    assert not any("were cut" in line for line in moved(tmp_path))
+    words = study_outcome({"verdicts": ["b is like a."], "warnings": [f"a: 100% of 8 answers {said}"]}, tmp_path).words
+    assert words.splitlines()[:2] == ["b is like a.", f"warning: a: 100% of 8 answers {said}"]
 
 
 def test_the_end_of_a_training_says_what_was_measured_on_held_out_data(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`Run`: creating, continuing, refusing, setting aside."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
 from smolt.runs import Run, StorageError
+from smolt.runs.directory import refuse_unwritable
+from smolt.runs.locks import acquire
 
 MANIFEST: dict[str, Any] = {
     "recipe": {"stage": "dpo", "optim": {"lr": 1e-4, "betas": [0.9, 0.95]}, "seed": 1},
@@ -306,3 +310,29 @@ def test_a_refused_open_gives_the_directory_free(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         Run.open(tmp_path, manifest={**MANIFEST, "model": None})
     Run.open(tmp_path, manifest=MANIFEST).close()
+
+
+def test_what_cannot_be_opened_is_held_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock file that cannot be made is the system's reason, not another process."""
+
+    def refuse(path: Path, *more: int) -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr("smolt.runs.locks.os.open", refuse)
+    with pytest.raises(StorageError, match=r"locking failed \(No such file or directory\)"):
+        acquire(tmp_path / "run")
+
+
+def test_a_directory_that_only_seems_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root's /proc: its modes allow what the system refuses; a full disk stays one."""
+    number = errno.ENOENT
+
+    def refuse(dir: Path) -> None:
+        raise OSError(number, os.strerror(number), str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"cannot be written \(No such file or directory\); choose another --out"):
+        refuse_unwritable(tmp_path / "deep" / "run")
+    number = errno.ENOSPC
+    with pytest.raises(OSError, match="No space left"):
+        refuse_unwritable(tmp_path / "deep" / "run")

@@ -1,5 +1,6 @@
 """The one loop, on a weight or two: hand-computed steps, and every reason for which a step is not taken."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from smolt.config import Optim
 from smolt.errors import SelfCheckError
 from smolt.models.groups import Groups, from_answers
+from smolt.runs.chunks import COUNTED
 from smolt.training.fit import Learner, Loss, LossFunction, Metrics, Update, accumulate, fit
 from smolt.training.optimizers.parameter_groups import Role
 
@@ -362,3 +364,12 @@ def test_a_learner_taken_up_again_goes_on_bit_for_bit() -> None:
     run(stream, square(weights[2]), learners[2], start=3)
     assert whole(learners[2]) == whole(learners[0])
     assert learners[2].state() == learners[0].state()
+
+
+def test_the_optimizer_steps_of_an_update_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Told before the first, and after each."""
+    weight = scalar()
+    with caplog.at_level(logging.DEBUG, COUNTED):
+        run(Fixed([rows(1.0), rows(2.0)], 1), linear(weight), learner_of(weight))
+    told = [record.args for record in caplog.records if record.name == COUNTED]
+    assert told == [(done, 2, "optimizer steps of update 1") for done in (0, 1, 2)]

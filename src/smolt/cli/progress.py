@@ -130,11 +130,7 @@ class Steps(logging.Handler):
             return
         self._ended()
         self._text, self._began = record.getMessage(), time.monotonic()
-        if self._waiting is None:
-            wait = max(SOON, self._named + LATER - time.monotonic())
-            self._waiting = threading.Timer(wait, self._speak)
-            self._waiting.daemon = True
-            self._waiting.start()
+        self._name_after(max(SOON, self._named + LATER - time.monotonic()))
 
     def over(self, then: str = "") -> None:
         """What was under way has ended, or something else shows that it goes on; what is counted now is `then`."""
@@ -147,9 +143,21 @@ class Steps(logging.Handler):
         if self.bar is not None:
             self.bar.clear()
 
-    def _count(self, done: Any, total: Any) -> None:
-        """The step under way has come so far; what ends soon needs no count, and what has no name has none."""
+    def _name_after(self, seconds: float) -> None:
+        """Unless it is over by then, or something waits to be named already."""
+        if self._waiting is None:
+            self._waiting = threading.Timer(seconds, self._speak)
+            self._waiting.daemon = True
+            self._waiting.start()
+
+    def _count(self, done: Any, total: Any, what: str = "") -> None:
+        """The step under way, or the one so named, has come so far; what ends soon or has no name has no count."""
         now = time.monotonic()
+        if what and what != self._text:
+            self._ended()
+            self._text, self._began = what, now
+            if self.bar is None:  # a line of it stays, and such a step comes again with each update
+                self._name_after(max(LATER, self._named + PIPED - now))
         if not self._text or now - self._began < SOON:
             return
         if self.bar is not None:

@@ -24,9 +24,18 @@ Work = Callable[[range], list[dict[str, Any]]]
 """The rows of the records at some places, in order."""
 
 
-def counted(done: int, total: int) -> None:
-    """Say how far the step has come that was logged last, as (done, total) of a debug record."""
-    logging.getLogger(COUNTED).debug("%d of %d", done, total)
+def counted(done: int, total: int, what: str = "") -> None:
+    """Say how far a step has come, as (done, total) or (done, total, what) of a debug record.
+
+    Args:
+        done: of the step.
+        total: of the step.
+        what: its name; what was logged or named last unless given.
+    """
+    if what:
+        logging.getLogger(COUNTED).debug("%d of %d %s", done, total, what)
+    else:
+        logging.getLogger(COUNTED).debug("%d of %d", done, total)
 
 
 def in_chunks(run: Run, places: range, chunk: int, open_work: Callable[[], Work], progress: Progress | None) -> None:

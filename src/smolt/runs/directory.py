@@ -7,7 +7,6 @@ what lies on the disk, so that all find the same; each method is called by all o
 import contextlib
 import errno
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,7 +17,7 @@ from smolt.runs import checkpoints, identity, inventory, jsontext, storage
 from smolt.runs.checkpoints import Checkpoint, Content
 from smolt.runs.identity import FORMAT, MANIFEST
 from smolt.runs.inventory import CHECKPOINTS, RESULT
-from smolt.runs.locks import LOCK, DirectoryLock, acquire
+from smolt.runs.locks import LOCK, DirectoryLock, acquire, require_writable
 from smolt.runs.rows import RowFile
 
 LOG = logging.getLogger(__name__)
@@ -337,17 +336,15 @@ def refuse_unwritable(directory: Path) -> None:
     """See that a run can be begun or continued in a directory, before what takes long is begun; nothing is written.
 
     Raises:
-        UserError: it is a file, or holds something else than a run.
-        OSError: it, or the directory it would be made in, cannot be written.
+        UserError: it is a file, holds something else than a run, or nothing can be made there.
+        OSError: it, or the directory it would be made in, is read-only or full.
     """
     directory = directory.resolve()
     place = next(path for path in (directory, *directory.parents) if path.exists())
     if place != directory and not place.is_dir():
         raise UserError(f"{directory}: {place} is a file, not a directory; choose another --out")
     _refuse_foreign(directory)
-    if not os.access(place, os.W_OK | os.X_OK):
-        code = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
-        raise OSError(code, os.strerror(code), str(place))
+    require_writable(place)
 
 
 def _require_seen(directory: Path, manifest: dict[str, Any]) -> None:

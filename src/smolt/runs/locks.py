@@ -1,13 +1,15 @@
 """One process in a run directory at a time; the lock dies with the process that holds it, however it dies."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import tempfile
 import time
 import weakref
 from pathlib import Path
 
-from smolt.errors import DirectoryInUse
+from smolt.errors import DirectoryInUse, UserError
 from smolt.runs.storage import storage_errors
 
 LOCK = "run.lock"
@@ -48,6 +50,24 @@ def _release_in_child() -> None:
 os.register_at_fork(after_in_child=_release_in_child)
 
 
+def require_writable(directory: Path) -> None:
+    """See that files can be made in a directory that is there; none is left behind.
+
+    Raises:
+        UserError: the system refuses what the modes allow, as in a directory of its own (/proc).
+        OSError: it is read-only, full, or of another user.
+    """
+    if not os.access(directory, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code), str(directory))
+    try:
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another --out") from error
+
+
 def acquire(directory: Path) -> DirectoryLock:
     """Lock `directory`, creating it with its parents where it is missing.
 
@@ -57,15 +77,18 @@ def acquire(directory: Path) -> DirectoryLock:
     """
     path = directory / LOCK
     owner: int | None = None
+    unopened: OSError | None = None
     for _ in range(ATTEMPTS):
         with storage_errors("locking", directory):
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except (FileNotFoundError, FileExistsError):
+            except (FileNotFoundError, FileExistsError) as error:
                 if directory.is_file():
                     raise
-                continue  # set aside by its owner between two calls
+                unopened = error
+                continue  # set aside by its owner between two calls, or nothing can be made here
+            unopened = None
             lock = DirectoryLock(descriptor)
             try:
                 if _sign(descriptor, path):
@@ -78,6 +101,9 @@ def acquire(directory: Path) -> DirectoryLock:
         if owner is not None and _alive(owner):
             break
         time.sleep(PAUSE_SECONDS)  # the owner has the lock but has not signed it yet, or is just leaving
+    if unopened is not None:  # nobody holds what cannot be opened
+        with storage_errors("locking", directory):
+            raise unopened
     raise DirectoryInUse(
         f"{directory}: another process (pid {owner or 'unknown'}) works here: wait for it, stop it or change --out"
     )

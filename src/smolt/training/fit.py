@@ -20,6 +20,7 @@ from smolt.config import Optim
 from smolt.errors import SelfCheckError
 from smolt.models.forward.process_group import add_up_gradients
 from smolt.models.groups import Groups, cut, own_share
+from smolt.runs.chunks import counted
 from smolt.training.checks import Divergence, non_finite
 from smolt.training.objectives import distribution
 from smolt.training.optimizers.loss_scale import LossScale
@@ -341,6 +342,8 @@ def fit(
         torch.manual_seed(randomness.key(seed, number, *processes.ordinal()) % 2**63)
         update = stream.next(number)
         prepared = time.perf_counter()
+        named = f"optimizer steps of update {number + 1}"
+        counted(0, len(update.minibatches), named)
         tally, events, steps, norm = Tally(), list[str](), 0, 0.0
         learning = update.roles if update.roles is not None else frozenset(learner.roles)
         for index, minibatch in enumerate(update.minibatches):
@@ -359,6 +362,7 @@ def fit(
             norm = max([norm, *norms.values()])
             learner.step(norms, number, learning)
             steps += 1
+            counted(index + 1, len(update.minibatches), named)
         ended = time.perf_counter()
         tokens = sum(minibatch.tokens for minibatch in update.minibatches)
         metrics: Metrics = {

@@ -29,6 +29,7 @@ from smolt.rewards import python_reward
 from smolt.rewards.build import mixed_reward, never_scored, partly_scored
 from smolt.rewards.llm_judge.cache import VERDICTS
 from smolt.rewards.rules import Reward
+from smolt.runs.chunks import counted
 from smolt.runs.rated_answers import RatedAnswer, as_row
 from smolt.training.checks import forward_facts, same_policy, stop_reachable
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Update
@@ -203,6 +204,7 @@ class Rollouts:
             parts = ([learned.select(kept)] if kept else []) + [drawn[-1].groups]
             learned, rewards = join(parts), torch.cat([rewards[kept], drawn[-1].rewards])
             replaced += len(others)
+        counted(0, len(rewards), f"log-probabilities of update {number + 1}")
         update = self.prepare(learned, rewards, number)
         metrics = score_metrics(drawn[0].scores, drawn[0].groups)
         if self.again:
@@ -214,11 +216,13 @@ class Rollouts:
 
     def draw(self, places: Sequence[int], counter: tuple[int, ...], ids: Sequence[int]) -> Drawn:
         """The policy's answers to the questions at some places, and their scores."""
-        rolling, began = self.rolling, time.perf_counter()
+        rolling, began, update = self.rolling, time.perf_counter(), counter[1] + 1
+        counted(0, len(places) * self.samples, f"answers of update {update}")
         questions = [rolling.questions[index] for index in places]
         groups = sample(rolling.policy, rolling.contexts(questions), self.samples, rolling.drawing, counter, ids=ids)
         sampled = time.perf_counter()
         asked, answers = [questions[owner] for owner in groups.owners], as_answers(groups, rolling.ground.renderer)
+        counted(0, len(answers), f"scores of update {update}")
         scores = rolling.reward(asked, answers)
         return Drawn(groups, asked, answers, scores, (sampled - began, time.perf_counter() - sampled))
 
