@@ -46,6 +46,7 @@ def test_the_command(furnished: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["status"] == "complete"
+    assert sum("were cut at the limit of tokens" in line for line in found["warnings"]) == 1
     assert set(found["suites"]) == {"mine", "xs"}
     assert set(found["suites"]["mine"]) == {"sentiment", "refusal", "over-refusal", "constraints kept"}
     assert set(found["suites"]["xs"]["harmful compliance"]["scenarios"]) == {"contrast"}
@@ -99,6 +100,8 @@ def test_a_study_with_suites(furnished: Path, tmp_path: Path) -> None:
     recipe, out = study(furnished, tmp_path / "s.yaml"), tmp_path / "out"
     done = smolt("study", recipe, "--out", out)
     assert done.exit_code == 0, done.output
+    warned = [line for line in json.loads((out / "report.json").read_text())["warnings"] if "were cut" in line]
+    assert len(warned) == 1 and f"warning: {warned[0]}" in done.stdout.splitlines()
     before = {path: path.read_bytes() for path in sorted(out.rglob("suite-*.jsonl"))}
     assert [str(path.relative_to(out)) for path in before] == [
         f"{arm}/suite-{name}.jsonl" for arm in ("base", "grpo") for name in ("mine", "xs")

@@ -185,6 +185,7 @@ def moved(directory: Path) -> list[str]:
     theirs are left out.
     """
     from smolt.runs.directory import METRICS
+    from smolt.runs.identity import MANIFEST, read_manifest
     from smolt.runs.jsontext import decode_object
     from smolt.statistics import few_values
 
@@ -197,7 +198,8 @@ def moved(directory: Path) -> list[str]:
     updates = [decode_object(row, METRICS) for row in rows]
     measured = [row for row in updates if "dev/n" in row]
     first, *rest = measured or updates
-    batch = _batch(directory)
+    recipe = read_manifest(directory)["recipe"] if (directory / MANIFEST).is_file() else {}
+    batch = _batch(recipe)
     lines = [_held_out(row) if measured else _of_one_batch(row, batch) for row in (first, *rest[-1:])]
     rough = few_values(found for row in (first, *rest[-1:]) if measured for found in _measured(row).values())
     lines += [rough] if rough else []
@@ -208,7 +210,19 @@ def moved(directory: Path) -> list[str]:
             f"{idle:,} of {len(updates):,} updates took no step: no rewards that differ, or steps that were skipped"
             + (f"; {silent:,} answers got no reward, samples.jsonl says why" if silent else "")
         )
-    return lines
+    return [*lines, *_cut(updates[-1], recipe)]
+
+
+def _cut(row: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """Whether most of an update's own answers ran into the limit of tokens, as an evaluation says it."""
+    from smolt.report.sections.length import cut_short
+    from smolt.statistics import Measure
+
+    stopped, answers = row.get("stop_rate"), _answers(recipe)
+    if not isinstance(stopped, int | float) or not answers:
+        return []
+    measure = Measure(stopped, None, None, answers, "share of one batch", rate=True)
+    return [f"warning: {said}" for said in cut_short({f"update {row['step']}": {"stop_rate": measure}})]
 
 
 def _held_out(row: Mapping[str, Any]) -> str:
@@ -253,14 +267,15 @@ def _of_one_batch(row: Mapping[str, Any], batch: str) -> str:
     return f"update {row['step']}, on its one batch{batch}: {', '.join(known)}"
 
 
-def _batch(directory: Path) -> str:
-    """How many records an update has, or how many answers it samples, in words; empty where no manifest says it."""
-    from smolt.runs.identity import MANIFEST, read_manifest
+def _answers(recipe: Mapping[str, Any]) -> int:
+    """How many answers an update samples; 0 where it samples none."""
+    return int(recipe.get("prompts", 0) * recipe.get("group", recipe.get("samples", 1)))
 
-    recipe = read_manifest(directory)["recipe"] if (directory / MANIFEST).is_file() else {}
+
+def _batch(recipe: Mapping[str, Any]) -> str:
+    """How many records an update has, or how many answers it samples, in words; empty where no recipe says it."""
     if "prompts" in recipe:
-        each = recipe.get("group", recipe.get("samples", 1))
-        return f" of {recipe['prompts'] * each:,} answers to {recipe['prompts']:,} questions"
+        return f" of {_answers(recipe):,} answers to {recipe['prompts']:,} questions"
     noun = {"pretrain": "rows of text", "sft": "demonstrations", "kto": "answers", "decide": "decisions"}.get(
         str(recipe.get("stage")), "pairs"
     )
@@ -335,7 +350,8 @@ def study_outcome(summary: dict[str, Any], directory: Path) -> Outcome:
     status = str(summary.get("status", "complete"))
     report = directory / "report.html"
     verdicts = [str(line) for line in summary.get("verdicts", [])]
-    words = "\n".join([*verdicts, f"study: {status}; the report is {report}"])
+    warnings = [f"warning: {line}" for line in summary.get("warnings", [])]
+    words = "\n".join([*verdicts, *warnings, f"study: {status}; the report is {report}"])
     return Outcome({"stage": "study", "status": status, "out": str(directory), "report": str(report), **summary}, words)
 
 

@@ -41,6 +41,7 @@ from smolt.preferences.demonstrations import make_demonstrations
 from smolt.preferences.own_answers import make_pairs
 from smolt.report.analysis import analyse
 from smolt.report.report import write_report
+from smolt.report.sections.length import cut_short
 from smolt.rewards.build import rules_alone
 from smolt.rewards.python import look_for_functions
 from smolt.runs import Interrupts, Run, inventory
@@ -71,7 +72,7 @@ def run_study(
         progress: called when a stage begins, without metrics, and after each of its updates.
 
     Returns:
-        status ("complete" or "already complete"), verdicts, measures of each arm.
+        status ("complete" or "already complete"), verdicts, warnings, measures of each arm.
 
     Raises:
         UserError: the recipe, its data or its model are wrong.
@@ -146,7 +147,7 @@ def conclude(places: Places, run: Run) -> dict[str, Any]:
 
 
 def reported(places: Places) -> dict[str, Any]:
-    """Write the report; its verdicts and measures."""
+    """Write the report; its verdicts, measures and whose answers were cut."""
     record = record_of(places)
     analysis = analyse(record)
     write_report(places.out, record, analysis)
@@ -156,6 +157,7 @@ def reported(places: Places) -> dict[str, Any]:
             for name, measures in analysis.measures.items()
         },
         "verdicts": analysis.verdicts,
+        "warnings": cut_short(analysis.measures),
     }
 
 

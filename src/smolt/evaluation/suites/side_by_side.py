@@ -20,8 +20,10 @@ from smolt.models.answers import refuse_greedy_copies
 from smolt.models.conditions import conditions_of
 from smolt.models.ground import Ground, open_ground
 from smolt.models.saving import load_policy
+from smolt.report.analysis import analyse
 from smolt.report.record import Arm, StudyRecord
 from smolt.report.report import write_report
+from smolt.report.sections.length import cut_short
 from smolt.runs import Run
 from smolt.runs.chunks import Progress
 from smolt.runs.rated_answers import RatedAnswer, read_rated, write_rated
@@ -132,12 +134,13 @@ def _report(out: Path, suites: Suites, names: Sequence[str]) -> dict[str, Any]:
         arms=[Arm(name, "suite", items=_shown(suites, name, answers), role="component") for name in names],
         panels=panels,
     )
-    write_report(out, record)
+    analysis = analyse(record)
+    write_report(out, record, analysis)
     return {
         "out": str(out),
         "report": str(out / "report.html"),
         "findings": [sentence for panel in panels for sentence in panel.sentences],
-        "warnings": [warning for panel in panels for warning in panel.warnings],
+        "warnings": [*(warning for panel in panels for warning in panel.warnings), *cut_short(analysis.measures)],
         "suites": {name: {entry.metric.name: _numbers(entry) for entry in found} for name, found in measured.items()},
     }
 
