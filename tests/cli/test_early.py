@@ -132,3 +132,30 @@ def test_a_recipe_beside_the_one_that_was_meant(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match=r'; nearest in .: .*mkdocs\.yml; did you mean "smoke"'):
         find_recipe("smok.yaml")
     assert beside(tmp_path / "wholly-different") == ""
+
+
+def test_a_check_names_all_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong reward, two files and a model at once; not what a section makes, nor a name that the hub may know."""
+    monkeypatch.chdir(tmp_path)
+    Path("d.jsonl").touch()
+    Path("brief.py").write_text("def brief(answer): return 1.0\n")
+    Path("late.yaml").write_text(
+        "{model: owner/name, data: d.jsonl, study: {test: d.jsonl}, sft: {}, "
+        "pairs: {stage: pairs, from: sft, judge: {rule: longer}}, dpo: {from: sft, data: '{pairs}/preferences.jsonl'}, "
+        "grpo: {from: sft, reward: {name: python, path: 'brief.py:brief'}}}"
+    )
+
+    def check(*overrides: str) -> tuple[int, list[str]]:
+        done = CliRunner().invoke(app, ["recipe", "check", "late.yaml", *overrides, "--stage", "study", "--json"])
+        return done.exit_code, json.loads(done.stdout).get("error", "").splitlines()
+
+    assert check() == (0, [])
+    wrong = ["sft.data=e/dx.jsonl", "study.test=dd.jsonl", "model=./gone", "grpo.reward.path=brief.py:breif"]
+    code, lines = check(*wrong)
+    assert code == 2
+    assert sorted(lines) == [
+        f"grpo.reward: reward python: {FUNCTION}",
+        "model.path: ./gone: no such directory, and not a hub name (owner/name)",
+        "sft.data.path: e/dx.jsonl: no such file or directory",
+        f"study.test.{DATA.removeprefix('data.')}",
+    ]

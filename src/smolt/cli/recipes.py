@@ -6,6 +6,7 @@ import typer
 
 from smolt.cli.outcomes import Json, Outcome, deliver, delivered
 from smolt.cli.train import Overrides, RecipeName
+from smolt.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check recipes; explain every field.")
 Stage = Annotated[str | None, typer.Option("--stage", help="The stage, where the recipe does not say it.")]
@@ -48,19 +49,22 @@ def shown(name: str, fields: bool) -> Outcome:
     return Outcome(values, read_yaml(path).text.rstrip("\n"))
 
 
-@app.command("check", help="Check a recipe without loading data or models.")
+@app.command("check", help="Check a recipe, and that its local files are there, without loading them.")
 @delivered
 def checked(source: RecipeName, overrides: Overrides = None, stage: Stage = None) -> Outcome:
     """Whether a recipe is valid, and its hash.
 
     Raises:
-        UserError: with all its mistakes.
+        UserError: with all its mistakes, or with all functions and files that are not there.
     """
     from smolt.config import StudyRecipe, load_recipe, recipe_hash
-    from smolt.rewards.python import look_for_functions
+    from smolt.data.inputs import missing_inputs
+    from smolt.rewards.python import missing_functions
 
     recipe = load_recipe(source, stage, overrides or [])
-    look_for_functions(recipe)
+    faults = [*missing_functions(recipe), *missing_inputs(recipe)]
+    if faults:
+        raise UserError("\n".join(faults))
     names: list[str] = []
     if isinstance(recipe, StudyRecipe):
         recipe.require_exam()

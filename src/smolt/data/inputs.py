@@ -30,14 +30,33 @@ def look_for(*asked: BaseModel) -> None:
         UserError: the first that is not, with its field and the nearest names beside it.
     """
     for block in asked:
-        start: KeyPath = ("model",) if isinstance(block, Model) else ("data",) if isinstance(block, Data) else ()
-        for place, path, is_model in _paths_of(block, start):
-            if "{" in path:
-                continue
+        for field, path, is_model in _read_by(block):
             if is_model:
-                find_model(path, dotted(place))
+                find_model(path, field)
             elif (missing := files.missing(path)) is not None:
-                raise UserError(f"{dotted(place)}: {missing}")
+                raise UserError(f"{field}: {missing}")
+
+
+def missing_inputs(recipe: BaseModel) -> Iterator[str]:
+    """What `look_for` would raise of each path, once a path, without asking the hub."""
+    seen: set[str] = set()
+    for field, path, is_model in _read_by(recipe):
+        if path in seen:
+            continue
+        seen.add(path)
+        if is_model:
+            try:
+                _find_here(path, field)
+            except UserError as error:
+                yield str(error)
+        elif (missing := files.missing(path)) is not None:
+            yield f"{field}: {missing}"
+
+
+def _read_by(block: BaseModel) -> Iterator[tuple[str, str, bool]]:
+    """Field, path, and whether it is a model's, of what is there before the first section is made."""
+    start: KeyPath = ("model",) if isinstance(block, Model) else ("data",) if isinstance(block, Data) else ()
+    return ((dotted(place), path, is_model) for place, path, is_model in _paths_of(block, start) if "{" not in path)
 
 
 def _paths_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str, bool]]:
@@ -79,10 +98,18 @@ def find_model(path: str, field: str = "model.path") -> Path | None:
     Raises:
         UserError: there is none, or what is there is no model.
     """
+    place = _find_here(path, field)
+    if place is None:
+        _ask_the_hub(path, field)
+    return place
+
+
+def _find_here(path: str, field: str) -> Path | None:
+    """As `find_model`, but of a name that the hub may know nothing is said."""
     place = Path(os.path.expanduser(path))  # pathlib's own raises for `~nobody`
     if not place.exists():
         if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith("."):
-            _ask_the_hub(path, field)
+            _refuse_beside_runs(path, field)
             return None
         raise UserError(f"{field}: {path}: no such directory, and not a hub name (owner/name){beside(place)}")
     if not place.is_dir():
@@ -99,16 +126,19 @@ def is_gguf(path: Path) -> bool:
         return file.read(4) == b"GGUF"
 
 
+def _refuse_beside_runs(name: str, field: str) -> None:
+    parent = Path(name).parent
+    runs = sorted(entry.name for entry in parent.iterdir() if is_run(entry)) if "/" in name and parent.is_dir() else []
+    if runs:
+        raise UserError(f"{field}: {name}: no such run; {parent} holds {', '.join(runs[:10])}{beside(Path(name))}")
+
+
 def _ask_the_hub(name: str, field: str) -> None:
     """See that a name is in the hub's cache, or that the hub knows it when it is asked once.
 
     Raises:
         UserError: neither; a misspelt directory ends here too.
     """
-    parent = Path(name).parent
-    runs = sorted(entry.name for entry in parent.iterdir() if is_run(entry)) if "/" in name and parent.is_dir() else []
-    if runs:
-        raise UserError(f"{field}: {name}: no such run; {parent} holds {', '.join(runs[:10])}{beside(Path(name))}")
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import RepositoryNotFoundError
 
