@@ -153,19 +153,49 @@ def test_a_phone_shows_all_and_the_filter_hides(served: tuple[Path, str], tmp_pa
     assert shown == ["5", "5", "5", "0"]
 
 
+def seen_on_a_phone(served: tuple[Path, str], profile: Path, report: str, what: str) -> str:
+    """The list that a JavaScript expression makes of `page`, a report 390 pixels wide; joined by blanks."""
+    frame = re.sub(r"textContent = \[.*?\]", lambda _: f"textContent = {what}", FRAME, flags=re.DOTALL)
+    frame = frame.replace('page.querySelector("#show-win").checked = true;', "")
+    (served[0] / report / "phone.html").write_text(frame)
+    done = chromium(profile, "--dump-dom", f"{served[1]}/{report}/phone.html")
+    found = re.search('<p id="widths">(.*?)</p>', done.stdout, re.DOTALL)
+    assert found is not None
+    return html.unescape(found[1])
+
+
 def test_a_phone_breaks_no_name_of_a_row(served: tuple[Path, str], tmp_path: Path) -> None:
     """390 pixels wide, a part's name in the first column of a table of three arms stays on one line."""
     answers = [item(n, n > 4, 1.0, components={"length.characters": float(n)}) for n in range(10)]
     arms = [Arm(name, "sft", items=answers) for name in ("base", "longer_name", "another_name")]
     write_report(served[0] / "named", StudyRecord("named", arms, "base"))
     names = '[...page.querySelectorAll("td.name bdi")].filter(one => one.textContent.startsWith("length."))'
-    lines = f"textContent = {names}.map(one => one.getClientRects().length)"
-    frame = re.sub(r"textContent = \[.*?\]", lines, FRAME, flags=re.DOTALL)
-    (served[0] / "named" / "phone.html").write_text(
-        frame.replace('page.querySelector("#show-win").checked = true;', "")
-    )
-    done = chromium(tmp_path, "--dump-dom", f"{served[1]}/named/phone.html")
-    assert '<p id="widths">1 1</p>' in done.stdout
+    found = seen_on_a_phone(served, tmp_path, "named", f"{names}.map(one => one.getClientRects().length)")
+    assert found == "1 1"
+
+
+def test_a_phone_breaks_no_word_of_a_header_and_shades_a_wide_table(served: tuple[Path, str], tmp_path: Path) -> None:
+    """Each word of five headers on one line; the table scrolls.
+
+    Its shade's cover is no wider than the shade, so that it shows however little is left.
+    """
+    share = Measure(0.7, 0.6, 0.8, 200, "Wilson", rate=True)
+    columns = ("Arm", "Accuracy", "Training time", "Peak memory", "Parameters")
+    row = ("a_name", share, "16 min 40 s", "2.0 GiB", "135 M")
+    panel = Panel("sizes", "Sizes", (), (), (Table("Sizes.", columns, (row,)),))
+    write_report(served[0] / "wide", StudyRecord("wide", [], panels=[panel]))
+    lines = """[...page.querySelectorAll("#sizes th")].flatMap(head => {
+      const text = head.firstChild;
+      return [...text.data.matchAll(/\\S+/g)].map(word => {
+        const range = page.createRange();
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        return range.getClientRects().length;
+      });
+    }).concat([...page.querySelectorAll("#sizes .scroll")].map(box =>
+      `${box.scrollWidth > box.clientWidth} ${frame.contentWindow.getComputedStyle(box).backgroundSize}`))"""
+    found = seen_on_a_phone(served, tmp_path, "wide", lines)
+    assert found == "1 1 1 1 1 1 1 true 16px 100%, 16px 100%"
 
 
 def test_it_prints_with_everything_on_it(served: tuple[Path, str], tmp_path: Path) -> None:
