@@ -10,7 +10,7 @@ import pytest
 
 from smolt.evaluation.comparing import compare_files
 from smolt.evaluation.comparing.results import arm_names
-from tests.evaluation.test_comparing import facts, flags, run
+from tests.evaluation.test_comparing import facts, flags, run, write
 
 
 def test_four_arms_fit_into_eighty_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +81,28 @@ def test_a_number_stays_in_an_arms_name(tmp_path: Path) -> None:
     """Not the endings of a file, of a packed one either."""
     paths = [tmp_path / name for name in ("ppo_kl_0.05.jsonl", "samples.jsonl.gz", "plain", "rows.csv")]
     assert arm_names(paths) == ["ppo_kl_0.05", "samples", "plain", "rows"]
+
+
+def pairs(path: Path, leads: list[float]) -> Path:
+    """The rows that an evaluation of preferences writes."""
+    return write(
+        path,
+        [
+            {"question_id": str(place), "correct": lead > 0, "score": lead, "chosen_tokens": 3, "rejected_tokens": 4}
+            for place, lead in enumerate(leads)
+        ],
+    )
+
+
+def test_evaluations_of_pairs_are_compared_as_pairs(tmp_path: Path) -> None:
+    """They are counted as pairs, and their rows' score has the evaluation's own name: 8 leads that grew by 0.5."""
+    a, b = pairs(tmp_path / "a.jsonl", [1.0] * 8), pairs(tmp_path / "b.jsonl", [1.5] * 7 + [1.6])
+    said = run(a, b).stdout
+    assert "b against a, accuracy: the same on all 8 pairs, so the data carry no test." in said
+    assert "by how much it does compares --metric margin" in said
+    found = facts(a, b, "--metric", "margin")
+    assert (found["metric"], found["p_value"]) == ("margin", 2.0**-7)
+    assert found["difference"] == pytest.approx((7 * 0.5 + 0.6) / 8)
+    assert "--metric margin" not in run(a, b, "--metric", "margin").stdout
+    one = pairs(tmp_path / "c.jsonl", [-1.0] + [1.0] * 7)
+    assert "only 1 pair differs, too few for p < 0.05" in run(a, one).stdout

@@ -19,11 +19,13 @@ DETECTABLE = 1.960 + 0.842  # two-sided 5 % test, 80 % power
 MCNEMAR = "exact McNemar"
 
 
-def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: int) -> Comparison:
+def compare_counts(
+    a: str, b: str, metric: str, wins: int, regressions: int, n: int, items: str = "answers"
+) -> Comparison:
     """Two arms on n questions answered once each, from the counts of discordant pairs: exact McNemar, paired Wald.
 
     One question has a difference, but neither interval nor test; questions that all went one way, or all came out the
-    same, have no interval, for the paired Wald interval then has no width.
+    same, have no interval, for the paired Wald interval then has no width. `items`: what is counted, in the plural.
     """
     if n == 0:
         return _nothing(a, b, metric, rate=True)
@@ -31,8 +33,8 @@ def compare_counts(a: str, b: str, metric: str, wins: int, regressions: int, n: 
     p_value, least = (mcnemar(wins, regressions), _detectable_counts(wins, regressions, n)) if n > 1 else (None, None)
     difference, ties = (wins - regressions) / n, n - wins - regressions
     found = Comparison(a, b, metric, wins, regressions, ties, p_value, difference, low, high, least, n)
-    doubt = _few_discordant(wins + regressions)
-    return with_verdict(replace(found, test=MCNEMAR, rate=True, caution=doubt))
+    doubt = _few_discordant(wins + regressions, items)
+    return with_verdict(replace(found, test=MCNEMAR, rate=True, caution=doubt), items=items)
 
 
 def compare(
@@ -44,6 +46,7 @@ def compare(
     prompts: Sequence[str] | None = None,
     *,
     rate: bool = False,
+    items: str = "answers",
 ) -> Comparison:
     """Two arms on the same rows: exact McNemar where a rate's rows are right or wrong, else the paired bootstrap.
 
@@ -57,22 +60,23 @@ def compare(
         second: b's.
         prompts: what each row answers; each its own where none are given.
         rate: the metric is a share of questions.
+        items: what is counted, in the plural.
     """
     if not rate or repeats(prompts) or not {*first, *second} <= {0.0, 1.0}:
-        return compare_scores(a, b, metric, first, second, prompts, rate=rate)
+        return with_verdict(compare_scores(a, b, metric, first, second, prompts, rate=rate), items=items)
     pairs = list(zip(first, second, strict=True))
     wins, regressions = sum(y > x for x, y in pairs), sum(y < x for x, y in pairs)
-    return compare_counts(a, b, metric, wins, regressions, len(pairs))
+    return compare_counts(a, b, metric, wins, regressions, len(pairs), items)
 
 
-def family(tests: Sequence[Comparison]) -> list[Comparison]:
+def family(tests: Sequence[Comparison], items: str = "answers") -> list[Comparison]:
     """The comparisons of one metric, adjusted together by Holm, each with the sentence that its adjusted p allows."""
     adjusted = holm([test.p_value for test in tests])
     size = sum(p_value is not None for p_value in adjusted)
     # Holm asks this of one more that would be shown beside those that are
     level = ALPHA / max(1, size - sum(p_value is not None and p_value < ALPHA for p_value in adjusted))
     found = [replace(_at_level(test, level), p_holm=p) for test, p in zip(tests, adjusted, strict=True)]
-    return [with_verdict(test, size) for test in found]
+    return [with_verdict(test, size, items) for test in found]
 
 
 def _at_level(test: Comparison, level: float) -> Comparison:
@@ -110,11 +114,12 @@ def _nothing(a: str, b: str, metric: str, rate: bool) -> Comparison:
     return with_verdict(found)
 
 
-def _few_discordant(count: int) -> str:
+def _few_discordant(count: int, items: str) -> str:
     """Said where the test could not have gone below 5 %, however the discordant pairs had fallen."""
     if count == 0 or count >= fewest_differing():
         return ""
-    return f"only {count} answer{'s' if count > 1 else ''} differ{'s' if count == 1 else ''}, too few for p < {ALPHA}"
+    differ = f"{items} differ" if count > 1 else f"{items.removesuffix('s')} differs"
+    return f"only {count} {differ}, too few for p < {ALPHA}"
 
 
 def fewest_differing(level: float = ALPHA) -> int:

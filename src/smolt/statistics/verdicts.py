@@ -6,9 +6,12 @@ from dataclasses import replace
 from smolt.statistics.nouns import ALPHA, Comparison, Measure
 
 
-def with_verdict(comparison: Comparison, family: int = 1) -> Comparison:
-    """The comparison with its sentence; its adjusted p-value, over so many comparisons, decides where there is one."""
-    return replace(comparison, sentence=_sentence(comparison, family))
+def with_verdict(comparison: Comparison, family: int = 1, items: str = "answers") -> Comparison:
+    """The comparison with its sentence; its adjusted p-value, over so many comparisons, decides where there is one.
+
+    `items` is what was compared, in the plural.
+    """
+    return replace(comparison, sentence=_sentence(comparison, family, items))
 
 
 def difference_of(comparison: Comparison) -> Measure | None:
@@ -48,16 +51,16 @@ def _unsigned_zero(text: str) -> str:
     return text if text.strip("-+0.") else text.replace("-", "+")
 
 
-def _sentence(comparison: Comparison, family: int) -> str:
+def _sentence(comparison: Comparison, family: int, items: str) -> str:
     names = f"{comparison.b} against {comparison.a}, {comparison.metric}"
     if comparison.n == 0 or comparison.difference is None:
         return f"{names}: the two share no rated question, so nothing can be said."
     if comparison.wins + comparison.regressions == 0:
-        return f"{names}: the same on all {comparison.n:,} answers, so the data carry no test."
+        return f"{names}: the same on all {comparison.n:,} {items}, so the data carry no test."
     unit = " points" if comparison.rate else ""
     size = format_difference(comparison.difference, comparison) + unit
     if comparison.p_value is None:
-        return f"{names}: {size}, but all answers are to one question, so no difference could be shown."
+        return f"{names}: {size}, but all {items} are to one question, so no difference could be shown."
     interval = "no interval"
     if comparison.low is not None and comparison.high is not None:
         low, high = (format_difference(bound, comparison) for bound in (comparison.low, comparison.high))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from smolt import statistics
 from smolt.errors import UserError
 from smolt.evaluation.comparing.alignment import Aligned, align
-from smolt.evaluation.comparing.results import ArmResults, Reading, arm_names, read_results
+from smolt.evaluation.comparing.results import MARGIN, ArmResults, Reading, arm_names, read_results
 from smolt.report.pairing import Compared
 from smolt.runs.identity import run_of
 from smolt.statistics import Comparison, Measure, NonInferiority, Retest
@@ -22,6 +22,7 @@ LONGEST = 60
 
 Outcome = Literal["win", "regression", "both right", "both wrong", "tie"]
 ONE_RUN = "one file an arm says nothing of another training run: run-to-run variation was not measured"
+LEAD = f"accuracy counts the pairs in which the better answer leads; by how much it does compares --metric {MARGIN}"
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,12 @@ def compare_files(
     values = [[sum(row.value for row in answers) / len(answers) for answers in arm] for arm in aligned.rows]
     names = [file.name for file in files]
     arms = list(zip(names, values, strict=True))
-    tests = [statistics.compare(names[0], name, metric, values[0], own, rate=rate) for name, own in arms[1:]]
+    items = "pairs" if all(file.pairs for file in files) else "answers"
+    tests = [
+        statistics.compare(names[0], name, metric, values[0], own, rate=rate, items=items) for name, own in arms[1:]
+    ]
     repeated = tests.pop() if again is not None else None
-    tests = statistics.family(tests)
+    tests = statistics.family(tests, items)
     pairs = []
     for place, comparison in enumerate(tests, start=1):
         bound = None if margin is None else statistics.non_inferior(comparison, margin)
@@ -158,7 +162,7 @@ def compare_files(
         pairs=pairs,
         files={file.name: {"path": file.file, "sha256": file.sha256} for file in files},
         retest=None if repeated is None else statistics.retest(repeated, tests[0]),
-        remarks=[*aligned.remarks, *_copies(files), ONE_RUN],
+        remarks=[*aligned.remarks, *_copies(files), *([LEAD] if rate and items == "pairs" else []), ONE_RUN],
         warnings=_conditions(named),
     )
 

@@ -25,6 +25,12 @@ WRITTEN = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.
 PREDICTIONS = ("pred", "prediction", "filtered_resps")
 GOLDS = ("gold", "target")
 SCORES = ("score", "reward", "value")
+PAIRS = ("correct", "score", "chosen_tokens", "rejected_tokens")
+"""What each row of smolt's evaluation of pairs has."""
+
+MARGIN = "margin"
+"""The evaluation's own name for the mean of its rows' `score`."""
+
 INNER = (".jsonl", ".json", ".csv", ".tsv")
 """Endings before that of a packed file."""
 
@@ -62,6 +68,7 @@ class ArmResults:
         bounded: the values may come from a range; a reward model's scores do not.
         skipped: rows without a value, left out because the user asked for what is there.
         updates: an item has answers of several updates of a training, and items need not have equally many.
+        pairs: its rows are pairs of answers, as smolt's own evaluation of preferences writes them.
         remarks: what a reader should know of how it was read.
     """
 
@@ -74,6 +81,7 @@ class ArmResults:
     skipped: int = 0
     updates: bool = False
     bounded: bool = True
+    pairs: bool = False
     remarks: list[str] = field(default_factory=list)
 
 
@@ -135,6 +143,7 @@ def read_results(path: Path, reading: Reading, name: str) -> ArmResults:
         skipped=skipped,
         updates=_of_updates(lines),
         bounded=bounded,
+        pairs=all(_is_pair(row) for _, row in lines),
         remarks=remarks,
     )
 
@@ -206,9 +215,10 @@ def _of_updates(lines: Lines) -> bool:
 
 def _measured(table: AnswerTable, lines: Lines, reading: Reading, remarks: list[str]) -> tuple[str, Reader]:
     """The metric of a file, and how to read it from a row."""
-    if reading.metric is not None:
-        return reading.metric, _number(table, reading.metric)
     first = lines[0][1]
+    if reading.metric is not None:
+        own = reading.metric == MARGIN and MARGIN not in first and _is_pair(first)
+        return reading.metric, _number(table, "score" if own else reading.metric)
     if reading.rule is None:
         correct = next((name for name in CORRECT if any(row.get(name) is not None for _, row in lines)), None)
         if correct is not None:
@@ -235,6 +245,10 @@ def _measured(table: AnswerTable, lines: Lines, reading: Reading, remarks: list[
         f"{table.name}: rows need correct, or pred and gold, or score; they have {table.columns()}. "
         "Name the column with --metric, or grade the answers first (smolt grade)"
     )
+
+
+def _is_pair(row: dict[str, Any]) -> bool:
+    return all(name in row for name in PAIRS)
 
 
 def _harness_metrics(table: AnswerTable, row: dict[str, Any]) -> list[str]:
