@@ -192,8 +192,10 @@ def _filled(line: str, width: int) -> str:
     column = max((gap.end() for gap in re.finditer(" {2,}", line)), default=0)
     if len(line) <= width or column > width // 2:
         return line
-    whole = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(line, width, subsequent_indent=" " * column, **whole)
+    wrapped = textwrap.TextWrapper(
+        width, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapped.fill(line)
 
 
 def _failed(exit_code: int, message: str) -> Outcome:
