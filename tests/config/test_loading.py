@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolt.config import PPORecipe, load_recipe
+from smolt.config import PPORecipe, SFTRecipe, load_recipe
 from smolt.errors import UserError
 
 PPO = """\
@@ -135,6 +135,16 @@ def test_overrides(tmp_path: Path) -> None:
     assert (recipe.lora.rank, recipe.optim.betas, recipe.optim.eps) == (4, (0.5, 0.6), 1e-5)
     assert [(part.name, part.weight) for part in recipe.reward.parts] == [("gsm8k", 1.0), ("format", 0.5)]
     assert (recipe.model.path, recipe.watch.every, recipe.critic.clip) == ("{sft}/model", 3, None)
+
+
+def test_an_override_of_the_budget_takes_the_place_of_its_measure(tmp_path: Path) -> None:
+    """The file's epochs give way to updates; two that were both asked for are refused."""
+    text = "stage: sft\nmodel: m\ndata: d\nbudget: {epochs: 2, minutes: 5}\n"
+    recipe = load_recipe(written(tmp_path, text), "sft", ["budget.updates=1"])
+    assert isinstance(recipe, SFTRecipe)
+    assert (recipe.budget.updates, recipe.budget.epochs, recipe.budget.minutes) == (1, None, 5)
+    message = refused(tmp_path, text, "sft", "budget.updates=1", "budget.epochs=3")
+    assert "give one of updates and epochs, not 2; remove the other or set it to null" in message
 
 
 @pytest.mark.parametrize(

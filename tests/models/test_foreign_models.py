@@ -30,6 +30,7 @@ from smolt.models.rendering import load_renderer
 from smolt.models.roles import Policy
 from smolt.models.saving import load_policy, load_scorer, open_scorer, save_policy
 from smolt.rewards.learned import learned_reward
+from smolt.runs import Run
 from smolt.runs.identity import is_run
 from tests.models.test_merging import SMALL, adapter
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -196,6 +197,15 @@ def test_our_manifest(tmp_path: Path) -> None:
         locate(str(tmp_path))
     tiny_model(tmp_path / "model")
     assert locate(str(tmp_path)).base == str(tmp_path / "model")
+
+
+def test_a_finished_run_that_holds_none(tmp_path: Path) -> None:
+    """It is said what it holds; running its command again would make no model."""
+    run = {"stage": "judge", "recipe": {}, "data": "ab", "model": "cd", "renderer": None}
+    with Run.open(tmp_path / "judged", manifest=run) as opened:
+        opened.complete({"stage": "judge"})
+    with pytest.raises(UserError, match="judged is a finished judge run: it holds labels, no model"):
+        locate(str(tmp_path / "judged"))
 
 
 # --- classifiers as reward models -------------------------------------------------------------------------------------

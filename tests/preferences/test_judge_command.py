@@ -215,7 +215,8 @@ def test_a_shared_cache(folder: Path) -> None:
     [
         ([], "who judges? give --model MODEL, --url URL with --model NAME, or --rule NAME"),
         (["--rule", "longer", "--model", "m"], "--rule stands alone"),
-        (["--rule", "loner"], "'loner' is unknown"),
+        (["--rule", "loonger"], """rule: 'loonger' is unknown; did you mean "longer"?"""),
+        (["--rule", "xyzzy"], "rule: 'xyzzy' is unknown; known: longer, shorter, gsm8k"),
         (["--url", "http://127.0.0.1:9/v1"], "who judges?"),
         (["--url", "localhost", "--model", "m"], "must be http://HOST"),
         (["--model", "nowhere/at/all"], "no such directory"),

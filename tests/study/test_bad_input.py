@@ -132,7 +132,9 @@ def test_a_context_longer_than_the_window(folder: Path, stage: str, kept: int) -
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     message = refused(stage, f"{stage}.yaml")
     assert message.startswith(f"{path}: 1 of {len(rows)} records exceed the window of 128 tokens")
-    assert "records 2 (" in message
+    assert "record 2 (" in message
+    assert ("Allow shorter answers" in message) == (stage == "grpo")
+    assert ("Take a model with a longer window" in message) == (stage != "grpo")
     assert "data.too_long=drop" in message
     assert not Path("out").exists()
     done = smolt(stage, f"{stage}.yaml", "data.too_long=drop", "--out", "out", "--json")

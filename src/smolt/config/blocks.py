@@ -18,6 +18,8 @@ RULE_NAMES = ("gsm8k", "gym", *_WORDED)
 REWARDS = (*RULE_NAMES, "model", "ensemble", "judge", "decision", "python")
 """What a part of a reward may be; `smolt.rewards.build` makes each of them."""
 
+MEASURES = ("updates", "epochs", "like")  # what a budget may be measured in, one at a time
+
 LENGTHS = ("longer", "shorter")
 """What else a judge may go by."""
 
@@ -216,10 +218,9 @@ class Budget(Block):
 
     @model_validator(mode="after")
     def _one_measure(self) -> "Budget":
-        measures = {"updates": self.updates, "epochs": self.epochs, "like": self.like}
-        given = [name for name, value in measures.items() if value is not None]
+        given = [name for name in MEASURES if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"give one of {' and '.join(given)}, not {len(given)}")
+            raise ValueError(f"give one of {' and '.join(given)}, not {len(given)}; remove the other or set it to null")
         if self.like is not None and self.minutes is not None:
             raise ValueError("give minutes or like, not both")
         return self

@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from smolt.config.blocks import Block, Bool, Float, Int, PathText, RewardMix, from_text
+from smolt.config.blocks import LENGTHS, REWARDS, Block, Bool, Float, Int, PathText, RewardMix, from_text
+from smolt.config.complaints import suggestion
 
 
 class Endpoint(Block):
@@ -69,6 +70,13 @@ class Judging(Block):
     @classmethod
     def _path_alone(cls, given: Any) -> Any:
         return from_text("path")(given)
+
+    @field_validator("rule", mode="before")
+    @classmethod
+    def _is_known(cls, given: Any) -> Any:
+        if isinstance(given, str) and given not in (*LENGTHS, *REWARDS):
+            raise ValueError(f"{given[:60]!a} is unknown" + suggestion(given, (*LENGTHS, *REWARDS)))
+        return given
 
     @field_validator("decision", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
-from smolt.config.blocks import SHIPPED, Block
+from smolt.config.blocks import MEASURES, SHIPPED, Block
 from smolt.config.complaints import Complaint, Misplaced, Origin, beside, complaints_about, nearest, refusal, suggestion
 from smolt.config.sections import expand_dotted, expand_study, read_study
 from smolt.config.study_recipe import STAGE_RECIPES, Recipe, StudyRecipe
@@ -237,6 +237,10 @@ def _set(data: dict[str, Any], name: str, value: object, origin: Origin, argumen
         target = inner
     target[key] = value
     origin.arguments[path] = argument
+    if path[-2:-1] == ("budget",) and key in MEASURES and value is not None:
+        for other in MEASURES:  # an override takes the place of what the file measures it in
+            if (*path[:-1], other) not in origin.arguments:
+                target.pop(other, None)
 
 
 def _step(target: Any, parts: list[str]) -> tuple[str | int, list[str]]:

@@ -27,6 +27,8 @@ from smolt.config.blocks import (
 )
 from smolt.config.stages import Name, Seed
 
+FEWER = "; lower inner.minibatches, or take more prompts"
+
 
 def _updates_only(budget: Budget) -> Budget:
     """Stages that sample count rollouts; minutes alone let the clock decide how many."""
@@ -134,7 +136,7 @@ class PPORecipe(Block):
     def _parts_fit(self) -> "PPORecipe":
         answers = self.prompts * self.samples
         if self.inner.minibatches > answers:
-            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts * samples = {answers}")
+            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts * samples = {answers}{FEWER}")
         models = [part for part in self.reward.parts if part.name == "model"]
         if self.critic.start == "reward" and self.critic.path is None and len(models) != 1:
             raise ValueError("critic.start reward needs critic.path, for the reward has not exactly one model part")
@@ -231,7 +233,7 @@ class GRPORecipe(Block):
         if self.keep_empty_groups and self.advantage.resample:
             raise ValueError("advantage.resample replaces groups that keep_empty_groups keeps; remove one of them")
         if self.inner.minibatches > self.prompts:
-            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}")
+            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}{FEWER}")
         return self
 
     @property
@@ -267,7 +269,7 @@ class OnlineDPORecipe(Block):
     @model_validator(mode="after")
     def _parts_fit(self) -> "OnlineDPORecipe":
         if self.inner.minibatches > self.prompts:
-            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}")
+            raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}{FEWER}")
         if self.label_smoothing > 0 and self.loss != "sigmoid":
             raise ValueError("label_smoothing is for loss sigmoid; remove it, or write loss: sigmoid")
         return self

@@ -204,7 +204,7 @@ def asked_questions(
         fitting.append(
             question if question.id else Question(question.context, question.solution, str(number), question.kind)
         )
-    _refuse(lengths, window, too_long_policy(data, too_long), place, len(fitting))
+    _refuse(lengths, window, too_long_policy(data, too_long), place, len(fitting), SHORTER)
     return Asked(fitting, len(lengths), digest, longest)
 
 
@@ -248,14 +248,22 @@ def _fitting(
     return Prepared(items, len(lengths), digest, kept, identical)
 
 
-def _refuse(lengths: list[tuple[int, int]], window: int, too_long: str, place: str, left: int) -> None:
+LONGER = "Take a model with a longer window, or leave these records out, counted: data.too_long=drop in a recipe"
+SHORTER = (
+    "Allow shorter answers (max_tokens), or leave these records out, counted: data.too_long=drop in a recipe, "
+    "--too-long drop of smolt eval"
+)
+"""What helps against answers that are in the data, and against those that are to be written."""
+
+
+def _refuse(
+    lengths: list[tuple[int, int]], window: int, too_long: str, place: str, left: int, mend: str = LONGER
+) -> None:
     if lengths and too_long == "error":
         shown = ", ".join(f"{number} ({length} tokens)" for number, length in lengths[:SHOWN])
         raise UserError(
             f"{place}: {len(lengths)} of {len(lengths) + left} records exceed the window of {window} tokens with their "
-            f"answer: records {shown}{' ...' if len(lengths) > SHOWN else ''}. "
-            "Allow shorter answers (max_tokens), or leave these records out, counted: data.too_long=drop in a recipe, "
-            "--too-long drop of smolt eval"
+            f"answer: record{'s' if len(lengths) > 1 else ''} {shown}{' ...' if len(lengths) > SHOWN else ''}. {mend}"
         )
     if len(lengths) > MOST_DROPPED * (len(lengths) + left) and left:
         raise UserError(

@@ -16,7 +16,7 @@ from smolt.errors import UserError
 from smolt.models.forward.quiet import read_by_library
 from smolt.models.gguf.reader import imported
 from smolt.runs import inventory, jsontext
-from smolt.runs.identity import is_run
+from smolt.runs.identity import is_run, run_of
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DECISIONS = "decision.json"
@@ -56,6 +56,9 @@ MOST = {
     "n_positions": 2**28,
 }
 """Sizes in a configuration, and what no small language model exceeds."""
+
+WITHOUT_MODEL = {"judge": "labels", "sample": "answers", "eval": "a measurement", "suite": "measurements"}
+"""Runs that train nothing, by their stage, and what they hold."""
 
 LARGEST = 1e12  # of a rotary base
 MOST_RANK = 2**14
@@ -118,10 +121,19 @@ def _of_a_run(directory: Path, path: str) -> Path:
             inventory.require(directory, f"{inventory.MODEL}/")
         directory /= inventory.MODEL
         if not directory.is_dir():
-            raise UserError(f"model.path: {path}: this run has no model yet; finish it by running its command again")
+            raise UserError(f"model.path: {path}: {_instead(directory.parent, path)}")
     if directory.name == inventory.MODEL and is_run(directory.parent):
         inventory.require(directory.parent, f"{inventory.MODEL}/")
     return directory
+
+
+def _instead(directory: Path, path: str) -> str:
+    """Why a run has no model, in words."""
+    manifest, result = run_of(directory)
+    stage = str(manifest.get("stage"))
+    if not result or stage not in WITHOUT_MODEL:
+        return "this run has no model yet; finish it by running its command again"
+    return f"{path} is a finished {stage} run: it holds {WITHOUT_MODEL[stage]}, no model"
 
 
 def _adapter_below(directory: Path) -> Path | None:
