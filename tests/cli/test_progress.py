@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
+from smolt.cli.slow_library import SlowLibrary
 
 from smolt.cli import progress
 from smolt.cli.judge import COUNTED
@@ -223,6 +224,20 @@ def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
     words = stage_outcome("reward", "complete", tmp_path, {"refused": "length alone does as well"}).words.splitlines()
     assert words[-2] == "its gate refuses it: length alone does as well"
     assert words[-1].startswith("next: more or better pairs")
+
+
+def test_the_end_of_a_training_on_pairs_says_whether_it_tells_them_apart(tmp_path: Path) -> None:
+    """Accuracy and margin beside the loss, and a measurement before the chat."""
+    row = {"step": 2, "loss": 0.6933, "accuracy": 0.5, "margin": -0.0002}
+    assert figures(row) == "loss 0.6933  accuracy 50%  margin -0.0002"
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "model").mkdir()
+    for stage in ("dpo", "kto"):
+        words = stage_outcome(stage, "complete", tmp_path, {}).words.splitlines()
+        assert words[1] == "update 2, on its one batch: loss 0.6933, accuracy 50%, margin -0.0002"
+        measured = f"smolt eval {tmp_path} HELD-OUT-PAIRS --task preferences"
+        assert words[2] == f"next: {measured}; then smolt chat {tmp_path}"
+    assert stage_outcome("reward", "complete", tmp_path, {}).words.endswith(f"next: smolt audit {tmp_path} PAIRS")
 
 
 def test_an_end_says_where_most_answers_were_cut(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ FIGURES = (
     ("reward", "reward", "{:+.3f}"),
     ("loss", "loss", "{:.4f}"),
     ("loss", "reward_loss", "{:.4f}"),
+    ("accuracy", "accuracy", "{:.0%}"),
+    ("margin", "margin", "{:+.4f}"),
     ("KL", "kl", "{:.3f}"),
     ("entropy", "entropy", "{:.2f}"),
     ("stops", "stop_rate", "{:.0%}"),

@@ -59,6 +59,12 @@ STAGE_HELP = {
     "pretrain": "Make a tokenizer and a small model from plain text.",
 }
 
+NEXT = {
+    "reward": "audit {} PAIRS",
+    **dict.fromkeys(("dpo", "kto"), "eval {0} HELD-OUT-PAIRS --task preferences; then smolt chat {0}"),
+}
+"""What to do after a stage; the loss of one's own pairs says little of what was learned, so measure before talking."""
+
 
 def run_stage(
     stage: str,
@@ -172,9 +178,7 @@ def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, A
         lines.append(f"its gate refuses it: {metrics['refused']}")
         lines.append("next: more or better pairs, or longer training; options: {refused: true} uses it all the same")
     elif (directory / "model").is_dir():
-        lines.append(
-            f"next: smolt {'audit' if stage == 'reward' else 'chat'} {directory}{' PAIRS' * (stage == 'reward')}"
-        )
+        lines.append(f"next: smolt {NEXT.get(stage, 'chat {}').format(directory)}")
     return Outcome(facts, "\n".join(lines))
 
 
