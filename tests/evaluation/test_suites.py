@@ -1,6 +1,8 @@
 """Suites: figures derived by hand, scenario by scenario; raters that learned from an arm's own pairs are refused."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from smolt.evaluation.suites.independence import (
 from smolt.evaluation.suites.panel import suite_panel
 from smolt.evaluation.suites.side_by_side import arm_names
 from smolt.evaluation.suites.suite_measures import Measured, measure_suite
-from smolt.report.record import Arm
+from smolt.report.record import Arm, StudyRecord
+from smolt.report.report import write_report
 from smolt.runs.rated_answers import RatedAnswer
 
 
@@ -54,6 +57,27 @@ def test_refusal_is_read_by_the_label() -> None:
     assert test.comparison.p_value == pytest.approx(stats.binomtest(0, 8).pvalue, rel=1e-12)
     (sentence,) = [line for line in suite_panel("x", found, ["a", "b"], {}).sentences if "over-refusal" in line]
     assert sentence.startswith("b has lower over-refusal in topics than a, by 40.00 points")
+
+
+@pytest.mark.parametrize(
+    ("tested", "headline", "counted"),
+    [
+        (["a", "b"], "Suites have no total; their sections below hold 2 paired comparisons.", "2 paired"),
+        (["a"], "Suites have no total; their sections below hold what was measured.", "0 paired"),
+    ],
+)
+def test_a_report_of_suites(tested: list[str], headline: str, counted: str, tmp_path: Path) -> None:
+    """Over-refusal and compliance of two models are two tests; of an answer that nothing rates its length is said."""
+    answers = [replace(entry, components={}, stopped=False, tokens=32) for entry in labelled(8, 5)]
+    arms = [Arm(name, "suite", items=answers, role="component") for name in tested]
+    rated = [Arm(arm.name, "", items=labelled(8 * place, 5)) for place, arm in enumerate(arms)]
+    panel = suite_panel("x", measure_suite(rated, "a" if len(rated) > 1 else ""), tested, {})
+    write_report(tmp_path, StudyRecord("suites", arms, panels=[panel]))
+    assert json.loads((tmp_path / "report.json").read_text())["verdicts"] == [headline]
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall(r"<dt>Arms</dt><dd>\d<small>(\d paired)", page) == [counted]
+    assert "<bdi>a</bdi><small>32 tokens, cut off</small>" in page
+    assert "\na: 32 tokens, cut off\n" in (tmp_path / "report.md").read_text()
 
 
 def test_scenarios_are_tested_together() -> None:

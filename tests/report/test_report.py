@@ -236,7 +236,7 @@ def test_a_report_that_compares_nothing_says_what_it_found(tmp_path: Path) -> No
     write_report(tmp_path, alone)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["verdicts"] == ["model: accuracy 50.0 % (95 % interval 15.0 to 85.0, n = 4)."]
-    unrated = StudyRecord("s", [Arm("model", "suite", items=[item(1)], role="component")], panels=[CALIBRATION])
+    unrated = StudyRecord("s", [Arm("model", "sft", items=[item(1)], role="component")], panels=[CALIBRATION])
     write_report(tmp_path, unrated)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["verdicts"] == ["There is no total: what was found stands in the sections below."]

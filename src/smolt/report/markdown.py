@@ -11,7 +11,7 @@ from smolt.report.panels import Panel
 from smolt.report.pictures.drawing import Picture
 from smolt.report.pictures.plots import Pictures
 from smolt.report.record import StudyRecord
-from smolt.report.sections.samples import Sample, outcome_text
+from smolt.report.sections.samples import Sample, known_of
 
 
 def render(
@@ -114,7 +114,7 @@ def _samples(samples: Sequence[Sample], analysis: Analysis) -> str:
         parts += [f"### {label}", _indented(sample.question.question)]
         for arm, item in sample.answers:
             parts += [
-                f"{text(arm.name)}: {text(outcome_text(item, analysis.headline))}, {item.tokens:,} tokens",
+                f"{text(arm.name)}: {text(', '.join(known_of(item, analysis.headline)))}",
                 _indented(item.answer),
             ]
     return "\n\n".join(["## Answers side by side", *parts]) if parts else ""

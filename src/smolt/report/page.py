@@ -18,7 +18,7 @@ from smolt.report.pictures.drawing import DARK, LIGHT, Picture
 from smolt.report.pictures.plots import Pictures, arm_places
 from smolt.report.record import StudyRecord
 from smolt.report.sections import seeds as training_runs
-from smolt.report.sections.samples import PER_OUTCOME, Sample, outcome_text
+from smolt.report.sections.samples import PER_OUTCOME, Sample, known_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = ("page.css", "tables.css", "narrow.css")
@@ -76,7 +76,7 @@ def _shown(
         "tests": [claim_and_facts(sentence) for sentence in analysis.verdicts if sentence in tested],
         "remarks": [sentence for sentence in analysis.verdicts if sentence not in tested | repeated],
         "warnings": [(panel.name, panel.title, warning) for panel in panels for warning in panel.warnings],
-        "facts": _facts(record, analysis),
+        "facts": _facts(record, analysis, panels),
         "costs": tables.cost_rows(record),
         "metrics": [(metric, wording.title(metric), wording.UNITS.get(metric, "")) for metric in metrics],
         "axis_title": f"{wording.title(metrics[0])}, {wording.axis_ends(metrics[0], reach)}" if metrics else "",
@@ -167,20 +167,19 @@ def _policy(styles: str) -> str:
     return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def _facts(record: StudyRecord, analysis: Analysis) -> list[tuple[str, str, str]]:
+def _facts(record: StudyRecord, analysis: Analysis, panels: Sequence[Panel]) -> list[tuple[str, str, str]]:
     """The few figures beside the verdict: (name, figure, what it is of)."""
     answers = sum(len(arm.items) for arm in record.arms)
     questions = len({item.key for arm in record.arms for item in arm.items})
     measured = sum(bool(arm.items) for arm in record.arms) or len(record.arms)
+    compared = len(analysis.comparisons) + sum(panel.tests for panel in panels)
     cost = tables.total_cost(record)
     found = [
         ("Training time", wording.duration(cost["seconds"]), "all arms") if "seconds" in cost else None,
         ("Tokens", wording.amount(cost["tokens"]), "trained on") if "tokens" in cost else None,
         ("Peak memory", wording.memory(cost["peak_memory"]), "at most") if "peak_memory" in cost else None,
         ("Questions", f"{questions:,}", wording.counted(answers, "answer")) if answers else None,
-        ("Arms", f"{measured:,}", wording.counted(len(analysis.comparisons), "paired comparison"))
-        if record.arms
-        else None,
+        ("Arms", f"{measured:,}", wording.counted(compared, "paired comparison")) if record.arms else None,
     ]
     return [entry for entry in found if entry is not None]
 
@@ -246,8 +245,7 @@ def _sample(sample: Sample, metric: str) -> dict[str, Any]:
             {
                 "arm": arm,
                 "text": item.answer,
-                "outcome": outcome_text(item, metric),
-                "length": f"{item.tokens:,} tokens" + ("" if item.stopped else ", cut off"),
+                "known": " · ".join(known_of(item, metric)),
             }
             for arm, item in sample.answers
         ],

@@ -139,6 +139,7 @@ class Panel:
         warnings: what must not be overlooked (an alarm, an unreliable judge); shown in the verdict too.
         tables: the numbers.
         charts: the pictures.
+        tests: how many paired comparisons stand in its tables that are none of the record's own.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Panel:
     warnings: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
+    tests: int = 0
 
 
 _PANELS = TypeAdapter(list[Panel])

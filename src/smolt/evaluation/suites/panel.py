@@ -43,6 +43,7 @@ def suite_panel(
         warnings=tuple(_doubts(raters)),
         tables=tuple(tables),
         charts=tuple(chart for entry in measured for chart in _charts(entry, arms)),
+        tests=sum(len(entry.tests) for entry in measured),
     )
 
 

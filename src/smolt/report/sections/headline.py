@@ -94,9 +94,19 @@ def _measured(record: StudyRecord, measures: Mapping[str, Mapping[str, Measure]]
         name, measure = rated[0]
         ends = "no interval" if measure.low is None else f"95 % interval {wording.range_text(measure)}"
         return f"{name}: {headline} {wording.value_text(measure)} ({ends}, n = {measure.n:,})."
-    if record.panels and not (verdict and rated):
+    if verdict and rated:
+        return ""
+    if record.arms and all(arm.stage == "suite" for arm in record.arms):
+        return _suites(sum(panel.tests for panel in record.panels))
+    if record.panels:
         return "There is no total: what was found stands in the sections below."
     return ""
+
+
+def _suites(tests: int) -> str:
+    """Where to look in a report of suites alone."""
+    held = wording.counted(tests, "paired comparison") if tests else "what was measured"
+    return f"Suites have no total; their sections below hold {held}."
 
 
 def _why_not(record: StudyRecord, measures: Mapping[str, Mapping[str, Measure]], headline: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+from smolt.report import wording
 from smolt.report.analysis import Analysis
 from smolt.report.pairing import paired, rated, rating
 from smolt.report.record import Arm, StudyRecord
@@ -53,13 +54,19 @@ def choose(record: StudyRecord, analysis: Analysis) -> list[Sample]:
     ]
 
 
-def outcome_text(item: RatedAnswer, metric: str) -> str:
-    """What is known of one answer, in a few words: right or wrong, its reward."""
+def known_of(item: RatedAnswer, metric: str) -> list[str]:
+    """What is known of one answer, in a few words each: right or wrong and its reward, its length.
+
+    Of an answer without the report's metric that it has none, where the metric is a verdict.
+    """
     parts = [] if item.correct is None else ["right" if item.correct else "wrong"]
     reward = rating(item, "reward")
     if reward is not None:
         parts.append(f"reward {reward:.3g}")
-    return ", ".join(parts) or f"no {metric}"
+    if not parts and metric in ("accuracy", "reward"):
+        parts = [f"no {metric}"]
+    length = wording.counted(item.tokens, "token") + ("" if item.stopped else ", cut off")
+    return [*filter(None, (", ".join(parts), length))]
 
 
 def _in_order(items: list[RatedAnswer]) -> list[RatedAnswer]:
