@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
-from smolt.cli.slow_library import SlowLibrary
 
 from smolt.cli import progress
 from smolt.cli.judge import COUNTED
