@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ import typer
 
 from smolt.cli import progress
 from smolt.cli.outcomes import ONCE_MORE, Outcome, at_words, deliver
+from smolt.errors import UserError
 
 
 @pytest.mark.parametrize("when", ["begins", "ends"])
@@ -104,3 +106,23 @@ def test_a_terminal_gets_lines_broken_at_words(monkeypatch: pytest.MonkeyPatch) 
     row, long = "name  a text of seven words that is long", "a name that is too long  for another column"
     assert at_words(row, Screen()) == "name  a text of\n      seven words\n      that is long"
     assert at_words(long, Screen()) == long
+
+
+def test_an_error_is_broken_at_words_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a warning on the way."""
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def work() -> Outcome:
+        logging.getLogger("smolt").warning("the rest is skipped for now")
+        raise UserError("data: there is no such column")
+
+    monkeypatch.setenv("COLUMNS", "24")
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    with pytest.raises(typer.Exit) as left:
+        deliver(work, as_json=False)
+    assert left.value.exit_code == 2
+    assert "warning: the rest is\nskipped for now\n" in screen.getvalue()
+    assert screen.getvalue().endswith("error: data: there is no\nsuch column\n")

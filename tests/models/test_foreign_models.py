@@ -201,7 +201,7 @@ def test_our_manifest(tmp_path: Path) -> None:
 
 def test_a_finished_run_that_holds_none(tmp_path: Path) -> None:
     """It is said what it holds; running its command again would make no model."""
-    run = {"stage": "judge", "recipe": {}, "data": "ab", "model": "cd", "renderer": None}
+    run: dict[str, Any] = {"stage": "judge", "recipe": {}, "data": "ab", "model": "cd", "renderer": None}
     with Run.open(tmp_path / "judged", manifest=run) as opened:
         opened.complete({"stage": "judge"})
     with pytest.raises(UserError, match="judged is a finished judge run: it holds labels, no model"):

@@ -238,7 +238,7 @@ def _tell(outcome: Outcome, stdout: TextIO, as_json: bool) -> int:
             code = DISK if code == DONE else code
     if failed:
         label = "" if outcome.exit_code in (INTERRUPTED, TERMINATED) else "error: "
-        typer.echo(f"{label}{visible(outcome.words)}", err=True)
+        typer.echo(at_words(f"{label}{visible(outcome.words)}", sys.stderr), err=True)
     return code
 
 

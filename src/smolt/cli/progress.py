@@ -26,7 +26,9 @@ from rich.progress import (
 from rich.table import Column
 
 from smolt import processes
+from smolt.cli.outcomes import at_words
 from smolt.report.inert import visible
+from smolt.report.terminal import WholeItems
 from smolt.runs.chunks import COUNTED, SAID
 
 FIGURES = (
@@ -152,7 +154,7 @@ class Steps(logging.Handler):
             self._waiting.daemon = True
             self._waiting.start()
 
-    def _count(self, done: Any, total: Any, what: str = "") -> None:
+    def _count(self, done: Any, total: Any, what: Any = "") -> None:
         """The step under way, or the one so named, has come so far; what ends soon or has no name has no count."""
         now = time.monotonic()
         if what and what != self._text:
@@ -225,7 +227,7 @@ def steps_named() -> Iterator[None]:
     """While entered, steps of some length are named on stderr."""
     package = logging.getLogger("smolt")
     bar = StepBar(None) if sys.stderr.isatty() else None
-    handler = Steps(lambda text: print(text, file=sys.stderr, flush=True), bar)
+    handler = Steps(lambda text: print(at_words(text, sys.stderr), file=sys.stderr, flush=True), bar)
     package.addHandler(handler)
     package.setLevel(logging.DEBUG)
     package.info("loading libraries")
@@ -316,9 +318,7 @@ class Display:
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
             BarColumn(bar_width=10),
-            TextColumn(
-                "{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
-            ),
+            WholeItems("figures", Column(ratio=1)),
             expand=True,
             console=self.console,
             disable=not self.console.is_terminal,

@@ -1,10 +1,13 @@
 """A finding (a Panel) and measures as words for a terminal, their texts inert, and a finding as JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.progress import ProgressColumn, Task
+from rich.table import Column
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -71,3 +74,29 @@ def add_row(table: Grid, cells: Sequence[str]) -> None:
 def inert(text: str) -> str:
     """Text of a file on one line, with nothing in it that a terminal would obey."""
     return visible(" ".join(text.split()))
+
+
+@dataclass(frozen=True)
+class Items:
+    """A line of items, two spaces between them: the first ones, as many as fit whole, and one in any case."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The line, in the width there is."""
+        items = self.text.split("  ")
+        while len(items) > 1 and len("  ".join(items)) > options.max_width:
+            items.pop()
+        yield Text("  ".join(items), no_wrap=True, overflow="ellipsis")
+
+
+class WholeItems(ProgressColumn):
+    """A task's field of `Items`."""
+
+    def __init__(self, field: str, table_column: Column) -> None:
+        super().__init__(table_column)
+        self._field = field
+
+    def render(self, task: Task) -> Items:
+        """What the field holds now."""
+        return Items(task.fields[self._field])
