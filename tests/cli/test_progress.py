@@ -130,7 +130,7 @@ def test_a_long_batch_says_how_far_it_has_come(
         now[0] = 200
         chunks.counted(1, 20)  # of nothing that has a name
     said = [line for line in capsys.readouterr().err.splitlines() if "batch" in line]
-    assert said == ["(records of this batch: 8 of 20 ...)", "(records of this batch: 20 of 20 ...)"]
+    assert said == ["(records, this batch: 8 of 20 ...)", "(records, this batch: 20 of 20 ...)"]
 
 
 def test_a_long_step_says_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +296,7 @@ def test_a_count_that_follows_another_is_named(
         show(1, 2)
     assert capsys.readouterr().err.splitlines() == [
         "verdicts, each pair in both orders: 40 of 40",
-        "verdicts on tricks that try the judge: 30 of 30",
+        "verdicts on tricks: 30 of 30",
         "verdicts: 1 of 2",
     ]
 

@@ -163,7 +163,7 @@ def begin(directory: Path, manifest: dict[str, Any]) -> None:
         ("recipe.optim.lr", 1e-5, "recipe.optim.lr: 0.0001 in this run, 1e-05 now"),
         ("recipe.optim.betas", [0.9, 0.99], "recipe.optim.betas[1]: 0.95 in this run, 0.99 now"),
         ("recipe.optim.betas", [0.9], "recipe.optim.betas: [0.9, 0.95] in this run, [0.9] now"),
-        ("recipe.stage", "ppo", 'recipe.stage: "dpo" in this run, "ppo" now'),
+        ("recipe.stage", "ppo", "holds a dpo run, this is ppo"),
         ("recipe.seed", True, "recipe.seed: 1 in this run, true now"),
         ("recipe.seed", None, "recipe.seed: 1 in this run, absent now"),
         ("recipe.lora", {"rank": 8}, 'recipe.lora: absent in this run, {"rank": 8} now'),
@@ -336,3 +336,15 @@ def test_a_directory_that_only_seems_writable(tmp_path: Path, monkeypatch: pytes
     number = errno.ENOSPC
     with pytest.raises(OSError, match="No space left"):
         refuse_unwritable(tmp_path / "deep" / "run")
+
+
+def test_a_run_of_another_stage_is_named_in_a_line(tmp_path: Path) -> None:
+    """Not field by field: the two have next to nothing in common."""
+    with Run.open(tmp_path / "run", manifest=MANIFEST) as run:
+        run.log({"step": 1})
+    with pytest.raises(UserError) as refused:
+        Run.open(tmp_path / "run", manifest={**MANIFEST, "recipe": {"stage": "sample"}, "data": None})
+    assert str(refused.value) == (
+        f"{tmp_path / 'run'}: holds a dpo run, this is sample: choose another --out, or start over with --fresh "
+        "(sets the old directory aside)"
+    )

@@ -22,7 +22,7 @@ Decides = Annotated[
 ]
 RuleName = Annotated[str | None, typer.Option("--rule", help="longer, shorter or a reward's name, instead of a model.")]
 
-COUNTED = {"showings": "verdicts, each pair in both orders", "probes": "verdicts on tricks that try the judge"}
+COUNTED = {"showings": "verdicts, each pair in both orders", "probes": "verdicts on tricks"}
 """What is counted on the way, in words."""
 
 

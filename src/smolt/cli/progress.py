@@ -390,7 +390,7 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
 
         def show(done: int, total: int, what: str = what) -> None:
             nonlocal spoke
-            moved_on(f"{what} of this batch" if done < total else "")
+            moved_on(f"{what}, this batch" if done < total else "")
             progress.update(task, description=what, completed=done, total=total)
             if not console.is_terminal and time.monotonic() - spoke >= PIPED:
                 spoke = time.monotonic()

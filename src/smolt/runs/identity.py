@@ -94,17 +94,29 @@ def refuse_other(directory: Path, stored: dict[str, Any], current: dict[str, Any
     """Compare the identity of the run on disk with what it is asked to continue with.
 
     Raises:
-        UserError: they differ; the message names every field with both values.
+        UserError: they differ; the message names every field with both values, or the two stages.
     """
     found = differences_of(stored, current)
     if not found:
         return
+    stages = [_stage(manifest) for manifest in (stored, current)]
+    if None not in stages and stages[0] != stages[1]:
+        raise UserError(
+            f"{directory}: holds a {stages[0]} run, this is {stages[1]}: choose another --out, or start over with "
+            "--fresh (sets the old directory aside)"
+        )
     more = [f"... and {len(found) - SHOWN_DIFFERENCES} more"] if len(found) > SHOWN_DIFFERENCES else []
     lines = "".join(f"\n  {line}" for line in found[:SHOWN_DIFFERENCES] + more)
     raise UserError(
         f"{directory / MANIFEST}: this run was started with something else:{lines}\n"
         "Put it back to continue, choose another --out, or start over with --fresh (sets the old directory aside)."
     )
+
+
+def _stage(manifest: dict[str, Any]) -> str | None:
+    recipe = manifest.get("recipe")
+    found = recipe.get("stage") if isinstance(recipe, dict) else None
+    return found or manifest.get("stage")
 
 
 def differences_of(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
