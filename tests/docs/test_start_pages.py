@@ -125,9 +125,25 @@ def test_the_first_alignment_runs(workshop: Path) -> None:
     commands = [command.replace(SMOLLM2, "my-model") for command in lines(page)]
     printed = {command: run(command).output for command in commands}
     assert [command.split()[1] for command in commands] == [
-        *("chat", "data", "doctor", "dpo", "sft", "eval", "eval", "compare", "eval", "eval", "merge", "chat"),
+        *(
+            "chat",
+            "data",
+            "doctor",
+            "dpo",
+            "sft",
+            "eval",
+            "eval",
+            "compare",
+            "compare",
+            "eval",
+            "eval",
+            "merge",
+            "chat",
+        ),
     ]
     assert "after against before, accuracy" in printed["smolt compare runs/before runs/after"]
+    by_margin = json.loads(run("smolt compare runs/before runs/after --metric margin", "--json").stdout)
+    assert (by_margin["metric"], by_margin["n"]) == ("margin", json.loads(run(commands[7], "--json").stdout)["n"])
     assert (workshop / "my-first-model" / "model.safetensors").is_file()
 
 
