@@ -11,7 +11,7 @@ import pytest
 
 from tests.reliability.scenes import write_inputs
 
-OWN_LINE = re.compile(r"(sft|user): \S.*|\(\S.* \.\.\.\)")  # or a step that takes long
+OWN_LINE = re.compile(r"(sft|user): \S.*|\(\S.* \.\.\.\)|fp32 on \d+ threads?, measured")  # or a step that takes long
 PYTHON = """
 import smolt
 smolt.sft("model", data="demonstrations.jsonl", lora={"rank": 4}, **{"model.threads": 1, "budget.updates": 1}).finish()

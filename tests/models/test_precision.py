@@ -12,6 +12,7 @@ from smolt.cli.doctor import machine as examined
 from smolt.config import Machine, Model
 from smolt.models.forward import precision
 from smolt.models.forward.precision import Rates, available, choose, closeness, measure, settle, thread_counts
+from smolt.runs.chunks import SAID
 from smolt.training.stage import Training
 from smolt.training.stage_input import settled
 from tests.reliability.scenes import open_scene, write_inputs
@@ -85,7 +86,7 @@ def test_measuring_leaves_threads_and_random_numbers(monkeypatch: pytest.MonkeyP
     assert (torch.get_num_threads(), torch.equal(torch.get_rng_state(), state)) == (before, True)
 
 
-def test_what_is_measured_and_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_measured_and_what_is_not(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A narrow model stays fp32; what the recipe says stays as it says; one thread and one dtype need no measuring."""
     asked: list[Any] = []
 
@@ -95,6 +96,11 @@ def test_what_is_measured_and_what_is_not(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(precision, "measure", fake)
     monkeypatch.setattr(precision, "available", lambda: 2)
+    with caplog.at_level(SAID):
+        assert settle("auto", None, 576, 1536) == ("bf16", 2)
+        assert settle("auto", 1, 576, 1536) == ("bf16", 1)
+    assert caplog.messages == ["bf16 on 2 threads, measured", "bf16 on 1 thread, measured"]
+    asked.clear()
     assert settle("auto", None, 576, 1536) == ("bf16", 2)
     assert settle("auto", None, 64, 128) == ("fp32", 2)
     assert settle("fp32", None, 576, 1536) == ("fp32", 2)

@@ -17,6 +17,7 @@ import torch
 from smolt import processes
 from smolt.errors import UserError
 from smolt.models.forward.process_group import join
+from smolt.runs.chunks import SAID
 
 LOG = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -147,7 +148,9 @@ def settle(dtype: str, threads: int | None, width: int, mlp: int) -> tuple[str, 
     if len(dtypes) == len(counts) == 1:
         return dtypes[0], counts[0]
     LOG.info("measuring which precision is fastest here")
-    return choose(measure(width, mlp, tuple(dtypes), tuple(counts)))
+    name, count = choose(measure(width, mlp, tuple(dtypes), tuple(counts)))
+    LOG.log(SAID, "%s on %d thread%s, measured", name, count, "" if count == 1 else "s")
+    return name, count
 
 
 def available() -> int:
