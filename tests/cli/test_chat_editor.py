@@ -150,6 +150,7 @@ def endless(*arguments):
 conversation.stream_tokens = endless
 one, other = (Model(path=path, device="cpu") for path in sys.argv[1:])
 chat.chat(one, ChatSampling(max_tokens=100), against=other)
+open("ended", "w").write("as it should")
 """
 
 
@@ -182,7 +183,8 @@ def test_two_models_in_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
     terminal.tmux("send-keys", "-l", "/save talk.jsonl")
     terminal.press("Enter", "(2 rows in talk.jsonl)")
     terminal.tmux("send-keys", "C-d")
-    assert terminal.wait() == "0"
+    terminal.wait()
+    assert (tmp_path / "ended").read_text() == "as it should"
     rows = [json.loads(line) for line in (tmp_path / "talk.jsonl").read_text().splitlines()]
     assert [row["model"] for row in rows] == paths
     assert [row["messages"][0]["content"] for row in rows] == ["line one\nline two"] * 2

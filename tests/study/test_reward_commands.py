@@ -58,7 +58,7 @@ def test_anyones_reward_model_is_audited(place: Path) -> None:
         (("audit", "my-model", "preferences.jsonl"), "so it is not a reward model"),
         (("audit", "gone", "preferences.jsonl"), "gone"),
         (("audit", "my-model", "gone.jsonl"), "gone"),
-        (("reward-check", "sft.yaml"), "has no ppo or grpo stage"),
+        (("reward-check", "sft.yaml"), "has no ppo or grpo or online_dpo stage"),
     ],
 )
 def test_wrong_inputs(place: Path, words: tuple[str, ...], message: str) -> None:
