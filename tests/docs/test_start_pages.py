@@ -95,7 +95,7 @@ def test_the_quickstart_is_what_its_page_says() -> None:
 
 
 def test_the_quickstart_pages_study_runs(workshop: Path) -> None:
-    """Exit code 0, and every file of the command line's table but those of parts; the same command again says that it is complete."""
+    """Exit code 0, and every file of the command line's table but those of parts; then it is said to be complete."""
     (command,) = lines(START / "quickstart.md")
     run(command)
     assert documented("name", 2) - {"*section*", "claims"} < names_of(workshop / "runs" / "smoke")
