@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from smolt.errors import DirectoryInUse
+from smolt.runs.locks import is_locked
 from smolt.study import job_claims
 from smolt.study.job_claims import BEAT, GIVEN_UP, LEASE, Claim, Claims, refuse_parts, remove_claims
 
@@ -153,7 +154,7 @@ def test_no_forked_worker_keeps_a_job(tmp_path: Path) -> None:
             os.read(waiting, 1)
             os._exit(0)
         assert os.read(reader, 1) == b"x"
-    assert not job_claims._locked(tmp_path / "claims" / "sft.1")
+    assert not is_locked(tmp_path / "claims" / "sft.1")
     assert os.waitpid(child, os.WNOHANG) == (0, 0)
     os.close(leave)
     os.waitpid(child, 0)

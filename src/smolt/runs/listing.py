@@ -1,7 +1,5 @@
 """The runs below a directory and their states, read from outside: nothing is opened, locked for long or written."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,7 @@ from smolt.runs import identity, jsontext
 from smolt.runs.directory import METRICS, REFUSED
 from smolt.runs.identity import MANIFEST
 from smolt.runs.inventory import CHECKPOINTS, MODEL, PLOTS, RESULT
-from smolt.runs.locks import LOCK
+from smolt.runs.locks import LOCK, is_locked
 
 RunState = Literal["running", "complete", "interrupted", "refused", "damaged"]
 DEEPEST = 5
@@ -100,16 +98,9 @@ def run_at(directory: Path, name: str) -> FoundRun:
 def is_held(directory: Path) -> bool:
     """Whether a process works in a run directory; tried with a shared lock that is given back at once."""
     try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY)
+        return is_locked(directory / LOCK)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def logged_rows(directory: Path) -> list[dict[str, Any]]:

@@ -243,9 +243,8 @@ class Lane:
             self._unread[self._numbers[key]] = self._begun(key)
         job.number = self._numbers[key]
         unread = self._unread.get(job.number)
-        job.stream.kept = (
-            len(key) if unread is None else unread.done
-        )  # another answer's prompt, or one that was read before
+        # Another answer's prompt stands; of an own one as much was read as is known from before.
+        job.stream.kept = len(key) if unread is None else unread.done
         self._left[job.number] = self._left.get(job.number, 0) + 1
         drawing = Drawing(
             min(request.max_tokens, self.window - len(key)),

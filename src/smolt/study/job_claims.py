@@ -26,7 +26,7 @@ from typing import Any, Literal, Self
 
 from smolt.errors import DirectoryInUse
 from smolt.runs import jsontext, storage
-from smolt.runs.locks import DirectoryLock
+from smolt.runs.locks import DirectoryLock, is_locked
 
 LOG = logging.getLogger(__name__)
 CLAIMS = "claims"
@@ -116,7 +116,7 @@ class Claims:
         found = _facts(content)
         if found.get("free"):
             return "over"
-        if _locked(path):
+        if is_locked(path):
             self._seen.pop(path, None)
             return "alive"
         if found.get("machine") == _machine(self.folder):
@@ -237,21 +237,6 @@ def _machine(folder: Path) -> str:
     except OSError:
         started = platform.node()
     return f"{started} {folder.stat().st_dev}"
-
-
-def _locked(path: Path) -> bool:
-    """Whether a process that this one can see keeps the lock of a file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _content(path: Path) -> bytes:
