@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import logging
 import os
 import signal
@@ -92,20 +93,44 @@ def test_a_signal_while_a_module_begins_is_no_failed_import(capfd: pytest.Captur
 
 
 def test_a_terminal_gets_lines_broken_at_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At 20 columns; a line with a command, a long word and what is piped stay; a row goes on below its last column."""
+    """At 20 columns; a long word and what is piped stay; a row goes on below its last column."""
 
     class Screen(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     monkeypatch.setenv("COLUMNS", "20")
-    text = "p = 0.4, after Holm over 9\n\n  sft  0.377  0.347 to 0.407\ngo on: smolt dpo first-dpo.yaml"
+    text = "p = 0.4, after Holm over 9\n\n  sft  0.377  0.347 to 0.407"
     assert at_words(text, io.StringIO()) == text
     assert at_words(text, Screen()) == text.replace("Holm over", "Holm\nover")
     assert at_words("in runs/a-rather-long-name/model", Screen()) == "in\nruns/a-rather-long-name/model"
     row, long = "name  a text of seven words that is long", "a name that is too long  for another column"
     assert at_words(row, Screen()) == "name  a text of\n      seven words\n      that is long"
     assert at_words(long, Screen()) == long
+    named = at_words("it is two; `smolt merge run --out DIR` makes one of them", Screen())
+    assert named == "it is two;\n`smolt merge run --out DIR`\nmakes one of them"
+    recipe = Outcome({}, "# a comment of more than 20 columns", verbatim=True)
+    assert recipe.said(Screen()) == recipe.words
+
+
+def test_what_to_type_next_stands_on_lines_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole, however narrow the terminal is; in a pipe alike, and with --json in `next`."""
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "20")
+    command = "smolt eval runs/'my model' HELD-OUT-PAIRS --task preferences"
+    found = Outcome({"a": 1}, "dpo: complete, and in runs", commands=[command, "smolt chat runs"])
+    next_ = f"next:\n  {command}\n  smolt chat runs"
+    assert found.said(Screen()) == f"dpo: complete, and\nin runs\n{next_}"
+    assert found.said(io.StringIO()) == f"dpo: complete, and in runs\n{next_}"
+    with pytest.raises(typer.Exit):
+        deliver(lambda: found, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"a": 1, "next": [command, "smolt chat runs"]}
 
 
 def test_an_error_is_broken_at_words_too(monkeypatch: pytest.MonkeyPatch) -> None:

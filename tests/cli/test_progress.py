@@ -213,8 +213,9 @@ def test_the_end_of_a_training_says_what_became_of_it(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     batch = "on its one batch of 8 answers to 4 questions"
     lines = [f"update 1, {batch}: reward -0.500, KL 0.000", f"update 9, {batch}: reward +0.250, loss 0.1000, KL 1.500"]
-    words = stage_outcome("grpo", "complete", tmp_path, {}).words.splitlines()
-    assert words == [f"grpo: complete; the model is in {tmp_path / 'model'}", *lines, f"next: smolt chat {tmp_path}"]
+    end = stage_outcome("grpo", "complete", tmp_path, {})
+    assert end.words.splitlines() == [f"grpo: complete; the model is in {tmp_path / 'model'}", *lines]
+    assert end.commands == [f"smolt chat {tmp_path}"]
     (tmp_path / "metrics.jsonl").write_text(json.dumps({**rows[0], "optimizer_steps": 0}) + "\n")
     idle = "1 of 1 updates took no step: no rewards that differ, or steps that were skipped"
     assert moved(tmp_path) == [lines[0], idle]
@@ -232,11 +233,11 @@ def test_the_end_of_a_training_on_pairs_says_whether_it_tells_them_apart(tmp_pat
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     (tmp_path / "model").mkdir()
     for stage in ("dpo", "kto"):
-        words = stage_outcome(stage, "complete", tmp_path, {}).words.splitlines()
-        assert words[1] == "update 2, on its one batch: loss 0.6933, accuracy 50%, margin -0.0002"
+        end = stage_outcome(stage, "complete", tmp_path, {})
+        assert end.words.splitlines()[1] == "update 2, on its one batch: loss 0.6933, accuracy 50%, margin -0.0002"
         measured = f"smolt eval {tmp_path} HELD-OUT-PAIRS --task preferences"
-        assert words[2] == f"next: {measured}; then smolt chat {tmp_path}"
-    assert stage_outcome("reward", "complete", tmp_path, {}).words.endswith(f"next: smolt audit {tmp_path} PAIRS")
+        assert end.commands == [measured, f"smolt chat {tmp_path}"]
+    assert stage_outcome("reward", "complete", tmp_path, {}).commands == [f"smolt audit {tmp_path} PAIRS"]
 
 
 def test_an_end_says_where_most_answers_were_cut(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_tuned_model_goes_out_by_the_name_of_its_run(tmp_path: Path, monkeypat
     done = export("runs/tuned", "--gguf", "--type", "f32")
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("complete: tuned-f32.gguf: llama, 24,032 weights (tensors: 20 in F32), 0.1 MB")
-    assert done.stdout.endswith("next: llama-server -m tuned-f32.gguf\n")
+    assert done.stdout.endswith("next:\n  llama-server -m tuned-f32.gguf\n")
     assert CliRunner().invoke(app, ["merge", "runs/tuned", "--out", "merged"]).exit_code == 0
     assert float((logits(tmp_path, gguf_file="tuned-f32.gguf") - logits(tmp_path / "merged")).abs().max()) == 0.0
     chat = ["chat", "runs/tuned", "--max-tokens", "8", "--temperature", "0", "--dtype", "fp32"]
@@ -252,7 +252,7 @@ def test_a_modelfile_beside_the_file(tmp_path: Path) -> None:
     own = tiny_model(tmp_path / "model")
     words = (own, "--gguf", "--out", tmp_path / "m.gguf", "--modelfile")
     done = export(*words)
-    assert done.exit_code == 0 and done.stdout.endswith(f"next: ollama create NAME -f {tmp_path / 'm.Modelfile'}\n")
+    assert done.exit_code == 0 and done.stdout.endswith(f"next:\n  ollama create NAME -f {tmp_path / 'm.Modelfile'}\n")
     found = parsed((tmp_path / "m.Modelfile").read_text())
     assert found == {
         "FROM": ["m.gguf"],

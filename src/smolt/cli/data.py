@@ -1,5 +1,6 @@
 """`smolt data`: audit preferences before training on them; how much more data would help."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -77,8 +78,9 @@ def gym(
     chosen = {key: read_text(f"value: {text}", key).data["value"] for key, _, text in given}
     questions = gym_questions(name, size, seed, chosen)
     write_questions(out, questions)
-    words = f"{len(questions):,} questions in {out}\nnext: smolt grpo RECIPE data={out} reward=gym"
-    return Outcome({"out": str(out), "questions": len(questions), "first": questions[0].context[-1].content}, words)
+    facts = {"out": str(out), "questions": len(questions), "first": questions[0].context[-1].content}
+    command = f"smolt grpo RECIPE {shlex.quote(f'data={out}')} reward=gym"
+    return Outcome(facts, f"{len(questions):,} questions in {out}", commands=[command])
 
 
 @app.command("formats", help="List the formats of records that are read: their columns, and what each gives.")

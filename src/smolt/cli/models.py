@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,7 +161,7 @@ def import_model(
     kinds = ", ".join(f"{count} in {name}" for name, count in facts["matrices"].items())
     template = "" if facts["chat_template"] else "; it has no chat template (a base model?)"
     words = f"{facts['status']}: {facts['parameters']:,} weights in {facts['dtype']} (matrices: {kinds}) are in {out}"
-    return Outcome(facts, words + template)
+    return Outcome(facts, words + template, commands=[f"smolt chat {shlex.quote(str(out))}"])
 
 
 @delivered
@@ -185,8 +186,8 @@ def merge(
         stored, exact = facts["difference_stored"], facts["difference"]
         apart = f"differ from {whose} by up to {stored:.1e} as it is stored, by {exact:.1e} in fp32"
         apart += " (--dtype fp32 stores that)"
-        words += f"\nits logits {apart if stored or exact else f'equal {whose}'}\nnext: smolt chat {out}"
-    return Outcome(facts, words)
+        words += f"\nits logits {apart if stored or exact else f'equal {whose}'}"
+    return Outcome(facts, words, commands=[f"smolt chat {shlex.quote(str(out))}"])
 
 
 @delivered
@@ -219,8 +220,8 @@ def export(
         *(f"note: {text}" for text in facts["notes"]),
     ]
     made = facts["modelfile_out"]
-    lines.append(f"next: ollama create NAME -f {made}" if made else f"next: llama-server -m {facts['out']}")
-    return Outcome(facts, "\n".join(lines))
+    command = f"ollama create NAME -f {shlex.quote(made)}" if made else f"llama-server -m {shlex.quote(facts['out'])}"
+    return Outcome(facts, "\n".join(lines), commands=[command])
 
 
 @delivered

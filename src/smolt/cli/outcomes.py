@@ -9,13 +9,11 @@ import errno
 import functools
 import inspect
 import os
-import re
 import shutil
 import signal
 import sys
-import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO
@@ -25,6 +23,7 @@ import typer
 from smolt import processes
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError, out_of_memory
 from smolt.processes.lifeline import ProcessLost, Say, leave_at_once
+from smolt.report.filling import filled
 from smolt.report.inert import visible
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
@@ -56,11 +55,21 @@ class Outcome:
         facts: the JSON object that `--json` prints.
         words: the same for a person.
         exit_code: of the process.
+        commands: what to type next; each has a line of its own, which can be copied, and `next` of the JSON object.
+        verbatim: the words are a file's, whose lines are not broken.
     """
 
     facts: dict[str, Any]
     words: str = ""
     exit_code: int = DONE
+    commands: Sequence[str] = ()
+    verbatim: bool = False
+
+    def said(self, stream: TextIO) -> str:
+        """The words and commands as the stream shows them."""
+        words = visible(self.words)
+        commands = "".join(f"\n  {visible(command)}" for command in self.commands)
+        return (words if self.verbatim else at_words(words, stream)) + (f"\nnext:{commands}" if commands else "")
 
 
 class Stopped(BaseException):
@@ -177,25 +186,8 @@ def _guarded(work: Callable[[], Outcome]) -> Outcome:
 
 
 def at_words(text: str, stream: TextIO) -> str:
-    """The text broken at words where a terminal would break inside them.
-
-    A row of a table goes on below its last column, where that begins in the left half. Lines with a command are left as
-    they are: they may be copied.
-    """
-    if not stream.isatty():
-        return text
-    width = shutil.get_terminal_size().columns
-    return "\n".join(line if "smolt " in line else _filled(line, width) for line in text.split("\n"))
-
-
-def _filled(line: str, width: int) -> str:
-    column = max((gap.end() for gap in re.finditer(" {2,}", line)), default=0)
-    if len(line) <= width or column > width // 2:
-        return line
-    wrapped = textwrap.TextWrapper(
-        width, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False
-    )
-    return wrapped.fill(line)
+    """The text broken at words where the stream is a terminal, which would break inside them."""
+    return filled(text, shutil.get_terminal_size().columns) if stream.isatty() else text
 
 
 def _failed(exit_code: int, message: str) -> Outcome:
@@ -226,9 +218,10 @@ def _tell(outcome: Outcome, stdout: TextIO, as_json: bool) -> int:
     failed, code = "error" in outcome.facts, outcome.exit_code
     try:
         if as_json:
-            stdout.write(jsontext.encode(jsontext.plain(outcome.facts), "facts") + "\n")
+            facts = {**outcome.facts, "next": list(outcome.commands)} if outcome.commands else outcome.facts
+            stdout.write(jsontext.encode(jsontext.plain(facts), "facts") + "\n")
         elif not failed and outcome.words:
-            stdout.write(at_words(visible(outcome.words), stdout) + "\n")
+            stdout.write(outcome.said(stdout) + "\n")
         stdout.flush()
     except OSError as error:
         # The reader left, or the disk is full; Python would complain once more when it flushes at its end.

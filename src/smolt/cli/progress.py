@@ -27,6 +27,7 @@ from rich.table import Column
 
 from smolt import processes
 from smolt.cli.outcomes import at_words
+from smolt.report.filling import filled
 from smolt.report.inert import visible
 from smolt.report.terminal import WholeItems
 from smolt.runs.chunks import COUNTED, SAID
@@ -367,8 +368,8 @@ class Display:
 
     def remark(self, text: str) -> None:
         """One line that stays, on stderr."""
-        whole = not self.console.is_terminal  # which breaks inside words where it is left to it
-        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=whole)
+        said = filled(visible(text), self.console.width) if self.console.is_terminal else visible(text)
+        self.console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

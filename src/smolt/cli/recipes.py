@@ -46,7 +46,7 @@ def shown(name: str, fields: bool) -> Outcome:
 
     path = find_recipe(name)
     values = load_recipe(path).model_dump(mode="json") if fields else {}
-    return Outcome(values, read_yaml(path).text.rstrip("\n"))
+    return Outcome(values, read_yaml(path).text.rstrip("\n"), verbatim=True)
 
 
 @app.command("check", help="Check a recipe, and that its local files are there, without loading them.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,9 +60,10 @@ STAGE_HELP = {
     "pretrain": "Make a tokenizer and a small model from plain text.",
 }
 
+CHAT = "smolt chat {}"
 NEXT = {
-    "reward": "audit {} PAIRS",
-    **dict.fromkeys(("dpo", "kto"), "eval {0} HELD-OUT-PAIRS --task preferences; then smolt chat {0}"),
+    "reward": ("smolt audit {} PAIRS",),
+    **dict.fromkeys(("dpo", "kto"), ("smolt eval {} HELD-OUT-PAIRS --task preferences", CHAT)),
 }
 """What to do after a stage; the loss of one's own pairs says little of what was learned, so measure before talking."""
 
@@ -174,12 +176,13 @@ def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, A
         "metrics": metrics,
     }
     lines = [f"{stage}: {status}; the model is in {directory / 'model'}", *moved(directory)]
+    commands: list[str] = []
     if metrics.get("refused"):
         lines.append(f"its gate refuses it: {metrics['refused']}")
         lines.append("next: more or better pairs, or longer training; options: {refused: true} uses it all the same")
     elif (directory / "model").is_dir():
-        lines.append(f"next: smolt {NEXT.get(stage, 'chat {}').format(directory)}")
-    return Outcome(facts, "\n".join(lines))
+        commands = [command.format(shlex.quote(str(directory))) for command in NEXT.get(stage, (CHAT,))]
+    return Outcome(facts, "\n".join(lines), commands=commands)
 
 
 def moved(directory: Path) -> list[str]:
