@@ -14,6 +14,7 @@ from tests.architecture.tree import ROOT, calls, dotted, imports, modules, place
 
 FILES = [path for folder in ("src", "tests", "bench") for path in sorted((ROOT / folder).rglob("*.py"))]
 LONGEST_FILE = 400
+LONGEST_METHOD = 120
 FORBIDDEN_NAMES = {
     *("util", "utils", "helper", "helpers", "common", "core", "base", "manager", "managers", "misc"),
     *("experimental", "legacy", "dev", "old", "new"),
@@ -31,6 +32,14 @@ def relative(path: Path) -> str:
 def test_no_file_over_400_lines() -> None:
     lines = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert {path: count for path, count in lines.items() if count > LONGEST_FILE} == {}
+
+
+def test_an_algorithm_is_read_in_one_sitting() -> None:
+    """0 files of training/algorithms over 120 lines: what several share, or what has a name of its own, lies beside."""
+    found = {
+        path.name: path.read_text(encoding="utf-8").count("\n") for path in FILES if path.parent.name == "algorithms"
+    }
+    assert len(found) > 10 and {name: count for name, count in found.items() if count > LONGEST_METHOD} == {}
 
 
 def test_names_say_what_is_inside() -> None:

@@ -60,7 +60,7 @@ def another_template(patch: Patch) -> None:
         groups = sample(policy, [context[:-1] for context in contexts], *rest, **named)
         return replace(groups, contexts=tuple(torch.tensor(context) for context in contexts))
 
-    patch.setattr("smolt.training.online.sample", drawn)
+    patch.setattr("smolt.training.online.rollouts.sample", drawn)
 
 
 def another_temperature(patch: Patch) -> None:
@@ -69,7 +69,7 @@ def another_temperature(patch: Patch) -> None:
     def drawn(policy: Policy, contexts: Any, n: int, drawing: Drawing, *rest: Any, **named: Any) -> Groups:
         return sample(policy, contexts, n, replace(drawing, temperature=1.1), *rest, **named)
 
-    patch.setattr("smolt.training.online.sample", drawn)
+    patch.setattr("smolt.training.online.rollouts.sample", drawn)
 
 
 def padding_seen(patch: Patch) -> None:
@@ -79,7 +79,7 @@ def padding_seen(patch: Patch) -> None:
         groups = sample(policy, [[0, 0, 0, *context] for context in contexts], *rest, **named)
         return replace(groups, contexts=tuple(torch.tensor(context) for context in contexts))
 
-    patch.setattr("smolt.training.online.sample", drawn)
+    patch.setattr("smolt.training.online.rollouts.sample", drawn)
 
 
 def dropout_on(patch: Patch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smolt.config import DPORecipe, RewardRecipe
 from smolt.models.groups import Groups, atoms, from_answers
-from smolt.training.algorithms.reward_model import Examination
+from smolt.training.examination import Examination
 from smolt.training.offline import dev_loss, dpo_loss, interval_of_loss
 from tests.reliability.scenes import open_scene, write_inputs
 

@@ -11,8 +11,8 @@ import torch
 
 from smolt.config import GRPORecipe
 from smolt.models.groups import from_answers
-from smolt.training.algorithms.grpo import GRPOPreparation, signal_metrics
 from smolt.training.objectives import group_advantages
+from smolt.training.online.group_advantages import GRPOPreparation, signal_metrics
 from tests.reliability.scenes import open_scene, write_inputs
 
 ABSTAINED = math.nan

@@ -10,7 +10,7 @@ import smolt
 from smolt.config import make_recipe
 from smolt.errors import SelfCheckError, UserError
 from smolt.training.mismatch import check_first_ratio
-from smolt.training.online import over_budget
+from smolt.training.online.steps import over_budget
 from tests import tiny
 
 QUESTIONS = ["a b c", "b c d", "c d e", "d e f"]

@@ -221,7 +221,7 @@ def _check_reward(recipe: Any, questions: Any) -> Iterator[dict[str, Any]]:
 def _check_gate(recipe: Any, foreseen: Any) -> Iterator[dict[str, Any]]:
     """Whether a reward model that is always right would pass: with few held-out pairs nothing can be shown."""
     from smolt.rewards.audit.figures import refusal_of_the_best
-    from smolt.training.algorithms.reward_model import held_out_pairs
+    from smolt.training.examination import held_out_pairs
 
     pairs = held_out_pairs(recipe, foreseen.ground, list(foreseen.items))
     reason = refusal_of_the_best([float(pair.lengths[0] - pair.lengths[1]) for pair in pairs])

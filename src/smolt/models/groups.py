@@ -88,6 +88,10 @@ class Groups:
             },
         )
 
+    def on(self, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mask and the columns, on a device."""
+        return self.mask.to(device), {name: value.to(device) for name, value in self.columns.items()}
+
     def with_columns(self, **columns: Tensor) -> "Groups":
         """The same groups with further columns."""
         return replace(self, columns={**self.columns, **columns})

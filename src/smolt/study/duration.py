@@ -31,8 +31,8 @@ from smolt.models.items import READERS, asked_questions
 from smolt.models.locating import locate
 from smolt.rewards.build import rules_alone
 from smolt.study.speed import Decoding, Speeds, of_length
-from smolt.training.algorithms.reward_model import CENTERED, held_out_pairs, hold_out
 from smolt.training.clock import evaluations
+from smolt.training.examination import CENTERED, held_out_pairs, hold_out
 from smolt.training.fit import ENDLESS
 from smolt.training.memory.outlook import Foresight, foresee
 from smolt.training.memory.shapes import empty_network

@@ -17,7 +17,8 @@ from smolt.report.wording import stated
 from smolt.runs import jsontext
 from smolt.runs.storage import atomic_write
 from smolt.statistics import Measure
-from smolt.training.algorithms.reward_model import HELD_OUT, reward_model
+from smolt.training.algorithms.reward_model import reward_model
+from smolt.training.examination import HELD_OUT
 from smolt.training.stage import Training
 
 FRACTIONS = (0.05, 0.10, 0.25, 0.50, 1.0)

@@ -6,7 +6,9 @@ objectives           the arithmetic of every loss, as pure functions
 algorithms           one file each
 stage                a training in its run directory
 stage_input          what a stage is handed
-offline, online      what stages that learn from records share; what stages with rollouts share, their stream too
+offline              what stages that learn from records share
+online               what stages with rollouts share, their stream too, and what they make of rewards
+examination          a reward model on held-out pairs, and its gate
 reward_forecast      what a reward says of the policy's own answers before update 1
 memory               what a run will need
 checks               before update 1

@@ -1,5 +1,6 @@
-"""Checks before the first update, and of its course. Each raises SelfCheckError and names the likely cause."""
+"""Checks before the first update, and of its course. Each names the likely cause: of an error, or in a warning."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,13 @@ from smolt.models.groups import Groups
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
 
+LOG = logging.getLogger(__name__)
 LOOKED_AT = 64
 MANY, LATEST = 4, 5
 """So many of the latest updates with a loss that has risen are no accident of their records."""
 SAME_POLICY = 1e-6
+BALANCED = (1.0, 4 / 3)
+"""Of the weights of all desirable and all undesirable answers, the ratio that the paper advises (eq. 8)."""
 
 
 def forward_facts(trunk: Trunk) -> dict[str, Any]:
@@ -100,6 +104,22 @@ def same_policy(policy: Policy, reference: Policy, groups: Groups) -> None:
             f"KL(policy, reference) at step 0 is not 0: log-probabilities differ by {difference:.1e} "
             "(another adapter, a different precision, or dropout that is on)"
         )
+
+
+def balance_of_feedback(items: Sequence[Groups], desirable_weight: float, undesirable_weight: float) -> dict[str, int]:
+    """How many answers are desirable and undesirable; a warning where their weights are far from balanced."""
+    desirable = sum(int(item.columns["desirable"].sum()) for item in items)
+    undesirable = len(items) - desirable
+    ratio = desirable_weight * desirable / (undesirable_weight * undesirable)
+    low, high = BALANCED
+    if not low <= ratio <= high:
+        least, most = (bound * undesirable_weight * undesirable / desirable for bound in BALANCED)
+        LOG.warning(
+            "%d desirable and %d undesirable answers weigh %.2f to 1, and %.2f to %.2f is advised: "
+            "desirable_weight between %.2f and %.2f",
+            *(desirable, undesirable, ratio, low, high, least, most),
+        )
+    return {"desirable": desirable, "undesirable": undesirable}
 
 
 def same_everywhere(weights: Mapping[str, Tensor]) -> None:

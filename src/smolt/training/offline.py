@@ -212,7 +212,7 @@ def dpo_loss(policy: Policy, recipe: DPORecipe, temperature: float = 1.0) -> Los
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, _ = policy(batch, temperature)
-        mask, columns = batch.mask.to(logprobs.device), {k: v.to(logprobs.device) for k, v in batch.columns.items()}
+        mask, columns = batch.on(logprobs.device)
         sums, first = answer_sums(logprobs, mask), columns["side"] == 0
         values = sums if recipe.reference_free else answer_sums(logprobs - columns["reference"], mask)
         if recipe.loss in PER_TOKEN:

@@ -18,7 +18,7 @@ from smolt.rewards import Finding, lint_reward
 from smolt.rewards.audit.xray import XRay, advice, reward_panel, xray
 from smolt.rewards.mix import told
 from smolt.runs.rated_answers import RatedAnswer
-from smolt.training.online import Rolling, RolloutRecipe
+from smolt.training.online.rolling import Rolling, RolloutRecipe
 from smolt.training.stage import FORECAST
 
 LOG = logging.getLogger(__name__)

@@ -1,4 +1,7 @@
-"""One file for each algorithm; each can be read with `fit`, `streams` and `objectives` beside it."""
+"""One file for each algorithm: what it is called with, and its loss; read `fit`, `streams` and `objectives` beside it.
+
+What PPO and GRPO make of rewards is in `online`.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -4,7 +4,6 @@ An answer's log-ratio is compared with the KL to the reference, which is estimat
 is read with the answer of another record of it. The reference is the policy as it was at step 0.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,12 @@ from smolt.models.groups import Groups, answer_sums, join, without_gradient
 from smolt.models.items import feedback_items
 from smolt.models.roles import Policy, open_policy
 from smolt.models.saving import save_policy
-from smolt.training.checks import same_policy
+from smolt.training.checks import balance_of_feedback, same_policy
 from smolt.training.fit import Loss, LossFunction
 from smolt.training.objectives import kahneman_tversky
 from smolt.training.offline import dev_loss, open_lessons, plan_for, reference_column
 from smolt.training.stage import Training
 from smolt.training.stage_input import in_memory, recipe_for
-
-LOG = logging.getLogger(__name__)
-BALANCED = (1.0, 4 / 3)
-"""Of the weights of all desirable and all undesirable answers, the ratio that the paper advises (eq. 8)."""
 
 
 def kto(
@@ -63,24 +58,8 @@ def kto(
     plan = plan_for(lessons, policy, kto_loss(policy, checked), save, referred, whole)
     plan.dev = dev_loss(plan, lessons.held_out, ("loss", "accuracy"), referred, whole)
     plan.checks.append(partial(same_policy, policy, reference, join(lessons.items[:2])))
-    plan.facts |= balance(lessons.items, checked)
+    plan.facts |= balance_of_feedback(lessons.items, checked.desirable_weight, checked.undesirable_weight)
     return Training(plan, out, fresh)
-
-
-def balance(items: Sequence[Groups], recipe: KTORecipe) -> dict[str, int]:
-    """How many answers are desirable and undesirable; a warning where their weights are far from balanced."""
-    desirable = sum(int(item.columns["desirable"].sum()) for item in items)
-    undesirable = len(items) - desirable
-    ratio = recipe.desirable_weight * desirable / (recipe.undesirable_weight * undesirable)
-    low, high = BALANCED
-    if not low <= ratio <= high:
-        least, most = (bound * recipe.undesirable_weight * undesirable / desirable for bound in BALANCED)
-        LOG.warning(
-            "%d desirable and %d undesirable answers weigh %.2f to 1, and %.2f to %.2f is advised: "
-            "desirable_weight between %.2f and %.2f",
-            *(desirable, undesirable, ratio, low, high, least, most),
-        )
-    return {"desirable": desirable, "undesirable": undesirable}
 
 
 def mismatched(groups: Groups, window: int) -> Groups:
@@ -107,7 +86,7 @@ def kto_loss(policy: Policy, recipe: KTORecipe) -> LossFunction:
 
     def loss(batch: Groups) -> Iterator[Loss]:
         logprobs, _ = policy(batch)
-        mask, columns = batch.mask.to(logprobs.device), {k: v.to(logprobs.device) for k, v in batch.columns.items()}
+        mask, columns = batch.on(logprobs.device)
         ratio, kl, desirable = answer_sums(logprobs - columns["reference"], mask), columns["kl"], columns["desirable"]
         terms = kahneman_tversky(ratio, kl, desirable, recipe.beta, recipe.desirable_weight, recipe.undesirable_weight)
         count, right = float(len(terms)), (ratio > kl) == desirable

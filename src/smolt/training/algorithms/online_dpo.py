@@ -18,7 +18,9 @@ from smolt.models.roles import Policy
 from smolt.training.fit import LossFunction, Metrics, Update
 from smolt.training.mismatch import check_mismatch
 from smolt.training.offline import dpo_loss
-from smolt.training.online import Rolling, dealt, open_stage, rollout_plan
+from smolt.training.online.rolling import Rolling, open_stage
+from smolt.training.online.rollouts import rollout_plan
+from smolt.training.online.steps import dealt
 from smolt.training.optimizers.parameter_groups import adapter_role
 from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training

@@ -4,35 +4,21 @@ It is audited on held-out pairs (see smolt.rewards.audit), and one that is not s
 model (a constant, the longer answer, the shorter answer) is marked as refused: PPO will not start on it unless told to.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from smolt import randomness
 from smolt.config import RewardRecipe
 from smolt.data import Preference
-from smolt.models.ground import Ground
-from smolt.models.groups import Groups, join, without_gradient
+from smolt.models.groups import Groups
 from smolt.models.items import preference_items
 from smolt.models.roles import Scorer
-from smolt.models.saving import open_scorer, save_scorer
-from smolt.report.panels import panel_name
-from smolt.rewards.audit.audit_panel import audit_panel, called
-from smolt.rewards.audit.auditing import audit
-from smolt.rewards.audit.figures import calibration_error
+from smolt.models.saving import open_scorer
+from smolt.training.examination import Examination, compared, hold_out
 from smolt.training.fit import Loss, LossFunction
-from smolt.training.objectives import bradley_terry
-from smolt.training.offline import interval_of_loss, open_lessons, plan_for
+from smolt.training.offline import open_lessons, plan_for
 from smolt.training.stage import Dev, Training
 from smolt.training.stage_input import in_memory, recipe_for
-
-LOG = logging.getLogger(__name__)
-HELD_OUT = 10  # without dev data, one pair in so many is held out
-CENTERED = 64  # pairs whose mean score is left out of every reward: it moves all rewards alike, so few are enough
 
 
 def reward_model(
@@ -62,20 +48,6 @@ def reward_model(
     return Training(plan, out, fresh)
 
 
-def hold_out(items: list[Groups], seed: int) -> tuple[list[Groups], list[Groups]]:
-    """A tenth of the pairs, at least one, kept for measurement."""
-    order = randomness.permutation(len(items), seed, HELD_OUT)
-    size = max(1, len(items) // HELD_OUT)
-    return [items[index] for index in order[size:]] or items, [items[index] for index in order[:size]]
-
-
-def held_out_pairs(recipe: RewardRecipe, ground: Ground, items: list[Groups]) -> list[Groups]:
-    """The pairs that a training of all `items` is measured on."""
-    if recipe.dev is None:
-        return hold_out(items, recipe.seed)[1][: recipe.watch.items]
-    return preference_items(recipe.dev, ground.renderer, ground.window).items[: recipe.watch.items]
-
-
 def reward_loss(scorer: Scorer, recipe: RewardRecipe) -> LossFunction:
     """Sum over the pairs of a micro-batch."""
 
@@ -90,64 +62,3 @@ def reward_loss(scorer: Scorer, recipe: RewardRecipe) -> LossFunction:
         yield Loss(terms.sum(), pairs, metrics, role="reward")
 
     return loss
-
-
-def compared(scores: Tensor, batch: Groups, recipe: RewardRecipe) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of each pair, and the scores of its chosen and its rejected answer, [P] each."""
-    side = batch.columns["side"].to(scores.device)
-    chosen, rejected = scores[side == 0], scores[side == 1]
-    weight = batch.columns["weight"].to(scores.device)[side == 0]
-    return bradley_terry(chosen, rejected, weight, recipe.margin, recipe.centering), chosen, rejected
-
-
-@dataclass
-class Examination:
-    """The held-out pairs of a training, and what its gate said of the finished model."""
-
-    scorer: Scorer
-    ground: Ground
-    learned: list[Groups]
-    held_out: list[Groups]
-    recipe: RewardRecipe
-    refused: str | None = None
-
-    @property
-    def micro_tokens(self) -> int:
-        """Packed tokens of one forward."""
-        return self.scorer.trunk.micro_tokens(self.recipe.budget.memory)
-
-    def figures(self) -> dict[str, float]:
-        """Accuracy, the training's own loss and calibration error, for the record of a training."""
-        groups = join(self.held_out)
-        scores = without_gradient(groups, self.micro_tokens, self.scorer.verdicts).double()
-        terms, chosen, rejected = compared(scores, groups, self.recipe)
-        leads = (chosen - rejected).numpy()
-        pairs = [pair.contexts[0] for pair in self.held_out]
-        return {
-            "accuracy": float((leads > 0).mean()),
-            "loss": float(terms.mean()),
-            **interval_of_loss(terms.tolist(), [1.0] * len(pairs), pairs),
-            "ece": calibration_error(leads),
-        }
-
-    def save(self, directory: Path) -> None:
-        """Write the model, with the mean score of answers it learned from and what its gate said."""
-        LOG.info("scoring answers of the training, for the mean that is left out of every reward")
-        shift = float(without_gradient(join(self.learned[:CENTERED]), self.micro_tokens, self.scorer.verdicts).mean())
-        save_scorer(self.scorer, self.ground.renderer, directory, {"shift": shift, "refused": self.refused})
-
-    def report(self) -> dict[str, Any]:
-        """The whole audit of the finished model, with its panel; the gate decides here."""
-        ground = self.ground
-        found = audit(
-            self.scorer,
-            ground.renderer,
-            join(self.held_out),
-            window=ground.window,
-            micro_tokens=self.micro_tokens,
-            learned=self.learned,
-        )
-        self.refused = found.refused if self.recipe.gate else None
-        name = self.recipe.name
-        panel = audit_panel(found, panel_name(f"audit-{name}"), f"The {called(name)} on held-out pairs")
-        return {**found.facts(), "refused": self.refused, "panels": [asdict(panel)]}

@@ -1,134 +1,32 @@
-"""What stages that learn from rewarded rollouts share: what they work with, the stream, a plan, importance weights."""
+"""The stream of a stage that learns from rollouts: questions, answers, scores; and what else a plan takes from them."""
 
-import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from smolt import randomness, statistics
-from smolt.config import Correction, GRPORecipe, Model, OnlineDPORecipe, PPORecipe
 from smolt.data import Answer, Question, Score
-from smolt.data.nouns import as_question
-from smolt.errors import UserError
 from smolt.models.answers import Answered, as_answers, mean, rated_answers
-from smolt.models.conditions import Conditions, conditions_of
-from smolt.models.ground import Ground, open_ground
-from smolt.models.groups import Groups, from_answers, join, masked_sum, widen, without_gradient
+from smolt.models.groups import Groups, from_answers, join
 from smolt.models.items import asked_questions
-from smolt.models.roles import Policy, open_policy
-from smolt.models.sampling import Drawing, sample
+from smolt.models.roles import Policy
+from smolt.models.sampling import sample
 from smolt.models.saving import save_policy
 from smolt.report.pairing import ranged
-from smolt.rewards import python_reward
-from smolt.rewards.build import mixed_reward, never_scored, partly_scored
-from smolt.rewards.llm_judge.cache import VERDICTS
-from smolt.rewards.rules import Reward
 from smolt.runs.chunks import counted
 from smolt.runs.rated_answers import RatedAnswer, as_row
 from smolt.training.checks import forward_facts, same_policy, stop_reachable
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Update
-from smolt.training.memory.outlook import Outlook, heeded, look_at_questions
-from smolt.training.mismatch import check_mismatch, mismatch
-from smolt.training.objectives import group_advantages, truncated_weights
+from smolt.training.objectives import group_advantages
+from smolt.training.online.rolling import Rolling
 from smolt.training.optimizers.parameter_groups import Role
 from smolt.training.stage import Dev, Plan
-from smolt.training.stage_input import in_memory, longest_answer, recipe_for, settled
 from smolt.training.streams import taken
-
-LOG = logging.getLogger(__name__)
-RolloutRecipe = PPORecipe | GRPORecipe | OnlineDPORecipe
-RecipeT = TypeVar("RecipeT", PPORecipe, GRPORecipe, OnlineDPORecipe)
-GIVEN = {"name": "python", "path": "(in memory)"}  # what a recipe says of a reward that was handed over
-
-
-@dataclass(frozen=True)
-class Rolling:
-    """The parts of a rollout stage."""
-
-    recipe: RolloutRecipe
-    ground: Ground
-    policy: Policy
-    questions: list[Question]
-    dropped: int
-    sha256: str
-    reward: Reward
-    conditions: Conditions
-    drawing: Drawing
-    micro_tokens: int
-    outlook: Outlook | None
-
-    def contexts(self, questions: Sequence[Question]) -> list[list[int]]:
-        """Their tokens."""
-        return self.ground.renderer.contexts([question.context for question in questions])
-
-
-def open_rollouts(
-    recipe: RolloutRecipe,
-    questions: Sequence[Question | str] | None = None,
-    reward: Callable[..., Any] | None = None,
-    model: Model | None = None,
-    out: Path | None = None,
-) -> Rolling:
-    """Load what a rollout stage works with.
-
-    Args:
-        recipe: the stage's recipe.
-        questions: instead of `recipe.data`.
-        reward: a Python function instead of `recipe.reward`.
-        model: `recipe.model` with its precision and threads decided.
-        out: the run's directory, which keeps what a judge behind an address has said.
-
-    Raises:
-        UserError: model or data cannot be used, or the rules of the reward score no answer to any of the questions.
-    """
-    ground, sampling = open_ground(model or recipe.model), recipe.sampling
-    source: Any = recipe.data if questions is None else [as_question(question) for question in questions]
-    asked = asked_questions(source, ground.renderer, ground.window, sampling.max_tokens)
-    hopeless = None if reward is not None else never_scored(recipe.reward.parts, asked.questions)
-    if hopeless is not None:
-        raise UserError(hopeless)
-    if reward is None and (partly := partly_scored(recipe.reward.parts, asked.questions)):
-        LOG.warning("%s", partly)
-    outlook = heeded(recipe, look_at_questions(recipe, ground, asked))
-    policy = open_policy(ground.located, ground.precision, recipe.lora, recipe.seed)
-    verdicts = None if out is None else out / VERDICTS
-    rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision, verdicts)
-    conditions = conditions_of(ground.renderer, sampling.max_tokens)
-    return Rolling(
-        recipe=recipe,
-        ground=ground,
-        policy=policy,
-        questions=asked.questions,
-        dropped=asked.dropped,
-        sha256=asked.sha256,
-        reward=rater,
-        conditions=conditions,
-        drawing=conditions.drawing(sampling.temperature, sampling.batch),
-        micro_tokens=policy.trunk.settle(recipe.budget, [longest_answer(asked.longest, sampling.max_tokens)]),
-        outlook=outlook,
-    )
-
-
-def open_stage(
-    kind: type[RecipeT],
-    recipe: RecipeT | str | Path,
-    questions: Sequence[Question | str] | None,
-    reward: Callable[..., Any] | str | Sequence[Any] | Mapping[str, Any] | None,
-    out: Path | None,
-    fresh: bool,
-    fields: dict[str, Any],
-) -> tuple[RecipeT, Rolling]:
-    """The checked recipe of a rollout stage and what it works with; arguments as of the stages themselves."""
-    function, written = (reward, {}) if reward is None or callable(reward) else (None, {"reward": reward})
-    given = {"data": in_memory(questions), "reward": None if function is None else GIVEN}
-    checked = recipe_for(kind, recipe, {**fields, **written}, **given)
-    return checked, open_rollouts(checked, questions, function, settled(checked.model, out, fresh), out)
 
 
 class Preparation(Protocol):
@@ -311,56 +209,3 @@ def dev_rewards(rolling: Rolling) -> Dev | None:
         return {name: value for name, value in figures.items() if value is not None and name != "abstained"}
 
     return Dev(measure, "reward", "max", len(asked))
-
-
-def dealt(recipe: RolloutRecipe, units: Sequence[Sequence[int]], number: int) -> list[list[int]]:
-    """The rows of each step of update `number`: an inner epoch deals whole units of rows in an order of its own."""
-    size, steps = -(-len(units) // recipe.inner.minibatches), list[list[int]]()
-    for epoch in range(recipe.inner.epochs):
-        order = randomness.permutation(len(units), recipe.seed, number, epoch)
-        for start in range(0, len(units), size):
-            steps.append([row for place in order[start : start + size] for row in units[place]])
-    return steps
-
-
-def old_logprobs(rolling: Rolling, groups: Groups, steps: Sequence[Sequence[int]]) -> tuple[Tensor, Metrics]:
-    """The policy's log-probabilities before the first step, [B, T], and how far the sampler's are off them.
-
-    They are computed as the steps of the first inner epoch will: in half precision another cut of the same answers
-    rounds otherwise, and the first ratio is not 1.
-
-    Raises:
-        SelfCheckError: they differ by more than rounding.
-    """
-    policy, recipe, tokens = rolling.policy, rolling.recipe, rolling.micro_tokens
-    temperature, old = recipe.sampling.temperature, torch.zeros(groups.mask.shape)
-    for rows in steps[: len(steps) // recipe.inner.epochs]:
-        part = without_gradient(groups.select(rows), tokens, lambda cut: policy(cut, temperature)[0])
-        old[torch.tensor(rows)] = widen(part, old.shape[1])
-    apart = mismatch(groups.columns["sampled"], old, groups.mask)
-    check_mismatch(policy, groups, apart, temperature)
-    return old, apart
-
-
-def corrected(
-    terms: Tensor, old: Tensor, sampled: Tensor, mask: Tensor, correction: Correction, dtype: torch.dtype
-) -> tuple[Tensor, dict[str, tuple[float | Tensor, float]]]:
-    """A policy loss per token times its truncated importance weight, [B, T], and what the weights were, as metrics.
-
-    `correction.weights: auto` weighs in half precision alone; unweighted terms come back as they are, without metrics.
-    """
-    if correction.weights != "always" and not (correction.weights == "auto" and dtype != torch.float32):
-        return terms, {}
-    weights = truncated_weights(old, sampled, correction.cap)
-    tokens = float(mask.sum())
-    return terms * weights, {
-        "importance_weight": (masked_sum(weights, mask), tokens),
-        "importance_truncated": (masked_sum((weights >= correction.cap).float(), mask), tokens),
-    }
-
-
-def over_budget(apart: float | None, budget: float | None) -> str | None:
-    """Why a run ends whose sequence KL to the reference (nats an answer) exceeds its budget, or None."""
-    if budget is None or apart is None or apart <= budget:
-        return None
-    return f"KL to the reference {apart:.2f} nats an answer exceeds kl.budget {budget:g}"
