@@ -67,6 +67,7 @@ from smolt.config.study_recipe import (
     StudyRecipe,
     StudySettings,
     Suites,
+    TrainingRecipe,
 )
 
 __all__ = [
@@ -119,6 +120,7 @@ __all__ = [
     "Suites",
     "Surrogate",
     "Teacher",
+    "TrainingRecipe",
     "Vocabulary",
     "Watch",
     "find_recipe",

@@ -1,7 +1,7 @@
 """The recipes of a study: what makes its data, its sections, and how its arms are measured."""
 
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -230,7 +230,7 @@ class StudySettings(Block):
         return self
 
 
-StageRecipe = (
+TrainingRecipe = (
     PretrainRecipe
     | SFTRecipe
     | RewardRecipe
@@ -241,11 +241,8 @@ StageRecipe = (
     | GRPORecipe
     | OnlineDPORecipe
     | DistillRecipe
-    | PairsRecipe
-    | AnswersRecipe
-    | BestOfNRecipe
-    | ProblemsRecipe
 )
+StageRecipe = TrainingRecipe | PairsRecipe | AnswersRecipe | BestOfNRecipe | ProblemsRecipe
 
 
 class Section(Block):
@@ -293,18 +290,5 @@ class StudyRecipe(Block):
 
 Recipe = StageRecipe | StudyRecipe
 STAGE_RECIPES: dict[str, type[StageRecipe]] = {
-    "pretrain": PretrainRecipe,
-    "sft": SFTRecipe,
-    "reward": RewardRecipe,
-    "dpo": DPORecipe,
-    "kto": KTORecipe,
-    "decide": DecideRecipe,
-    "ppo": PPORecipe,
-    "grpo": GRPORecipe,
-    "online_dpo": OnlineDPORecipe,
-    "distill": DistillRecipe,
-    "pairs": PairsRecipe,
-    "answers": AnswersRecipe,
-    "best_of_n": BestOfNRecipe,
-    "problems": ProblemsRecipe,
+    kind.model_fields["stage"].default: kind for kind in get_args(StageRecipe)
 }

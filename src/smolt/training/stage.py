@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from smolt import processes
-from smolt.config import recipe_hash
+from smolt.config import TrainingRecipe, recipe_hash
 from smolt.errors import SelfCheckError, UserError
 from smolt.models.forward.precision import NAMES
 from smolt.models.items import left_out
@@ -29,7 +29,6 @@ from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Stream, 
 from smolt.training.memory.outlook import Outlook
 from smolt.training.memory.system import peak
 from smolt.training.optimizers.loss_scale import LossScale
-from smolt.training.stage_input import TrainingRecipe
 
 LOG = logging.getLogger(__name__)
 

@@ -11,21 +11,7 @@ from pydantic import BaseModel
 from transformers import AutoConfig
 
 from smolt import processes
-from smolt.config import (
-    DecideRecipe,
-    DistillRecipe,
-    DPORecipe,
-    GRPORecipe,
-    KTORecipe,
-    Machine,
-    Model,
-    OnlineDPORecipe,
-    PPORecipe,
-    PretrainRecipe,
-    RewardRecipe,
-    SFTRecipe,
-    make_recipe,
-)
+from smolt.config import Machine, Model, make_recipe
 from smolt.data.handed_over import require_records
 from smolt.errors import UserError
 from smolt.models.forward import precision
@@ -98,18 +84,6 @@ def longest_answer(context: int, answer: int) -> Groups:
     return from_answers([[0] * context], [[[0] * answer]])
 
 
-TrainingRecipe = (
-    PretrainRecipe
-    | SFTRecipe
-    | RewardRecipe
-    | DPORecipe
-    | KTORecipe
-    | DecideRecipe
-    | PPORecipe
-    | GRPORecipe
-    | OnlineDPORecipe
-    | DistillRecipe
-)
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
 
