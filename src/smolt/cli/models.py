@@ -324,6 +324,10 @@ def serve(
         float | None,
         typer.Option(min=0.001, help="GiB for prompts and answers of one model; half of what is free unless given."),
     ] = None,
+    adapters: Annotated[
+        int,
+        typer.Option(min=0, max=64, help="Adapters that clients may load beside (/v1/load_lora_adapter), at a time."),
+    ] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the processor.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -353,7 +357,8 @@ def serve(
             typer.echo(f"smolt serve: {url} (Ctrl-C ends it)")
 
         try:
-            engine = Engine(named, slots, queue, device=device, dtype=dtype, threads=threads, memory=memory)
+            shape = {"slots": slots, "queue": queue, "adapters": adapters}
+            engine = Engine(named, **shape, device=device, dtype=dtype, threads=threads, memory=memory)
             listen(engine, address, max_tokens, ready)
         except KeyboardInterrupt:
             raise Stopped(INTERRUPTED, SERVED) from None

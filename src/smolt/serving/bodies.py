@@ -156,6 +156,7 @@ class CompletionBody(Body):
 
     prompt: Text | Tokens | list[Text] | list[Tokens]
     logprobs: int | None = Field(default=None, ge=0, le=5)
+    return_token_ids: bool | None = None
 
     @property
     def longest(self) -> int | None:
@@ -175,7 +176,15 @@ class CompletionBody(Body):
         return list(prompt) if several else [prompt]
 
 
-B = TypeVar("B", ChatBody, CompletionBody)
+class AdapterBody(_Strict):
+    """POST /v1/load_lora_adapter and /v1/unload_lora_adapter, as vLLM has them; the latter without a path."""
+
+    lora_name: Annotated[str, Field(min_length=1, max_length=200)]
+    lora_path: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+    load_inplace: bool | None = None
+
+
+B = TypeVar("B", ChatBody, CompletionBody, AdapterBody)
 
 
 def read_body(given: dict[str, Any], kind: type[B]) -> B:
@@ -192,6 +201,8 @@ def read_body(given: dict[str, Any], kind: type[B]) -> B:
         body = kind.model_validate({key: value for key, value in given.items() if key not in (*ONLY, *WITHOUT_EFFECT)})
     except ValidationError as fault:
         raise _refusal(fault) from None
+    if isinstance(body, AdapterBody):
+        return body
     if isinstance(body, ChatBody) and body.top_logprobs and not body.logprobs:
         raise Refusal(400, "top_logprobs: needs logprobs: true", "top_logprobs")
     if body.stream_options is not None and not body.stream:

@@ -103,11 +103,17 @@ class ChatDocuments:
 
 @dataclass
 class CompletionDocuments:
-    """Answers to /v1/completions; the attributes are those of ChatDocuments."""
+    """Answers to /v1/completions.
+
+    Attributes:
+        model, tokenizer, logprobs: as of ChatDocuments.
+        token_ids: whether choices hold the ids of their tokens, a stop token included, as vLLM's do.
+    """
 
     model: str
     tokenizer: PreTrainedTokenizerBase
     logprobs: bool
+    token_ids: bool = False
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     _offsets: dict[int, int] = field(default_factory=dict)  # characters that were told of each answer
@@ -122,7 +128,7 @@ class CompletionDocuments:
 
     def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
         """A piece of a stream; None where it says nothing."""
-        return self._choice(index, [piece], None) if piece.text or self.logprobs else None
+        return self._choice(index, [piece], None) if piece.text or self.logprobs or self.token_ids else None
 
     def closing(self, index: int, reason: str | None) -> dict[str, Any]:
         """What a stream ends with."""
@@ -135,7 +141,10 @@ class CompletionDocuments:
     def _choice(self, index: int, pieces: Sequence[Piece], reason: str | None) -> dict[str, Any]:
         text = "".join(piece.text for piece in pieces)
         told = self._told(index, pieces) if self.logprobs else None
-        return {"index": index, "text": text, "logprobs": told, "finish_reason": reason}
+        choice = {"index": index, "text": text, "logprobs": told, "finish_reason": reason}
+        if self.token_ids:
+            choice["token_ids"] = [piece.token_id for piece in pieces if piece.token_id is not None]
+        return choice
 
     def _told(self, index: int, pieces: Sequence[Piece]) -> dict[str, list[Any]]:
         told: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}

@@ -4,6 +4,7 @@ A turn reads a piece of the prompts and then takes one decoding step, so that a 
 answers under way for longer than it takes to read so much. A prompt stands once for all answers to it.
 """
 
+import itertools
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smolt import randomness
+from smolt.errors import UserError
 from smolt.models.conversation import Incremental, continuation
+from smolt.models.forward.adapter import take_off
+from smolt.models.forward.trunk import Trunk
 from smolt.models.ground import Ground
 from smolt.models.roles import Policy
 from smolt.models.sampling import Book, Drawing, Singles, Slots
@@ -37,6 +41,10 @@ WIDEST = 2**17
 
 REMEMBERED = 8
 """Prompts that were read may take one part in so many of the memory for keys and values, beside it."""
+
+
+NUMBERS = itertools.count()
+"""Of adapters on networks, by which the library knows them."""
 
 
 @dataclass
@@ -65,6 +73,13 @@ class Job:
         wanted = self.request.logprobs
         self.stream.put(Piece(text, token, logprob if wanted else None, likeliest if wanted else ()))
         return found
+
+    def add_stop(self, token: int, logprob: float, likeliest: tuple[tuple[int, float], ...]) -> None:
+        """A stop token, which is no text."""
+        self.stream.tokens += 1
+        if self.request.stop_token:
+            wanted = self.request.logprobs
+            self.stream.put(Piece("", token, logprob if wanted else None, likeliest if wanted else ()))
 
     def end(self, reason: str) -> None:
         """The text that still waits, and the end."""
@@ -101,16 +116,20 @@ class Lane:
         path: as it was given.
         size: answers decoded side by side.
         memory: bytes that keys and values may take; None = half of what is free when the model is loaded.
+        base: whose network carries this lane's adapter; None = a network of its own.
         waiting: not begun.
         live: begun, by row.
+        gone: whether it was given up, and takes nothing more.
     """
 
     ground: Ground
     path: str
     size: int
     memory: int | None = None
+    base: "Lane | None" = None
     waiting: deque[Job] = field(default_factory=deque)
     live: dict[int, Job] = field(default_factory=dict)
+    gone: bool = False
     _unread: dict[int, Unread] = field(default_factory=dict)
     _numbers: dict[tuple[int, ...], int] = field(default_factory=dict)
     _left: dict[int, int] = field(default_factory=dict)
@@ -119,6 +138,7 @@ class Lane:
     _read_before: ReadPrompts | None = None
     _book: Book | None = None
     _slots: Slots | Singles | None = None
+    _policy: Policy | None = None
 
     @property
     def window(self) -> int:
@@ -134,7 +154,7 @@ class Lane:
         if self._slots is not None:
             return
         with torch.inference_mode(False):  # weights are ordinary tensors
-            policy = load_policy(self.path, self.ground.precision)
+            self._policy = policy = self._opened()
             policy.trunk.use(policy.adapter)
         self.memory = self.memory or _spare(self.ground.precision.device)
         self._book, slots = self._made(policy)
@@ -143,6 +163,31 @@ class Lane:
         if isinstance(slots, Slots):
             self._read_before = ReadPrompts(self.memory // REMEMBERED, self._piece)
         self._token_bytes, self._slots = slots.size_of(held), slots
+
+    def _opened(self) -> Policy:
+        """The model with a network of its own, or as one more adapter of another lane's."""
+        if self.base is None:
+            return load_policy(self.path, self.ground.precision)
+        self.base.load()
+        directory, beside = self.ground.located.adapter, self.base._policy
+        if directory is None or beside is None:
+            raise RuntimeError("a lane over another one without an adapter, or without that one's model")
+        name = f"served_{next(NUMBERS)}"
+        try:
+            beside.trunk.load_adapter(name, directory)
+        except UserError:
+            _take_off(beside.trunk, name)
+            raise
+        return Policy(beside.trunk, name)
+
+    def give_up(self, lock: threading.Lock) -> None:
+        """End what is asked of it, and take its adapter off the network it shares."""
+        with lock:
+            self.gone = True
+        self.end(lock, "the adapter was unloaded")
+        policy, self._policy, self._book, self._slots, self._read_before = self._policy, None, None, None, None
+        if policy is not None and policy.adapter is not None:
+            _take_off(policy.trunk, policy.adapter)
 
     @property
     def _piece(self) -> int:
@@ -153,7 +198,7 @@ class Lane:
         book = Book(self.size, self.window, self.ground.renderer.stop_ids)
         if policy.trunk.packed and policy.trunk.own_head:
             slots = Slots(policy, book, self.size, self._left, self.window)
-            if slots.lean is not None:
+            if slots.lean is not None and self.base is None:
                 slots.lean.share(policy.trunk.network)
             return book, slots
         return book, Singles(policy, book, self.size, self._left)
@@ -174,8 +219,10 @@ class Lane:
             UserError: the model cannot be loaded.
         """
         self.load()
-        if self._book is None or self._slots is None:
+        if self._book is None or self._slots is None or self._policy is None:
             raise RuntimeError("a lane without its model")
+        if self._policy.trunk.peft is not None and self._policy.trunk.used[0] != self._policy.adapter:
+            self._policy.trunk.use(self._policy.adapter)
         self._forget(lock, self._slots)
         self._begin(lock, self._book)
         self._read(self._slots)
@@ -310,18 +357,26 @@ class Lane:
         """Each answer's newest token to whoever waits for it."""
         for row, ended in zip(rows.tolist(), over.tolist(), strict=True):
             job, last = self.live[row], int(book.lengths[row]) - 1
+            token, logprob = int(book.tokens[row, last]), float(book.logprobs[row, last])
+            likeliest = tuple(book.listed.get(row, ()))
+            found = False
             if book.stopped[row]:
-                job.stream.tokens += 1
-                found = False
+                job.add_stop(token, logprob, likeliest)
             else:
-                token, logprob = int(book.tokens[row, last]), float(book.logprobs[row, last])
-                found = job.add(token, logprob, tuple(book.listed.get(row, ())))
+                found = job.add(token, logprob, likeliest)
             if ended:
                 del self.live[row]
             elif found:
                 self._take_out(row, slots)
             if ended or found:
                 job.end("stop" if book.stopped[row] or found else "length")
+
+
+def _take_off(trunk: Trunk, name: str) -> None:
+    """Take an adapter off a network; the next forward switches to the one it needs."""
+    if trunk.peft is not None and name in trunk.peft.peft_config:
+        take_off(trunk.peft, name)
+        trunk.use(None)
 
 
 def _spare(device: torch.device) -> int:

@@ -9,7 +9,8 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from smolt.errors import UserError
 from smolt.runs import jsontext
-from smolt.serving.bodies import ChatBody, CompletionBody, Refusal, read_body
+from smolt.runs.storage import StorageError
+from smolt.serving.bodies import AdapterBody, ChatBody, CompletionBody, Refusal, read_body
 from smolt.serving.documents import ChatDocuments, CompletionDocuments, Usage
 from smolt.serving.engine import Engine
 from smolt.serving.stream import AnswerStream, Piece, QueueFull, Request
@@ -90,8 +92,35 @@ class Api:
             prompt if isinstance(prompt, list) else await asyncio.to_thread(self._encoded, name, prompt)
             for prompt in body.prompts
         ]
-        documents = CompletionDocuments(name, self.engine.renderer(name).tokenizer, body.listed is not None)
+        tokenizer, ids = self.engine.renderer(name).tokenizer, bool(body.return_token_ids)
+        documents = CompletionDocuments(name, tokenizer, body.listed is not None, ids)
         return self._answer(body, contexts, documents, "prompt")
+
+    async def load_adapter(self, request: HttpRequest) -> Response:
+        """POST /v1/load_lora_adapter: an adapter directory that this machine can read, by a name of its own."""
+        body = read_body(await _json(request), AdapterBody)
+        if body.lora_path is None:
+            raise Refusal(400, "lora_path: field required", "lora_path")
+        return await self._adapted(self.engine.load_adapter, body, body.lora_path, bool(body.load_inplace))
+
+    async def unload_adapter(self, request: HttpRequest) -> Response:
+        """POST /v1/unload_lora_adapter."""
+        return await self._adapted(self.engine.unload_adapter, read_body(await _json(request), AdapterBody))
+
+    async def _adapted(self, change: Callable[..., None], body: AdapterBody, *arguments: object) -> Response:
+        """The engine's adapters changed, and said so in a line as vLLM does.
+
+        Raises:
+            Refusal: they cannot be.
+        """
+        try:
+            await asyncio.to_thread(change, body.lora_name, *arguments)
+        except (UserError, StorageError) as error:
+            raise Refusal(400, str(error), "lora_path" if arguments else "lora_name") from None
+        except CancelledError:
+            raise Refusal(503, "the engine has ended", kind="server_error") from None
+        done = "added" if arguments else "removed"
+        return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' {done} successfully.")
 
     def _encoded(self, name: str, prompt: str) -> list[int]:
         """A raw prompt as tokens: control tokens in it are such, and the beginning-of-sequence token stands once."""
@@ -155,6 +184,7 @@ class Api:
             logprobs=body.listed is not None,
             top_logprobs=body.listed or 0,
             continues=isinstance(body, CompletionBody),
+            stop_token=isinstance(body, CompletionBody) and bool(body.return_token_ids),
         )
 
     def _known(self, name: str) -> str:
@@ -164,7 +194,9 @@ class Api:
         return name
 
     def _model(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self.began, "owned_by": "smolt"}
+        base = self.engine.base_of(name)
+        parent = {} if base is None else {"parent": base}
+        return {"id": name, "object": "model", "created": self.began, "owned_by": "smolt", **parent}
 
 
 @dataclass(frozen=True)
@@ -357,6 +389,8 @@ def application(engine: Engine, longest: int) -> Starlette:
             Route("/v1/models/{name:path}", api.model),
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
             Route("/v1/completions", api.completions, methods=["POST"]),
+            Route("/v1/load_lora_adapter", api.load_adapter, methods=["POST"]),
+            Route("/v1/unload_lora_adapter", api.unload_adapter, methods=["POST"]),
         ],
         exception_handlers={Refusal: refused, HTTPException: not_there, Exception: broken},
     )

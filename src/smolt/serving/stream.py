@@ -34,6 +34,7 @@ class Request:
             and top_k.
         top_logprobs: how many of the likeliest tokens each piece lists; more than 0 only with `logprobs`.
         continues: whether the text goes on where the prompt ends, word for word, rather than answering it.
+        stop_token: whether a stop token that ends the answer is told as a last piece without text.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Request:
     logprobs: bool = False
     top_logprobs: int = 0
     continues: bool = False
+    stop_token: bool = False
 
     def check(self, window: int, tokens: int) -> None:
         """Refuse what cannot be answered.

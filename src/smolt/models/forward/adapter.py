@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from smolt.config import LoRA
 from smolt.config.complaints import nearest
 from smolt.errors import UserError
-from smolt.models.forward.quiet import read_by_library
+from smolt.models.forward.quiet import hushed, read_by_library
 from smolt.models.locating import ADAPTER_WEIGHTS, inside_block
 
 WRAPPED = ".modules_to_save.weight"
@@ -72,6 +72,12 @@ def read_adapter(directory: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
         if twin is not None and torch.equal(twin, weights[name]):
             del weights[name]
     return config, weights
+
+
+def take_off(peft: PeftModel, name: str) -> None:
+    """Take an adapter off a network that stays; switch to another one, or to none, before the next forward."""
+    with hushed():
+        peft.delete_adapter(name)
 
 
 def fill(peft: PeftModel, name: str, weights: dict[str, Tensor], directory: Path) -> None:
