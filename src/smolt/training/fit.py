@@ -383,7 +383,7 @@ def fit(
         if stop:
             metrics["stop"] = stop
         if events:
-            metrics["events"] = events
+            metrics["events"] = [*metrics.get("events", []), *events]
         yield metrics, update
         if stop:
             return

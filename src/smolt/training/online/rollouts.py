@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from smolt import randomness, statistics
 from smolt.data import Answer, Question, Score
+from smolt.errors import UserError
 from smolt.models.answers import Answered, as_answers, mean, rated_answers
 from smolt.models.groups import Groups, from_answers, join
 from smolt.models.items import asked_questions
@@ -18,6 +20,7 @@ from smolt.models.roles import Policy
 from smolt.models.sampling import sample
 from smolt.models.saving import save_policy
 from smolt.report.pairing import ranged
+from smolt.rewards.mix import told
 from smolt.runs.chunks import counted
 from smolt.runs.rated_answers import RatedAnswer, as_row
 from smolt.training.checks import forward_facts, same_policy, stop_reachable
@@ -27,6 +30,8 @@ from smolt.training.online.rolling import Rolling
 from smolt.training.optimizers.parameter_groups import Role
 from smolt.training.stage import Dev, Plan
 from smolt.training.streams import taken
+
+UNREWARDED_LIMIT = 20  # updates in a row in which no answer got a reward, before the run ends
 
 
 class Preparation(Protocol):
@@ -43,7 +48,10 @@ class Preparation(Protocol):
         """The policy of step 0, None where it is not needed."""
 
     def __call__(self, groups: Groups, rewards: Tensor, number: int) -> Update:
-        """The optimizer steps of one rollout; rewards are NaN where the rater abstained."""
+        """The optimizer steps of one rollout: none where nothing can be learned from it, and the KL is then None.
+
+        Rewards are NaN where the rater abstained.
+        """
 
     def veto(self, step: int, batch: Groups, metrics: Metrics) -> str | None:
         """See Stream."""
@@ -73,7 +81,8 @@ class Rollouts:
 
     The questions' order is a function of (seed, epoch), the answers one of (seed, update, question). Groups without
     signal are replaced by those of other questions, `again` times at most; which are asked is a function of
-    (seed, update, time).
+    (seed, update, time). Nothing is learned from an update whose answers all stay without a reward; after
+    UNREWARDED_LIMIT of them in a row the run ends.
     """
 
     def __init__(self, rolling: Rolling, prepare: Preparation, samples: int, again: int = 0) -> None:
@@ -81,17 +90,38 @@ class Rollouts:
         self.prepare = prepare
         self.samples = samples
         self.again = again
+        self.unrewarded = 0
         self.total = rolling.recipe.budget.updates or ENDLESS
         self.veto = prepare.veto
         self.observe = prepare.observe
 
     def next(self, number: int) -> Update:
         """Ask, answer, score, prepare."""
-        recipe, size = self.rolling.recipe, len(self.rolling.questions)
-        places = taken(number, recipe.prompts, size, recipe.seed)
+        recipe = self.rolling.recipe
+        places = taken(number, recipe.prompts, len(self.rolling.questions), recipe.seed)
         ids = range(number * recipe.prompts, (number + 1) * recipe.prompts)
-        drawn = [self.draw(places, (recipe.seed, number), ids)]
-        learned, rewards, replaced = drawn[0].groups, drawn[0].rewards, 0
+        first = self.draw(places, (recipe.seed, number), ids)
+        drawn, learned, rewards = self.resampled(first, number)
+        counted(0, len(rewards), f"log-probabilities of update {number + 1}")
+        update = self.prepare(learned, rewards, number)
+        metrics = {**score_metrics(first.scores, first.groups), **update.metrics}
+        events = [*self.look(drawn, number), *metrics.pop("events", [])]
+        if events:
+            metrics["events"] = events
+        if self.again:
+            metrics["replaced"] = sum(len(one.groups.contexts) for one in drawn[1:])
+        for side, name in enumerate(("sampling_seconds", "scoring_seconds")):
+            metrics[name] = sum(one.seconds[side] for one in drawn)
+        samples = [as_row(answer) for one in drawn for answer in self.rated(one)]
+        return Update(update.minibatches, metrics, samples, update.roles)
+
+    def resampled(self, first: Drawn, number: int) -> tuple[list[Drawn], Groups, Tensor]:
+        """All that an update draws, the groups to learn from and their rewards (DAPO, 2503.14476).
+
+        A group without signal gives way to that of another question, `again` times at most.
+        """
+        recipe, size = self.rolling.recipe, len(self.rolling.questions)
+        drawn, learned, rewards = [first], first.groups, first.rewards
         for time_over in range(1, self.again + 1):
             kept = group_advantages(rewards, torch.tensor(learned.owners))[1].nonzero()[:, 0].tolist()
             missing = recipe.prompts - len({learned.owners[row] for row in kept})
@@ -101,16 +131,27 @@ class Rollouts:
             drawn.append(self.draw(others, (recipe.seed, number, time_over), range(len(others))))
             parts = ([learned.select(kept)] if kept else []) + [drawn[-1].groups]
             learned, rewards = join(parts), torch.cat([rewards[kept], drawn[-1].rewards])
-            replaced += len(others)
-        counted(0, len(rewards), f"log-probabilities of update {number + 1}")
-        update = self.prepare(learned, rewards, number)
-        metrics = score_metrics(drawn[0].scores, drawn[0].groups)
-        if self.again:
-            metrics["replaced"] = replaced
-        for side, name in enumerate(("sampling_seconds", "scoring_seconds")):
-            metrics[name] = sum(one.seconds[side] for one in drawn)
-        samples = [as_row(answer) for one in drawn for answer in self.rated(one)]
-        return Update(update.minibatches, {**metrics, **update.metrics}, samples, update.roles)
+        return drawn, learned, rewards
+
+    def look(self, drawn: Sequence[Drawn], number: int) -> list[str]:
+        """What is to be said of an update without a single reward, of which there may be some in a row.
+
+        Raises:
+            UserError: there were too many.
+        """
+        scores = [score for one in drawn for score in one.scores]
+        if any(score.value is not None for score in scores):
+            self.unrewarded = 0
+            return []
+        self.unrewarded += 1
+        why = told(Counter(score.reason or "the rater abstained" for score in scores))
+        if self.unrewarded == UNREWARDED_LIMIT:
+            raise UserError(
+                f"reward: no answer got one in {UNREWARDED_LIMIT} updates in a row, the last of them update "
+                f"{number + 1} ({why}); samples.jsonl holds those of the others. Once that is mended, the same command "
+                "continues after the last checkpoint"
+            )
+        return [f"none of {len(scores)} answers got a reward, so nothing is learned from them ({why})"]
 
     def draw(self, places: Sequence[int], counter: tuple[int, ...], ids: Sequence[int]) -> Drawn:
         """The policy's answers to the questions at some places, and their scores."""
@@ -130,12 +171,13 @@ class Rollouts:
         return rated_answers(Answered(drawn.asked, drawn.answers, logprobs), drawn.scores, self.rolling.recipe.seed)
 
     def state(self) -> dict[str, Any]:
-        """What the observer adapts."""
-        return dict(self.prepare.state)
+        """What the observer adapts, and how many updates in a row were without a reward."""
+        return {**self.prepare.state, "unrewarded": self.unrewarded}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what the observer had adapted."""
-        self.prepare.state.update(state)
+        """Take up both; a checkpoint of an older version has no such count."""
+        self.unrewarded = state.get("unrewarded", 0)
+        self.prepare.state.update({name: value for name, value in state.items() if name != "unrewarded"})
 
 
 def as_rewards(scores: Sequence[Score]) -> Tensor:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from smolt.config import PPORecipe
-from smolt.errors import UserError
 from smolt.models.groups import Groups, answer_sums, masked_sum, without_gradient
 from smolt.models.roles import Policy, Scorer
 from smolt.training.fit import Metrics, Update
@@ -32,8 +31,8 @@ class PPOPreparation:
     def __call__(self, groups: Groups, rewards: Tensor, number: int) -> Update:
         """The optimizer steps of one rollout."""
         valid = (~rewards.isnan()).nonzero()[:, 0].tolist()
-        if not valid:
-            raise UserError("reward: every answer of this update was abstained from; see samples.jsonl")
+        if not valid:  # nothing is computed, so the KL is not measured
+            return Update([], {"kl": None, "kl_coefficient": float(self.state["coefficient"])})
         groups = groups.with_columns(score=self._penalised(rewards, groups)).select(valid)
         temperature, tokens = self.recipe.sampling.temperature, self.rolling.micro_tokens
         steps = dealt(self.recipe, [[row] for row in range(len(groups))], number)
@@ -71,7 +70,7 @@ class PPOPreparation:
     def observe(self, metrics: Metrics) -> str | None:
         """Adapt the coefficient; end the run when the KL to the reference exceeds its budget."""
         control, apart = self.recipe.kl, metrics["kl"]
-        if control.target is not None:
+        if control.target is not None and apart is not None:
             now = self.state["coefficient"]
             self.state["coefficient"] = adapted_coefficient(now, apart, control.target, control.horizon_gain)
         return over_budget(apart, control.budget)
