@@ -21,7 +21,7 @@ import torch
 from smolt.cli.chat import converse
 from smolt.cli.chat.plain_lines import PlainLines
 from smolt.cli.chat.talk import Speaker, Talk, Wrapped
-from smolt.cli.progress import SOON
+from smolt.cli.progress.step_lines import SOON
 from smolt.config import ChatSampling, Model
 from smolt.data import Turn
 from smolt.errors import UserError

@@ -9,9 +9,11 @@ import errno
 import functools
 import inspect
 import os
+import re
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,6 @@ import typer
 from smolt import processes
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError, out_of_memory
 from smolt.processes.lifeline import ProcessLost, Say, leave_at_once
-from smolt.report.filling import filled
 from smolt.report.inert import visible
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
@@ -38,6 +39,8 @@ TERMINATED = 143
 ONCE_MORE = 0.01
 """Seconds after which a signal that nobody could hear comes again."""
 DISK_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+TIE = "\x00"
+"""Stands for a blank at which no line is broken."""
 SHARED = "Shared are study, the commands that train, sample, eval, suite and judge"
 
 SHARING = "Several processes share the work where torchrun starts them: torchrun --nproc-per-node 2 -m smolt ..."
@@ -188,6 +191,31 @@ def _guarded(work: Callable[[], Outcome]) -> Outcome:
 def at_words(text: str, stream: TextIO) -> str:
     """The text broken at words where the stream is a terminal, which would break inside them."""
     return filled(text, shutil.get_terminal_size().columns) if stream.isatty() else text
+
+
+def filled(text: str, width: int) -> str:
+    """The text with no line broken inside a word or a command.
+
+    A row of a table goes on below its last column, where that begins in the left half. What stands in backticks is a
+    command: where it is longer than a line it has lines of its own, which the terminal breaks, so that it is copied as
+    one line.
+
+    Args:
+        text: any number of lines.
+        width: columns.
+    """
+    return "\n".join(_filled(line, width) for line in text.split("\n"))
+
+
+def _filled(line: str, width: int) -> str:
+    column = max((gap.end() for gap in re.finditer(" {2,}", line)), default=0)
+    if len(line) <= width or column > width // 2:
+        return line
+    wrapped = textwrap.TextWrapper(
+        width, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False
+    )
+    tied = re.sub(r"`[^`]+`", lambda command: command[0].replace(" ", TIE), line)
+    return wrapped.fill(tied).replace(TIE, " ")
 
 
 def _failed(exit_code: int, message: str) -> Outcome:

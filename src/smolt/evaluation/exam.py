@@ -21,7 +21,7 @@ from smolt.models.saving import load_policy
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.learned import learned_reward
 from smolt.rewards.rules import Reward
-from smolt.runs.chunks import Progress, Work
+from smolt.runs.chunks import Progress, Work, part
 from smolt.runs.rated_answers import RatedAnswer, as_row
 
 LOG = logging.getLogger(__name__)
@@ -148,6 +148,7 @@ def in_parts(
     found: list[RatedAnswer] = []
     for start in range(0, len(exam.questions), CHUNK):
         places = range(start, min(start + CHUNK, len(exam.questions)))
+        part(places, len(exam.questions))
         found += work(places)
         tell(places.stop, len(exam.questions))
     return found

@@ -14,6 +14,9 @@ from smolt.runs import Run
 COUNTED = "smolt.counted"
 """The logger that hears, at debug level, how far a step has come that is under way."""
 
+PART = "smolt.part"
+"""The logger that hears, at debug level, which of a measurement's records are under way."""
+
 SAID = logging.INFO + 5
 """The level of what is said at once and as it stands, between a step that begins and a warning."""
 
@@ -24,11 +27,11 @@ Work = Callable[[range], list[dict[str, Any]]]
 """The rows of the records at some places, in order."""
 
 
-def counted(done: int, total: int, what: str = "") -> None:
+def counted(done: float, total: int, what: str = "") -> None:
     """Say how far a step has come, as (done, total) or (done, total, what) of a debug record.
 
     Args:
-        done: of the step.
+        done: of the step; a part of one counts too.
         total: of the step.
         what: its name; what was logged or named last unless given.
     """
@@ -36,6 +39,11 @@ def counted(done: int, total: int, what: str = "") -> None:
         logging.getLogger(COUNTED).debug("%d of %d %s", done, total, what)
     else:
         logging.getLogger(COUNTED).debug("%d of %d", done, total)
+
+
+def part(places: range, total: int) -> None:
+    """Say that what is counted from now on is the records at these places of so many."""
+    logging.getLogger(PART).debug("%d to %d of %d", places.start, places.stop, total)
 
 
 def in_chunks(run: Run, places: range, chunk: int, open_work: Callable[[], Work], progress: Progress | None) -> None:
@@ -59,6 +67,7 @@ def in_chunks(run: Run, places: range, chunk: int, open_work: Callable[[], Work]
         progress(start - places.start, len(places))
     for first in range(start, places.stop, chunk):
         stop = min(first + chunk, places.stop)
+        part(range(first - places.start, stop - places.start), len(places))
         for row in work(range(first, stop)):
             run.sample({"step": stop, **row})
         run.save_checkpoint(stop, {}, {}, keep=1)

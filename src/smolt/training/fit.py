@@ -302,21 +302,28 @@ def of_all(tally: Tally, counts: dict[str, float]) -> tuple[Tally, dict[str, flo
 
 
 def accumulate(
-    minibatch: Groups, loss: LossFunction, micro_tokens: int, scale: float = 1.0
+    minibatch: Groups,
+    loss: LossFunction,
+    micro_tokens: int,
+    scale: float = 1.0,
+    shown: tuple[str, int, int] = ("", 0, 1),
 ) -> tuple[Tally, dict[str, float]]:
     """Backward over the micro-batches of one optimizer step, times `scale`: metrics, and each role's count.
 
-    Each of several processes goes over its share; metrics and counts are those of all.
+    Each of several processes goes over its share; metrics and counts are those of all. `shown` is what of a count this
+    step is, for whoever watches: its name, the steps before, all.
     """
     tally, counts = Tally(), dict[str, float]()
-    own = own_share(minibatch)
-    for micro in cut(own, micro_tokens) if own is not None else ():
+    own, (named, before, total) = own_share(minibatch), shown
+    micros = [*cut(own, micro_tokens)] if own is not None else []
+    for number, micro in enumerate(micros, 1):
         for part in loss(micro):
             counts[part.role] = counts.get(part.role, 0.0) + part.count
             tally.add(part.figures)
             tally.gather(part.spread)
             if part.count and part.total.requires_grad:
                 (part.total if scale == 1 else part.total * scale).backward()
+        counted(before + number / len(micros), total, named)
     return of_all(tally, counts)
 
 
@@ -347,7 +354,9 @@ def fit(
         tally, events, steps, norm = Tally(), list[str](), 0, 0.0
         learning = update.roles if update.roles is not None else frozenset(learner.roles)
         for index, minibatch in enumerate(update.minibatches):
-            parts, counts = accumulate(minibatch, loss, micro_tokens, learner.scale.value)
+            parts, counts = accumulate(
+                minibatch, loss, micro_tokens, learner.scale.value, (named, index, len(update.minibatches))
+            )
             means, norms = parts.means(), learner.divide(counts)
             problem = learner.problem(means, norms, number)
             reason = problem or stream.veto(index, minibatch, means)
@@ -362,7 +371,6 @@ def fit(
             norm = max([norm, *norms.values()])
             learner.step(norms, number, learning)
             steps += 1
-            counted(index + 1, len(update.minibatches), named)
         ended = time.perf_counter()
         tokens = sum(minibatch.tokens for minibatch in update.minibatches)
         metrics: Metrics = {

@@ -22,6 +22,7 @@ from smolt.models.sampling import Drawing, sample
 from smolt.models.saving import load_policy
 from smolt.rewards.llm_judge.asking import Asker, Reply
 from smolt.rewards.llm_judge.prompts import Prompt
+from smolt.runs.chunks import part
 
 MEMORY = 2.0  # GiB for one forward
 CHUNK = 64  # prompts between two times that verdicts are kept
@@ -46,6 +47,7 @@ def open_local(path: str, precision: Precision, rationale: int) -> Asker:
     def ask(prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Reply]]]:
         for start in range(0, len(prompts), CHUNK):
             chunk = prompts[start : start + CHUNK]
+            part(range(start, start + len(chunk)), len(prompts))
             replies = _answer(chunk, policy, ground, rationale)
             yield [(start + number, reply) for number, reply in enumerate(replies)]
 
