@@ -10,7 +10,9 @@ import smolt
 from smolt.config import AnswersRecipe, make_recipe
 from smolt.models.sampling import sampler
 from smolt.preferences import written_answers
-from smolt.preferences.demonstrations import chosen, make_demonstrations
+from smolt.preferences.best_answers import chosen
+from smolt.preferences.demonstrations import make_demonstrations
+from smolt.runs.rated_answers import RatedAnswer
 from tests.judge_server import Script, serving
 from tests.tiny import tiny_model
 
@@ -50,8 +52,12 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def test_which_answers_are_imitated(fields: dict[str, Any], expected: list[int], folder: Path) -> None:
     """Two questions with three answers: the second is cut, the fifth equals the fourth, which nobody rated."""
     rewards, texts = [0.5, 9.0, 1.0, None, None, 0.5], ["a", "b", "c", "d", "d", "f"]
-    usable = [True, False, True, True, True, True]
-    assert chosen(recipe(folder, samples=3, **fields), usable, rewards, texts) == expected
+    answers = [
+        RatedAnswer(str(n // 3), "hen?", "", text, 5, stopped=n != 1, reward=reward)
+        for n, (text, reward) in enumerate(zip(texts, rewards, strict=True))
+    ]
+    made = recipe(folder, samples=3, **fields)
+    assert chosen(answers, None if made.reward is None else made.keep, made.least) == expected
 
 
 def test_the_best_of_a_policys_own_answers(folder: Path, tmp_path: Path) -> None:

@@ -147,6 +147,45 @@ def decisions(
     return Outcome(facts, f"{counted(len(found), 'decision')} made of {kind}, in {out}")
 
 
+@app.command("best", help="Make demonstrations of the best of several answers to each question: rejection sampling.")
+@delivered
+def best(
+    answers: Annotated[str, typer.Argument(metavar="ANSWERS", help="candidates.jsonl, samples.jsonl or the like.")],
+    out: Annotated[Path, typer.Option("--out", help="The file of demonstrations to write.")],
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reward", help="Who rates them anew: a rule's name, file.py:function, a reward model; may be repeated."
+        ),
+    ] = None,
+    least: Annotated[float | None, typer.Option(help="The lowest reward that is worth imitating.")] = None,
+    keep: Annotated[str, typer.Option(help="best: one answer to each question; all: every one of --least.")] = "best",
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there.")] = False,
+) -> Outcome:
+    """Of answers that were drawn before, those that a reward likes best."""
+    from dataclasses import asdict
+
+    from smolt.cli.train import look_first
+    from smolt.config import RewardMix
+    from smolt.data.writing import write_demonstrations
+    from smolt.errors import UserError
+    from smolt.rewards.shorthand import asked_reward
+
+    if out.exists() and not replace:
+        raise UserError(f"{out}: is there already; --replace writes over it")
+    if keep not in ("best", "all"):
+        raise UserError(f"--keep: {keep!r} is unknown; there are best and all")
+    rater = asked_reward(reward or None)
+    rater = rater if isinstance(rater, RewardMix) else None
+    look_first(None, *([] if rater is None else [rater]))
+    from smolt.preferences.best_answers import best_of_file
+
+    found = best_of_file(answers, rater, "best" if keep == "best" else "all", least, out.parent)
+    write_demonstrations(out, found.demonstrations)
+    facts = {**asdict(found), "demonstrations": len(found.demonstrations), "out": str(out)}
+    return Outcome(facts, found.words(str(out)), commands=[f"smolt sft RECIPE {shlex.quote(f'data={out}')}"])
+
+
 @app.command("pilot", help="Train a reward recipe on 5, 10, 25, 50 and 100 % of its pairs: the learning curve.")
 @delivered
 def pilot(

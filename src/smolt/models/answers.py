@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from smolt.data import Answer, Question, Score
+from smolt.data import Answer, Question, Score, Turn
+from smolt.data.nouns import as_messages
+from smolt.data.turns import RowProblem, messages
 from smolt.errors import UserError
 from smolt.models.groups import Groups
 from smolt.models.rendering import Renderer
@@ -90,9 +92,24 @@ def rated_answers(found: Answered, scores: Sequence[Score], seed: int) -> list[R
             seed=seed,
             logprob=logprob,
             abstained=score.reason or None if score.value is None else None,
+            earlier=as_messages(question.context[:-1]) or None,
         )
         for question, answer, logprob, score in rows
     ]
+
+
+def question_of(answer: RatedAnswer, where: str) -> Question:
+    """The question that an answer was given to.
+
+    Raises:
+        UserError: its earlier turns are no turns; `where` names the answer.
+    """
+    try:
+        earlier = messages(answer.earlier, "earlier") if answer.earlier else ()
+    except RowProblem as problem:
+        raise UserError(f"{where}: {problem}") from None
+    context = (*earlier, Turn("user", answer.question))
+    return Question(context, answer.reference_solution, answer.question_id, answer.kind)
 
 
 def correctness(score: Score) -> bool | None:

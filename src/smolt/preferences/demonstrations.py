@@ -5,7 +5,6 @@ the model that came of it (RAFT, 2304.06767). What was answered is kept as it co
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from smolt.models.answers import Answered, rated_answers
 from smolt.models.forward.precision import choose_precision
 from smolt.models.ground import Ground, open_ground
 from smolt.models.items import asked_questions, records_of
+from smolt.preferences.best_answers import chosen
 from smolt.preferences.written_answers import written
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.llm_judge.cache import VERDICTS
@@ -54,9 +54,8 @@ def make_demonstrations(
         LOG.info("rating %d answers", len(answers))
         scores = mixed_reward(recipe.reward, precision, folder / VERDICTS)(asked, answers)
     found = Answered(asked, answers, torch.full((len(answers),), torch.nan))
-    usable = [answer.stopped and bool(answer.text.strip()) for answer in answers]
-    kept = chosen(recipe, usable, [score.value for score in scores], [answer.text for answer in answers])
     rows = rated_answers(found, scores, recipe.seed)
+    kept = chosen(rows, None if recipe.reward is None else recipe.keep, recipe.least)
     write_rated(folder / CANDIDATES, [replace(row, chosen=n in kept) for n, row in enumerate(rows)])
     facts: dict[str, Any] = {
         "questions": len(questions),
@@ -88,18 +87,3 @@ def asked_by(recipe: AnswersRecipe, ground: Ground | None) -> list[Question]:
         return asked_questions(recipe.data, ground.renderer, ground.window, longest).questions[: recipe.limit]
     records, _, _ = records_of(recipe.data, "questions")
     return [one if one.id else replace(one, id=str(n)) for n, one in enumerate(records)][: recipe.limit]
-
-
-def chosen(
-    recipe: AnswersRecipe, usable: Sequence[bool], rewards: Sequence[float | None], texts: Sequence[str]
-) -> list[int]:
-    """Places of the answers to imitate, `samples` to each question: cut and empty ones never, equal ones once."""
-    found = list[int]()
-    for start in range(0, len(texts), recipe.samples):
-        places = [n for n in range(start, start + recipe.samples) if usable[n]]
-        if recipe.reward is not None:
-            least = -float("inf") if recipe.least is None else recipe.least
-            rated = {n: value for n in places if (value := rewards[n]) is not None and value >= least}
-            places = [max(rated, key=rated.__getitem__)] if rated and recipe.keep == "best" else list(rated)
-        found += {texts[n]: n for n in reversed(places)}.values()
-    return sorted(found)

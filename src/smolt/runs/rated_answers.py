@@ -35,6 +35,7 @@ class RatedAnswer:
         abstained: why the rater gave no reward; None where it gave one, or nobody rated.
         score: the reward model's that chose among several answers; None where it abstained, or none chose.
         chosen: whether that score is the highest of all answers to the question; None where none chose.
+        earlier: the turns before the question, each a role and a content; None where there are none.
     """
 
     question_id: str
@@ -53,6 +54,7 @@ class RatedAnswer:
     abstained: str | None = None
     score: float | None = None
     chosen: bool | None = None
+    earlier: list[dict[str, str]] | None = None
 
     @property
     def key(self) -> str:

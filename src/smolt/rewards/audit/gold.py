@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from smolt.config import RewardMix
-from smolt.data import Answer, Question, Turn
+from smolt.data import Answer
+from smolt.models.answers import question_of
 from smolt.rewards.build import build_reward
 from smolt.runs.rated_answers import from_row
 from smolt.statistics import FEWEST, Measure, measure
@@ -64,9 +65,7 @@ def rate_again(rows: Sequence[Mapping[str, Any]], gold: RewardMix) -> Rerating:
         UserError: an unknown rule or option, or a row that is no rated answer.
     """
     drawn = [from_row(row, "samples.jsonl") for row in rows]
-    questions = [
-        Question((Turn("user", one.question),), one.reference_solution, one.question_id, one.kind) for one in drawn
-    ]
+    questions = [question_of(one, "samples.jsonl") for one in drawn]
     answers = [Answer(one.answer, one.tokens, one.stopped) for one in drawn]
     scores = build_reward(gold.parts, cap=gold.cap)(questions, answers)
     rated = [
