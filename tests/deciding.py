@@ -1,7 +1,9 @@
-"""Tiny models that decide, and what transformers' own pipeline says of the same requests."""
+"""Models that decide, and what transformers' own pipeline and server say of the same requests."""
 
 import json
-from collections.abc import Mapping
+import math
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ from transformers import AutoModelForCausalLM, pipeline
 from transformers.decision import DecisionConfig
 
 from smolt.data import Decision, DecisionQuestion
+from smolt.models.forward.precision import Precision
 from smolt.models.forward.quiet import hushed
+from smolt.rewards.llm_judge.decider import open_decider
 from tests.tiny import tiny_model
 
+CPU = Precision(torch.device("cpu"), torch.float32)
 LABELS = {"noul": ["Y", "N"]}
 """The tiny tokenizer has no token Yes."""
 
@@ -56,9 +61,40 @@ def with_adapter(directory: Path, settings: Mapping[str, Any]) -> Path:
     return directory
 
 
+def by_server(url: str, decision: Decision, model: Path | None = None) -> list[tuple[float, ...]]:
+    """The same of `/v1/systemone` behind a base address, of a server's only model unless one is named."""
+    body = json.dumps({**decision.request, **({} if model is None else {"model": str(model)})}).encode()
+    request = urllib.request.Request(f"{url}/systemone", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as reply:
+        return in_rows(decision, json.load(reply)["answers"])
+
+
+def decided(model: Path, decisions: Sequence[Decision]) -> list[list[tuple[float, ...]]]:
+    """smolt's probabilities, in fp32 on the CPU; none for what exceeds the window."""
+    found = open_decider(str(model), CPU).decide(decisions)
+    return [[tuple(math.exp(value) for value in row) for row in one or []] for one in found]
+
+
+def largest_differences(model: Path, url: str, decisions: Sequence[Decision]) -> tuple[float, float]:
+    """Between smolt and the pipeline, and between smolt and a server that serves the model: of any probability."""
+    here, decide = decided(model, decisions), pipeline("decision", model=str(model), dtype=torch.float32)
+    others = [in_rows(one, decide(one.request)) for one in decisions], [by_server(url, one, model) for one in decisions]
+    by_one = [[_largest(own, their) for own, their in zip(here, other, strict=True)] for other in others]
+    return max(by_one[0]), max(by_one[1])
+
+
+def _largest(one: list[tuple[float, ...]], other: list[tuple[float, ...]]) -> float:
+    pairs = (pair for rows in zip(one, other, strict=True) for pair in zip(*rows, strict=True))
+    return max(abs(first - second) for first, second in pairs)
+
+
 def by_pipeline(model: Path, decision: Decision) -> list[tuple[float, ...]]:
     """The probabilities of transformers' pipeline, in the order of each question's options."""
-    answers = pipeline("decision", model=str(model), dtype=torch.float32)(decision.request)
+    return in_rows(decision, pipeline("decision", model=str(model), dtype=torch.float32)(decision.request))
+
+
+def in_rows(decision: Decision, answers: Mapping[str, Any]) -> list[tuple[float, ...]]:
+    """The probabilities of a decision's answers in the form of the System One API, a row a question."""
     return [in_order(question, answers[question.name]) for question in decision.questions]
 
 

@@ -34,16 +34,23 @@ def free_port() -> int:
 class Served:
     """One model behind one port; the process can be killed and started again.
 
+    Args:
+        model: its directory.
+        pinned: whether the server serves no other; else each request names its model.
+        dtype: as torch names it; "auto" is that of the weights.
+        folder: where its log is written; beside the model's directory unless given.
+
     Attributes:
         model: its directory, which is also its name there.
         url: the base address.
         process: of the server that runs.
     """
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, pinned: bool = True, dtype: str = "auto", folder: Path | None = None) -> None:
         self.model, self._port = model, free_port()
+        self._options = [*([str(model)] if pinned else []), "--dtype", dtype]
         self.url = f"http://127.0.0.1:{self._port}/v1"
-        self._log = model.parent / f"server-{self._port}.log"
+        self._log = (folder or model.parent) / f"server-{self._port}.log"
         self.process = self._start()
 
     def restart(self) -> None:
@@ -61,7 +68,7 @@ class Served:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         program = str(Path(sys.executable).with_name("transformers"))
-        command = [program, "serve", str(self.model), "--host", "127.0.0.1", "--port", str(self._port)]
+        command = [program, "serve", *self._options, "--host", "127.0.0.1", "--port", str(self._port)]
         with self._log.open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         try:

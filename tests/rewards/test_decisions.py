@@ -1,8 +1,6 @@
 """Decisions asked of a model: equal to transformers' pipeline and server, as a judge, as a reward."""
 
 import json
-import math
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +13,25 @@ from transformers import JevConfig, JevForDecision, Qwen2Config
 from smolt.config import Judging, RewardMix, RewardPart, make_block
 from smolt.data import Answer, Decision, DecisionQuestion, Question, Turn
 from smolt.errors import UserError
-from smolt.models.forward.precision import Precision
 from smolt.rewards.build import mixed_reward
 from smolt.rewards.llm_judge.decider import deciding, open_decider
 from smolt.rewards.llm_judge.judge_reward import judge_reward, open_asker
 from smolt.rewards.llm_judge.rubrics import load_rubric
-from tests.deciding import DECISIONS, LABELS, QUESTIONS, TEMPLATE, by_pipeline, deciding_model, in_order, with_adapter
+from tests.deciding import (
+    CPU,
+    DECISIONS,
+    LABELS,
+    QUESTIONS,
+    TEMPLATE,
+    by_pipeline,
+    by_server,
+    decided,
+    deciding_model,
+    with_adapter,
+)
 from tests.served_judge import Served
 from tests.tiny import tiny_tokenizer
 
-CPU = Precision(torch.device("cpu"), torch.float32)
 CLOSE = 1e-4
 SETTINGS: dict[str, Mapping[str, Any] | None] = {
     "chat": None,
@@ -32,12 +39,6 @@ SETTINGS: dict[str, Mapping[str, Any] | None] = {
     "template": {"labels": LABELS, "chat_template": TEMPLATE, "temperature": {"score": 3}},
     "bare": {"labels": LABELS, "chat_template": "{{ question.instructions | tojson }}{{ state | tojson }}=>"},
 }
-
-
-def decided(model: Path, decisions: list[Decision]) -> list[list[tuple[float, ...]]]:
-    """smolt's probabilities."""
-    found = open_decider(str(model), CPU).decide(decisions)
-    return [[tuple(math.exp(value) for value in row) for row in one or []] for one in found]
 
 
 def asked_of(name: str) -> list[Decision]:
@@ -114,12 +115,8 @@ def test_a_real_server_gives_the_same(served: Served) -> None:
     """The same request here and at /v1/systemone, with an adapter; and through smolt's own client."""
     here = decided(served.model, DECISIONS)
     for decision, found in zip(DECISIONS, here, strict=True):
-        body = json.dumps(decision.request).encode()
-        request = urllib.request.Request(f"{served.url}/systemone", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as reply:
-            answers = json.load(reply)["answers"]
-        for question, row in zip(decision.questions, found, strict=True):
-            assert row == pytest.approx(in_order(question, answers[question.name]), abs=CLOSE)
+        for row, expected in zip(found, by_server(served.url, decision), strict=True):
+            assert row == pytest.approx(expected, abs=CLOSE)
     alone = [replace(one, questions=QUESTIONS[1:2]) for one in DECISIONS]
     asker = open_asker(make_block(Judging, decision=served.url), CPU)
     replies = dict(pair for part in asker.ask(alone) for pair in part)

@@ -19,8 +19,7 @@ from smolt.models.merging import merge
 from smolt.rewards.llm_judge.decider import open_decider
 from smolt.training.algorithms.decide import decide_loss
 from smolt.training.objectives import brier, cross_entropy
-from tests.deciding import DECISIONS, LABELS, QUESTIONS, by_pipeline, deciding_model
-from tests.rewards.test_decisions import CPU, decided
+from tests.deciding import CPU, DECISIONS, LABELS, QUESTIONS, by_pipeline, decided, deciding_model
 
 FEW = {"batch": 2, "optim": {"lr": 0.01}, "budget": {"updates": 3}}
 
