@@ -86,7 +86,7 @@ def test_a_recipe(place: Path) -> None:
 
 def test_a_study_checks_what_is_there_before_it_runs(place: Path) -> None:
     """Paths into other sections do not exist yet and are left out."""
-    text = 'model: good\nsft: {data: d.jsonl}\ndpo: {data: "{sft}/pairs.jsonl"}\n'
+    text = 'model: good\nsft: {data: d.jsonl}\ndpo: {data: "{sft}/samples.jsonl"}\n'
     (place / "s.yaml").write_text(text)
     code, found = doctor("s.yaml")
     assert (code, [check["what"] for check in found["checks"]]) == (0, ["recipe", "model good", "data d.jsonl"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from smolt.config import (
+    BestOfNRecipe,
     PPORecipe,
     PretrainRecipe,
     SFTRecipe,
@@ -168,6 +169,17 @@ def test_the_baseline_is_sft_where_there_is_one(tmp_path: Path) -> None:
     assert study(tmp_path, "model: m\ndpo: {data: d}\n").study.baseline == "base"
 
 
+def test_every_arm_may_answer_at_equal_length(tmp_path: Path) -> None:
+    """What the study's limit is, best-of-n's is too, however it came about; its other settings stay."""
+    text = STUDY.replace("n: 4", "n: 4, sampling: {temperature: 0.7}")
+    for overrides, limit in (((), 256), (("study.sampling.max_tokens=48",), 48)):
+        recipe = study(tmp_path, text, *overrides).sections[-1].recipe
+        assert isinstance(recipe, BestOfNRecipe)
+        assert (recipe.sampling.max_tokens, recipe.sampling.temperature) == (limit, 0.7)
+    same = study(tmp_path, text, "study.sampling.max_tokens=48", "best_of_n.sampling.max_tokens=48").sections[-1].recipe
+    assert same == recipe
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -188,6 +200,23 @@ def test_the_baseline_is_sft_where_there_is_one(tmp_path: Path) -> None:
         ("{train: 100}", "{train: 100, from: base}", "problems.from: problems starts from nothing; remove `from`"),
         ("from: sft\n", "from: sft\n  model.path: x\n", "it gives its own model.path; remove `from`"),
         ("{reward}/model", "{rewrd}/model", "refers to the section rewrd, which does not stand above it"),
+        ("{reward}/model", "{reward}/modl", '`{reward}/modl` is nothing that reward makes; did you mean "model"?'),
+        (
+            "{problems}/train.jsonl",
+            "{problems}/trian.jsonl",
+            'nothing that problems makes; did you mean "train.jsonl"?',
+        ),
+        (
+            "{pairs}/preferences.jsonl",
+            "{pairs}/pairs.jsonl",
+            'nothing that pairs makes; did you mean "preferences.jsonl"?',
+        ),
+        ("items: 50", 'test: "{pairs}/test.jsonl"', "study: `{pairs}/test.jsonl` is nothing that pairs makes"),
+        (
+            "n: 4",
+            "n: 4, sampling: {max_tokens: 48}",
+            "s.yaml:18: best_of_n.sampling.max_tokens: the other arms are measured at 256 (study.sampling.max_tokens)",
+        ),
         (
             "{rank: 8}",
             "{rank: 8, dropout: 0.1}",

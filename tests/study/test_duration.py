@@ -76,7 +76,7 @@ grpo:
   sampling: {max_tokens: 8}
 free: {stage: dpo, from: base, loss: simpo, budget: {updates: 4}}
 kto: {from: base, dev: p.jsonl, budget: {updates: 4}}
-again: {stage: dpo, data: "{grpo}/pairs.jsonl"}
+again: {stage: dpo, data: "{grpo}/samples.jsonl"}
 pairs: {stage: pairs, data: q.jsonl, reward: {name: length, options: {target: 4}}}
 best_of_n: {reward_model: reward, n: 4, sampling: {max_tokens: 8}}
 """

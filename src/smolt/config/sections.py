@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from smolt.config.blocks import Block
 from smolt.config.complaints import Complaint, Misplaced, Origin, complaints_about, nearest, refusal, suggestion
-from smolt.config.study_recipe import STAGE_RECIPES, Section, StudyRecipe
+from smolt.config.study_recipe import MADE, STAGE_RECIPES, BestOfNRecipe, Section, StudyRecipe
 from smolt.config.yaml_reader import KeyPath
 from smolt.errors import UserError
 
@@ -19,6 +19,7 @@ INHERITED = ("seed", "lora", "data", "dev")
 TAKEN = {"base": "the model before all stages", "shipped": "the data that comes with smolt"}
 PATH_FIELDS = ("path", "reward_model", "decision")
 _REFERENCE = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_.\-]*)\}")
+_MADE_BY = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_.\-]*)\}/+([^/]+)(?:/.*)?")
 _RecipeT = TypeVar("_RecipeT", bound=Block)
 
 
@@ -28,6 +29,20 @@ def section_references(recipe: BaseModel) -> set[str]:
     like = (dump.get("budget") or {}).get("like")
     found = {name for text in _paths_in(dump) for name in _REFERENCE.findall(text)}
     return found | ({like} if like else set())
+
+
+def _not_made(block: BaseModel, stages: Mapping[str, str]) -> list[str]:
+    """What paths of a block name in a section's directory that the section, of that stage, does not make."""
+    found = [
+        (match[1], match[2], MADE[stages[match[1]]])
+        for text in dict.fromkeys(_paths_in(block.model_dump()))
+        if (match := _MADE_BY.fullmatch(text)) is not None and stages.get(match[1]) in MADE
+    ]
+    return [
+        f"`{{{name}}}/{wanted}` is nothing that {name} makes" + suggestion(wanted, made)
+        for name, wanted, made in found
+        if wanted not in made
+    ]
 
 
 def with_directories(recipe: _RecipeT, directories: Mapping[str, Path]) -> _RecipeT:
@@ -131,10 +146,11 @@ def read_study(data: dict[str, Any], origin: Origin) -> StudyRecipe:
         complaints = [Complaint((), f"a study needs a section: {', '.join(STAGE_RECIPES)}")]
     if study is None or complaints:
         raise refusal(origin, [*wrong, *complaints])
+    settings = study.study
+    sections = {name: _as_long(section, settings.sampling.max_tokens) for name, section in sections.items()}
     loose = _loose_ends(own, study, sections)
     if loose:
         raise refusal(origin, loose)
-    settings = study.study
     if "baseline" not in settings.model_fields_set and "sft" not in sections:
         settings = settings.model_copy(update={"baseline": "base"})
     return study.model_copy(update={"sections": tuple(sections.values()), "study": settings})
@@ -224,7 +240,17 @@ def _section(
         Complaint((name,), f"refers to the section {unknown}, which does not stand above it; above: {known}")
         for unknown in sorted(section_references(recipe) - set(above))
     ]
+    wrong += [Complaint((name,), fault) for fault in _not_made(recipe, above)]
     return wrong or Section.model_validate({"name": name, "source": source, "recipe": recipe})
+
+
+def _as_long(section: Section, longest: int) -> Section:
+    """An arm that only answers, allowed as many tokens as every other arm, unless it says how many itself."""
+    recipe = section.recipe
+    if not isinstance(recipe, BestOfNRecipe) or "max_tokens" in recipe.sampling.model_fields_set:
+        return section
+    sampling = recipe.sampling.model_copy(update={"max_tokens": longest})
+    return section.model_copy(update={"recipe": recipe.model_copy(update={"sampling": sampling})})
 
 
 def _model(name: str, stage: str, own: Any, shared: Any, origin: Origin) -> Any:
@@ -274,6 +300,18 @@ def _loose_ends(own: dict[str, Any], study: StudyRecipe, sections: dict[str, Sec
     for unknown in sorted(section_references(study.study) - set(sections)):
         message = f"refers to {unknown}, which is no section" + suggestion(unknown, sections)
         complaints.append(Complaint(("study",), message))
+    stages = {name: section.recipe.stage for name, section in sections.items()}
+    complaints += [Complaint(("study",), fault) for fault in _not_made(study.study, stages)]
+    longest = study.study.sampling.max_tokens
+    complaints += [
+        Complaint(
+            (name, "sampling", "max_tokens"),
+            f"the other arms are measured at {longest} (study.sampling.max_tokens), and answers of another limit "
+            "cannot be compared with theirs; remove this",
+        )
+        for name, section in sections.items()
+        if isinstance(section.recipe, BestOfNRecipe) and section.recipe.sampling.max_tokens != longest
+    ]
     arms = ["base", *(name for name, section in sections.items() if section.recipe.stage in study.study.arms)]
     if "baseline" in study.study.model_fields_set and study.study.baseline not in arms:
         message = f"{study.study.baseline!r} is no arm" + suggestion(study.study.baseline, arms)

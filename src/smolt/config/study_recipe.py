@@ -245,6 +245,17 @@ TrainingRecipe = (
 StageRecipe = TrainingRecipe | PairsRecipe | AnswersRecipe | BestOfNRecipe | ProblemsRecipe
 
 
+MADE = {
+    **dict.fromkeys(DECIDING, ("model", "samples.jsonl")),
+    "reward": ("model",),
+    "pairs": ("preferences.jsonl",),
+    "answers": ("demonstrations.jsonl", "candidates.jsonl"),
+    "problems": ("train.jsonl", "dev.jsonl", "test.jsonl", "demonstrations.jsonl", "text.txt"),
+    "best_of_n": ("candidates.jsonl",),
+}
+"""Stage -> what others read of its directory."""
+
+
 class Section(Block):
     """One section of a study: its recipe, and the section (or "base") its model comes from."""
 
