@@ -13,12 +13,14 @@ from smolt.cli import outcomes
 from smolt.config import shipped_recipes
 from smolt.config.blocks import REWARDS
 from smolt.config.reference import reference_page, stage_fields
+from smolt.data import Answer, Question
 from smolt.data.formats import FORMATS
 from smolt.data.numbers import extract
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
 from smolt.processes.lifeline import ProcessLost
 from smolt.rewards.build import RULES
 from smolt.rewards.constraints import CHECKS, COUNTS
+from smolt.rewards.stated import confidence
 from tests.docs.workshop import PAGES, ROOT, named, table
 
 DOCS = ROOT / "docs"
@@ -99,6 +101,14 @@ def test_the_rewards_are_those_that_are_built() -> None:
     assert set(rows) == set(REWARDS)
     for name, rule in RULES.items():
         assert re.findall(r"`(\w+)`", f"`{rows[name]}`".replace("``", "`")) == list(inspect.signature(rule).parameters)
+
+
+def test_the_confidence_scores_as_the_page_says() -> None:
+    seven = Question((), "#### 7")
+    for said, right, stated, value in table(DOCS / "reference" / "rewards.md", "says of 3 + 4"):
+        (score,) = confidence()([seven], [Answer(said.replace("`, `", "\n"), 9, True)])
+        assert score.value == pytest.approx(float(value.replace("−", "-")))
+        assert (score.components["correct"], score.components["confidence"]) == (float(right), float(stated))
 
 
 def test_the_extractor_reads_what_the_page_says() -> None:

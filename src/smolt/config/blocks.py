@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, fiel
 from smolt.config.complaints import suggestion
 
 _WORDED = ("format", "sentiment", "length", "overlong", "exact_words", "constraints", "refusal", "empathy")
-RULE_NAMES = ("gsm8k", "gym", *_WORDED)
+RULE_NAMES = ("gsm8k", "gym", "confidence", "probabilities", *_WORDED)
 """The raters that need neither a path nor a model."""
 
 REWARDS = (*RULE_NAMES, "model", "ensemble", "judge", "decision", "python")

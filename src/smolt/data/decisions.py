@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from smolt.data.nouns import Demonstration, Question, Turn
+
 TYPES = ("choice", "score", "noul")
 FIELDS = ("type", "instructions", "criteria")
 TRUTHS = ("true", "false")
@@ -77,3 +79,45 @@ class Decision:
         expected = {one.name: one.expectation for one in self.questions if one.expected}
         own = {name: value for name, value in (("id", self.id), ("kind", self.kind)) if value}
         return {**own, **self.request, **({"expected": expected} if expected else {})}
+
+
+def in_words(decision: Decision) -> list[Question]:
+    """Each question of a decision as one to be answered in words, with probabilities; what is expected is the solution.
+
+    A solution is JSON: a list of [option, probability]. Ids are `<decision>/<question>` where it has several.
+    """
+    return [
+        Question(
+            (Turn("user", _asked(decision, one)),),
+            None if one.expected is None else json.dumps(list(zip(one.options, one.expected, strict=True))),
+            f"{decision.id}/{one.name}" if len(decision.questions) > 1 else decision.id,
+            decision.kind,
+        )
+        for one in decision.questions
+    ]
+
+
+def shown_in_words(decision: Decision) -> list[Demonstration]:
+    """The same with the reply that states what is expected; a question of which nothing is expected shows nothing."""
+    return [
+        Demonstration(
+            question.context, json.dumps(dict(zip(one.options, one.expected, strict=True)), ensure_ascii=False)
+        )
+        for question, one in zip(in_words(decision), decision.questions, strict=True)
+        if one.expected is not None
+    ]
+
+
+def _asked(decision: Decision, question: DecisionQuestion) -> str:
+    """State, instructions, the options with their descriptions, and how to reply."""
+    criteria = question.criteria or {}
+    told = dict(zip(question.options, criteria, strict=True)) if isinstance(criteria, list) else criteria
+    options = [f"- {option}" + (f": {_text(told[option])}" if told.get(option) else "") for option in question.options]
+    asked = _text(question.instructions or question.name)
+    reply = ", ".join(f"{json.dumps(option, ensure_ascii=False)}: ..." for option in question.options)
+    reply = f"Reply with one JSON object and nothing else, the probability of each; they sum to 1: {{{reply}}}"
+    return "\n\n".join((decision.text, "\n".join((asked, *options)), reply))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -38,6 +38,7 @@ Kind = Literal["demonstrations", "preferences", "feedback", "questions", "text",
 _ANY: tuple[Kind, ...] = ("demonstrations", "preferences", "feedback", "questions", "text")
 _ANSWERED: tuple[Kind, ...] = ("demonstrations", "questions", "text")
 _JUDGED: tuple[Kind, ...] = ("feedback", "questions")
+_DECIDED: tuple[Kind, ...] = ("decisions", "demonstrations", "questions")
 _ASKED: tuple[Kind, ...] = ("questions", "text")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _ASSISTANT = "\n\nAssistant:"
@@ -350,8 +351,7 @@ def _is_dialogue(value: object) -> bool:
     return isinstance(value, str) and value.startswith(("\n\nHuman:", "\n\nAssistant:"))
 
 
-_NAMED = ("id", "kind")
-_OPENING = ("system", "history")
+_NAMED, _OPENING = ("id", "kind"), ("system", "history")
 
 LOST_COLUMNS = ("history", "system", "tools", "functions", "images", "image", "videos", "audios")
 """Columns of other tools' formats that change what a row means: filled where a format does not read them, a problem."""
@@ -394,7 +394,7 @@ FORMATS: tuple[Format, ...] = (
     Format("mt_bench", ("turns",), _mt_bench, _ASKED, ("question_id", "category")),
     Format("xstest", ("prompt", "type"), _xstest, _ASKED, ("label", "id", *_OPENING)),
     Format("prompt", ("prompt",), _only_prompt, _ASKED, (*_OPENING, "solution", "constraint", *_NAMED)),
-    Format("decision", ("state", "questions"), _decision, ("decisions",), ("expected", *_NAMED)),
+    Format("decision", ("state", "questions"), _decision, _DECIDED, ("expected", *_NAMED)),
     Format("text", ("text",), _text, ("demonstrations", "text"), _NAMED),
 )
 """Every format, the most telling columns first."""

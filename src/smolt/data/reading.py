@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, Union, overload
 
 from smolt.data import files
-from smolt.data.decisions import Decision
+from smolt.data.decisions import Decision, in_words, shown_in_words
 from smolt.data.formats import FORMATS, LOST_COLUMNS, Entry, Format, Kind
 from smolt.data.nouns import Demonstration, Feedback, Preference, Question
 from smolt.data.turns import Row, RowProblem, structured
@@ -299,6 +299,8 @@ def _most_matched(seen: list[Row], candidates: Sequence[Format]) -> Format | Non
 
 def _demonstrations(entries: list[Entry], place: str) -> list[Demonstration]:
     """Every answered entry; a dialogue whose only answers are missing is a problem, an empty document is not."""
+    if decisions := _decisions(entries, place):
+        return [shown for decision in decisions for shown in shown_in_words(decision)]
     demonstrations = [Demonstration(entry.context, entry.answer) for entry in entries if entry.answer is not None]
     if entries and not demonstrations:
         raise RowProblem("row", "holds a question and no answer to it")
@@ -332,6 +334,8 @@ def _decisions(entries: list[Entry], place: str) -> list[Decision]:
 
 
 def _questions(entries: list[Entry], place: str) -> list[Question]:
+    if decisions := _decisions(entries, place):
+        return [question for decision in decisions for question in in_words(decision)]
     asked = [entry for entry in entries if entry.last]
     names = [place] if len(asked) == 1 else [f"{place}/{index + 1}" for index in range(len(asked))]
     return [

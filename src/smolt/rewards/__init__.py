@@ -1,6 +1,7 @@
 """Who scores one answer, behind one shape: `(questions, answers) -> list[Score]`; a reward may abstain.
 
 rules, constraints, refusals, tone   what needs no model
+stated                               a proper score of the probabilities that an answer states
 python                               a function of the user's
 learned                              a reward model, or several
 llm_judge                            a language model that grades
@@ -16,6 +17,7 @@ from smolt.rewards.mix import Part, mix
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal, refuses
 from smolt.rewards.rules import HINTS, Reward, exact_words, format_hints, gsm8k, length, overlong, per_answer
+from smolt.rewards.stated import confidence, probabilities
 from smolt.rewards.tone import empathy, sentiment
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Finding",
     "Part",
     "Reward",
+    "confidence",
     "constraints",
     "empathy",
     "exact_words",
@@ -33,6 +36,7 @@ __all__ = [
     "mix",
     "overlong",
     "per_answer",
+    "probabilities",
     "python_reward",
     "read_constraint",
     "refusal",

@@ -23,11 +23,14 @@ from smolt.rewards.mix import Part, mix, told
 from smolt.rewards.python import python_reward
 from smolt.rewards.refusals import refusal
 from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length, overlong
+from smolt.rewards.stated import confidence, probabilities
 from smolt.rewards.tone import empathy, sentiment
 
 RULES: dict[str, Callable[..., Reward]] = {
     "gsm8k": gsm8k,
     "gym": gym,
+    "confidence": confidence,
+    "probabilities": probabilities,
     "format": format_hints,
     "sentiment": sentiment,
     "length": length,

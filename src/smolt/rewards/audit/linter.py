@@ -1,5 +1,6 @@
 """A reward is tried on made-up answers before anything is trained on it (trap 15)."""
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from smolt.errors import UserError
 from smolt.rewards.constraints import has_constraint
 from smolt.rewards.mix import told
 from smolt.rewards.rules import Reward
+from smolt.rewards.stated import expectation
 
 MOST_QUESTIONS = 16
 WORDS_PER_TOKEN = 0.75
@@ -104,6 +106,8 @@ def _against_plain(values: dict[str, float]) -> list[Finding]:
 
 def _right(question: Question, good: str | None) -> str | None:
     """A right answer without any decoration."""
+    if (expected := expectation(question.solution)) is not None:
+        return json.dumps(expected)
     gold = extract(question.solution or "")
     return good if gold.value is None or has_constraint(question) else gold.text
 
