@@ -1,4 +1,4 @@
-"""The extractors gsm8k-1 and gsm8k-2: every way of finding a number, exact equality, and no text that breaks it."""
+"""The extractors gsm8k-1, gsm8k-2 and gsm8k-3: every way of finding a number, exact equality, and no text that breaks it."""
 
 import json
 from fractions import Fraction
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolt.data.numbers import EXTRACTOR, FIRST_EXTRACTOR, equal_numbers, extract, parse_number
+from smolt.data.numbers import EXTRACTOR, FIRST_EXTRACTOR, SECOND_EXTRACTOR, equal_numbers, extract, parse_number
 from tests.shared import shared_path
 
 
@@ -37,7 +37,7 @@ from tests.shared import shared_path
     ],
 )
 def test_the_ways_in_their_order(text: str, value: Fraction | int, way: str) -> None:
-    for rule in (FIRST_EXTRACTOR, EXTRACTOR):
+    for rule in (FIRST_EXTRACTOR, SECOND_EXTRACTOR, EXTRACTOR):
         found = extract(text, rule)
         assert (found.value, found.way) == (value, way)
 
@@ -84,7 +84,38 @@ def test_gsm8k_2_reads_no_part_of_a_number(
     assert (extract(text, "gsm8k-1").value, extract(text, "gsm8k-2").value) == (before, now)
 
 
-@pytest.mark.parametrize("text", ["", "none", "v2 and x3", "1e5", "####", "\\boxed{}", "the answer is yes"])
+@pytest.mark.parametrize(
+    ("text", "before", "now"),
+    [
+        ("The answer is 1e-05.", 5, Fraction(1, 100_000)),
+        ("#### 1.5e3", 1, 1500),
+        ("\\boxed{6.02E23}", 6, 602 * 10**21),
+        ("so it is -2.5e+1", 1, -25),
+        ("The answer is 1e5", None, 100_000),
+        ("#### 1e999", None, None),
+        ("The answer is 1e-999", 999, None),
+        ("They meet at 10:45.", 45, None),
+        ("The answer is 10:45 pm", 10, None),
+        ("#### 3:2", 3, None),
+        ("It was on 2026-11-30", 30, None),
+        ("The answer is 2026-11-30", None, None),
+        ("It was on 11/30/2026.", Fraction(15, 1013), None),
+        ("use version 1.2.3", Fraction(6, 5), None),
+        ("At 10:45 he had 7", 7, 7),
+        ("12 / 4 = 3 at 10:45, so 3", 3, 3),
+        ("#### 42", 42, 42),
+        ("The answer is 3 1/2", Fraction(7, 2), Fraction(7, 2)),
+        ("in 3e, take 1e5x", 3, 3),
+    ],
+)
+def test_gsm8k_3_reads_exponents_and_no_part_of_a_time_or_date(
+    text: str, before: Fraction | int | None, now: Fraction | int | None
+) -> None:
+    """gsm8k-2 is frozen too."""
+    assert (extract(text, "gsm8k-2").value, extract(text).value) == (before, now)
+
+
+@pytest.mark.parametrize("text", ["", "none", "v2 and x3", "1e5x", "####", "\\boxed{}", "the answer is yes"])
 def test_no_number_is_a_failure(text: str) -> None:
     found = extract(text)
     assert (found.value, found.way, found.reason) == (None, "none", "no number in the answer")
@@ -147,12 +178,12 @@ def test_every_official_answer_is_extracted() -> None:
         for line in shared_path(f"data/gsm8k/{name}.jsonl").read_text(encoding="utf-8").splitlines():
             answer = json.loads(line)["answer"]
             gold = answer.rpartition("####")[2].strip().replace(",", "")
-            for rule in (FIRST_EXTRACTOR, EXTRACTOR):
+            for rule in (FIRST_EXTRACTOR, SECOND_EXTRACTOR, EXTRACTOR):
                 found = extract(answer, rule)
                 assert (found.way, found.text, found.value) == ("####", gold, Fraction(gold))
             count += 1
     assert count == 8792
-    assert (FIRST_EXTRACTOR, EXTRACTOR) == ("gsm8k-1", "gsm8k-2")
+    assert (FIRST_EXTRACTOR, SECOND_EXTRACTOR, EXTRACTOR) == ("gsm8k-1", "gsm8k-2", "gsm8k-3")
 
 
 @given(st.text(max_size=200))

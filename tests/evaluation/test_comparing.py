@@ -190,7 +190,7 @@ def test_harness_against_plain_rows(tmp_path: Path) -> None:
     found = facts(a, write(tmp_path / "b.jsonl", rows), "--filter", "strict-match")
     assert (found["key"], found["wins"], found["regressions"], found["metric"]) == ("question", 0, 1, "accuracy")
     assert "b lists the items in another order than a; they were paired by key" in found["remarks"]
-    assert "b: graded by rule gsm8k (gsm8k-2)" in found["remarks"]
+    assert "b: graded by rule gsm8k (gsm8k-3)" in found["remarks"]
 
 
 def test_one_id_must_mean_one_item(tmp_path: Path) -> None:

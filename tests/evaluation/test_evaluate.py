@@ -304,7 +304,7 @@ def test_other_conditions_are_refused_by_name(place: Path, tmp_path: Path) -> No
         "style": "chat",
         "stop_ids": sorted(renderer.stop_ids),
         "max_tokens": 6,
-        "extractor": "gsm8k-2",
+        "extractor": "gsm8k-3",
     }
 
 

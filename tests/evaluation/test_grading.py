@@ -37,7 +37,7 @@ def test_counts_interval_and_sensitivity(tmp_path: Path) -> None:
     assert (facts["accuracy"], facts["if_failures_wrong"], facts["if_failures_right"]) == (0.5, 0.5, 5 / 6)
     low, high = proportion_confint(3, 6, method="wilson")
     assert (facts["low"], facts["high"]) == pytest.approx((low, high), abs=1e-12)
-    assert (facts["rule"], facts["rule_version"]) == ("gsm8k", "gsm8k-2")
+    assert (facts["rule"], facts["rule_version"]) == ("gsm8k", "gsm8k-3")
 
 
 def test_the_command_prints_one_object(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_written_rows_are_compared(tmp_path: Path) -> None:
     command = ["grade", str(first), str(second), "--out", str(tmp_path / "out")]
     assert CliRunner().invoke(app, command).exit_code == 0
     row = json.loads((tmp_path / "out" / "first.jsonl").read_text().splitlines()[1])
-    assert (row["pred"], row["correct"], row["string_correct"], row["rule"]) == ("18.0", True, False, "gsm8k-2")
+    assert (row["pred"], row["correct"], row["string_correct"], row["rule"]) == ("18.0", True, False, "gsm8k-3")
     paths = [str(tmp_path / "out" / name) for name in ("first.jsonl", "second.jsonl")]
     found = json.loads(CliRunner().invoke(app, ["compare", *paths, "--json"]).stdout)
     assert (found["n"], found["wins"], found["regressions"], found["accuracy_b"]) == (6, 3, 0, 1.0)
@@ -155,7 +155,7 @@ def test_a_function_that_raises_is_named_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("nope", "is unknown; there are gsm8k, gsm8k-1, math"),
+        ("nope", "is unknown; there are gsm8k, gsm8k-1, gsm8k-2, math"),
         ("regex:(", "is no regular expression"),
         ("x.py:f", "no such file"),
     ],

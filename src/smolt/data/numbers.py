@@ -17,6 +17,9 @@ EXTRACTOR "gsm8k-2" is the same on plain numbers and never reads a part of a num
 1'000, 12,34,567 and 1.234,5 are one number each, \frac34 and 3 1/2 are fractions, 10^3 and 1.5 million are their
 values, x, \times, \cdot and \div are signs of calculation. Of a box the last number counts. A calculation without a
 result (9*2, 5-7) is no number.
+
+EXTRACTOR "gsm8k-3" is gsm8k-2 that also reads what programs write: 1.5e3 and 1e-05 are their values, and a time or ratio
+(10:45), a date (2026-11-30, 11/30/2026) or a version (1.2.3) is no number, wherever it stands.
 """
 
 import re
@@ -25,7 +28,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-EXTRACTOR = "gsm8k-2"
+EXTRACTOR = "gsm8k-3"
+SECOND_EXTRACTOR = "gsm8k-2"
 FIRST_EXTRACTOR = "gsm8k-1"
 
 MOST_DIGITS = 100
@@ -54,6 +58,7 @@ _GROUP = rf"(?:{_SPACES}|\\[,;:! ]|\{{,\}}|~)"
 _TEN = {"thousand": 3, "million": 6, "billion": 9}
 _HALVES = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
 _BEGINS = r"(?<![A-Za-z_0-9.,/])"
+_WHOLE_AND_PART = re.compile(rf"{_BEGINS}([0-9]{{1,20}})\s+([0-9]{{1,4}})/([0-9]{{1,4}})(?![0-9/]|\.[0-9])")
 _REWRITES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\(?=[$%])|\\(?:left|right)(?![a-z])", ""),
     (
@@ -76,7 +81,7 @@ _REWRITES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"[½¼¾⅓⅔]", lambda found: f"\x00{_HALVES[found[0]]}"),
     (r"(?<=[0-9])\s*\x00", " "),
     (r"\x00", ""),
-    (rf"{_BEGINS}([0-9]{{1,20}})\s+([0-9]{{1,4}})/([0-9]{{1,4}})(?![0-9/]|\.[0-9])", lambda found: _mixed(found)),
+    (_WHOLE_AND_PART.pattern, lambda found: _mixed(found)),
     (
         rf"{_BEGINS}([0-9]{{1,20}}(?:\.[0-9]{{1,20}})?)\s*\*\s*10\s*\^\s*\{{?\s*(-?[0-9]{{1,3}})(?![0-9])\s*\}}?",
         lambda found: _decimal(Fraction(found[1]) * Fraction(10) ** int(found[2])),
@@ -92,7 +97,17 @@ _REWRITES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 )
 """What gsm8k-2 writes for a number in another notation, in this order."""
 
+_ENDS = r"(?![A-Za-z_0-9]|\.[0-9])"
+_EXPONENT = re.compile(rf"{_BEGINS}([0-9]{{1,20}}(?:\.[0-9]{{1,20}})?)[eE]([-+]?[0-9]{{1,3}}){_ENDS}")
+_NO_NUMBER = re.compile(
+    rf"{_BEGINS}(?:[0-9]+(?::[0-9]+)+|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?![0-9])"
+    rf"|[0-9]{{1,4}}/[0-9]{{1,2}}/[0-9]{{1,4}}(?![0-9/])|[0-9]+(?:\.[0-9]+){{2,}}{_ENDS})"
+)
+"""A time or a ratio, a date, a version."""
+
+
 _COMPILED = tuple((re.compile(pattern), written) for pattern, written in _REWRITES)
+_UNSOLVED = re.compile(r"\s*÷\s*")
 
 Way = Literal["####", "boxed", "answer is", "last number", "none"]
 
@@ -133,6 +148,8 @@ def extract(text: str, rule: str = EXTRACTOR) -> Extraction:
     if not first:
         for pattern, written in _COMPILED:
             read = pattern.sub(written, read)
+    if rule == EXTRACTOR:
+        read = _NO_NUMBER.sub(lambda found: re.sub("[-:/.]", "÷", found[0]), _EXPONENT.sub(_power, read))
     ways: tuple[tuple[str | None, Way], ...] = (
         (_after_mark(read, first), "####"),
         (_boxed(read, first), "boxed"),
@@ -141,10 +158,21 @@ def extract(text: str, rule: str = EXTRACTOR) -> Extraction:
     for found in ways:
         if found[0] is not None:
             return _extraction(found[0], found[1])
-    numbers = NUMBER.findall(read)
+    numbers = list(NUMBER.finditer(read))
     if not numbers:
         return Extraction(None, "", "none", "no number in the answer")
-    return _extraction(numbers[-1], "last number")
+    begin = numbers[-1].start()
+    if rule == EXTRACTOR and len(numbers) > 1 and _UNSOLVED.fullmatch(read, numbers[-2].end(), begin):
+        begin = numbers[-2].start()
+    return _extraction(read[begin : numbers[-1].end()], "last number")
+
+
+def plainly(text: str) -> str:
+    """The text for a reader of mathematics: exponents and mixed numbers as one fraction; no times, dates or versions.
+
+    math-verify reads 1e-05 as 1, 2 1/2 as 1 and 10:45 as 10 (findings/math-verify-reads-a-part-of-a-number.sh).
+    """
+    return _NO_NUMBER.sub(" ", _WHOLE_AND_PART.sub(_mixed, _EXPONENT.sub(_power, text)))
 
 
 def equal_numbers(left: Extraction, right: Extraction, equality: Literal["exact", "string"] = "exact") -> bool:
@@ -183,6 +211,11 @@ def _mixed(found: re.Match[str]) -> str:
     return f"{whole * below + above}/{below}" if above < below else found[0]
 
 
+def _power(found: re.Match[str]) -> str:
+    """A number with an exponent of ten."""
+    return _decimal(Fraction(found[1]) * Fraction(10) ** int(found[2]))
+
+
 def _decimal(value: Fraction) -> str:
     """A value as digits or as a fraction; one beyond MOST_DIGITS as digits that are refused for their number."""
     return "9" * (MOST_DIGITS + 1) if value >= 10**MOST_DIGITS else str(value)
@@ -191,7 +224,7 @@ def _decimal(value: Fraction) -> str:
 def _first_result(text: str, start: int, anywhere: bool, first: bool) -> str | None:
     """The first number from `start` on (right there unless `anywhere`), or the result of the calculation it begins.
 
-    Of a calculation without a result gsm8k-1 (`first`) takes the first number, gsm8k-2 all of it, which is no number.
+    Of a calculation without a result gsm8k-1 (`first`) takes the first number, later ones all of it, which is no number.
     """
     found = NUMBER.search(text, start) if anywhere else NUMBER.match(text, start)
     if found is None:
@@ -228,7 +261,7 @@ def _after_words(text: str, first: bool) -> str | None:
 
 
 def _boxed(text: str, first: bool) -> str | None:
-    r"""The number of the last `\boxed{...}` that has one (gsm8k-2: its last); braces inside are balanced."""
+    r"""The number of the last `\boxed{...}` that has one (after gsm8k-1: its last); braces inside are balanced."""
     end = len(text)
     while (start := text.rfind("\\boxed{", 0, end)) != -1:
         inside = _balanced(text[start + len("\\boxed{") : end])

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from smolt.data.numbers import EXTRACTOR, FIRST_EXTRACTOR, LONGEST_TEXT, equal_numbers, extract
+from smolt.data.numbers import EXTRACTOR, FIRST_EXTRACTOR, LONGEST_TEXT, SECOND_EXTRACTOR, equal_numbers, extract, plainly
 from smolt.errors import UserError
 from smolt.evaluation.grading import choices
 from smolt.rewards.python import python_rule
@@ -101,7 +101,7 @@ def _mathematics(answer: str, gold: str) -> Grade:
 def _parsed(text: str) -> list[Any]:
     from math_verify import parse
 
-    found: list[Any] = parse(text, parsing_timeout=_patience())
+    found: list[Any] = parse(plainly(text), parsing_timeout=_patience())
     return found
 
 
@@ -142,10 +142,11 @@ def _function(source: str) -> Rule:
 RULES: dict[str, Rule] = {
     "gsm8k": Rule("gsm8k", EXTRACTOR, _numbers),
     "gsm8k-1": Rule("gsm8k-1", FIRST_EXTRACTOR, partial(_numbers, version=FIRST_EXTRACTOR)),
-    "math": Rule("math", f"math-1 (math-verify {version('math-verify')})", _mathematics),
+    "gsm8k-2": Rule("gsm8k-2", SECOND_EXTRACTOR, partial(_numbers, version=SECOND_EXTRACTOR)),
+    "math": Rule("math", f"math-2 (math-verify {version('math-verify')})", _mathematics),
     "choice": Rule("choice", choices.VERSION, _choice),
     "string": Rule("string", "string-1", _text),
 }
-"""gsm8k: the final number, as an exact rational (gsm8k-1: as its first version read it). math: the boxed or last
+"""gsm8k: the final number, as an exact rational (gsm8k-1, gsm8k-2: as those versions read it). math: the boxed or last
 expression. choice: a letter. string: all.
 """
