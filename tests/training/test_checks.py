@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from smolt.config import LoRA
+from smolt.data import Question
 from smolt.errors import SelfCheckError
 from smolt.models.forward.kernels import kernels
 from smolt.models.forward.precision import choose_precision
@@ -17,6 +18,7 @@ from smolt.training.checks import answer_tokens_only, forward_facts, same_policy
 from tests import tiny_models
 from tests.tokenizers_on_the_spot import smollm
 
+ASKED = Question(())
 GROUPS = from_answers([[3, 4, 5]], [[[8, 9, 0]]])
 
 
@@ -91,17 +93,13 @@ def test_an_unusual_forward_is_noted(tmp_path: Path) -> None:
     assert facts["forward_note"].startswith("padded forward: ")
 
 
-def stop_probe(renderer: Renderer) -> Groups:
-    return from_answers([[3, 4, 5]], [[[renderer.stop_id] * 2]])
-
-
 def test_a_stop_token_that_can_be_sampled_passes(llama: Path, renderer: Renderer) -> None:
-    stop_reachable(tiny_models.open_full(llama), renderer, 2, stop_probe(renderer))
+    stop_reachable(tiny_models.open_full(llama), renderer, 2, ASKED)
 
 
 def test_no_room_for_the_stop_token(llama: Path, renderer: Renderer) -> None:
     with pytest.raises(SelfCheckError, match=r"sampling\.max_tokens is 1: no room"):
-        stop_reachable(tiny_models.open_full(llama), renderer, 1, stop_probe(renderer))
+        stop_reachable(tiny_models.open_full(llama), renderer, 1, ASKED)
 
 
 def test_a_stop_token_without_a_row(llama: Path, renderer: Renderer) -> None:
@@ -110,7 +108,7 @@ def test_a_stop_token_without_a_row(llama: Path, renderer: Renderer) -> None:
     head = policy.trunk.network.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight[: renderer.stop_id])
     with pytest.raises(SelfCheckError, match="has no row in the head"):
-        stop_reachable(policy, renderer, 2, stop_probe(renderer))
+        stop_reachable(policy, renderer, 2, ASKED)
 
 
 def test_a_stop_token_of_probability_zero(llama: Path, renderer: Renderer) -> None:
@@ -119,4 +117,4 @@ def test_a_stop_token_of_probability_zero(llama: Path, renderer: Renderer) -> No
     with torch.no_grad():
         policy.trunk.network.get_output_embeddings().weight[renderer.stop_id] = math.inf
     with pytest.raises(SelfCheckError, match="can never be sampled"):
-        stop_reachable(policy, renderer, 2, stop_probe(renderer))
+        stop_reachable(policy, renderer, 2, ASKED)

@@ -93,8 +93,8 @@ def checked(source: RecipeName, overrides: Overrides = None, out: Report = None)
 def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
     """One reward's figures and its panel."""
     from smolt.rewards.audit.xray import advice
+    from smolt.training.online.reward_forecast import group_of, look, panel_of, refusal
     from smolt.training.online.rolling import open_rollouts
-    from smolt.training.reward_forecast import group_of, look, panel_of, refusal
 
     found, findings = look(open_rollouts(recipe))
     panel = panel_of(recipe, found, findings)

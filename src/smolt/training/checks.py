@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from smolt import processes
+from smolt.data import Question
 from smolt.errors import SelfCheckError
 from smolt.models.forward.kernels import kernels
 from smolt.models.forward.trunk import Trunk
-from smolt.models.groups import Groups
+from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
 
@@ -71,14 +72,14 @@ def answer_tokens_only(items: Sequence[Groups], renderer: Renderer) -> None:
             raise SelfCheckError(f"record {number + 1}: the loss mask is not the answer (padding)")
 
 
-def stop_reachable(policy: Policy, renderer: Renderer, max_tokens: int, probe: Groups) -> None:
+def stop_reachable(policy: Policy, renderer: Renderer, max_tokens: int, question: Question) -> None:
     """An answer can end: there is room for its stop token, the head has a row for it, its probability is not 0.
 
     Args:
         policy: who will answer.
         renderer: knows the stop token.
         max_tokens: longest answer, its stop token included.
-        probe: groups whose answers hold the stop token, after a context and after an answer token.
+        question: any; see `stop_probe`.
 
     Raises:
         SelfCheckError: it cannot.
@@ -89,10 +90,16 @@ def stop_reachable(policy: Policy, renderer: Renderer, max_tokens: int, probe: G
     rows = policy.trunk.head.shape[0]
     if stop >= rows:
         raise SelfCheckError(f"the stop token {stop} has no row in the head of {rows} (another model's tokenizer?)")
+    probe = stop_probe(renderer, question)
     with torch.no_grad():
         logprobs = policy(probe)[0][probe.mask.to(policy.trunk.precision.device)]
     if not bool(logprobs.isfinite().all()):
         raise SelfCheckError(f"the stop token {stop} can never be sampled: its log-probability is {logprobs.min():g}")
+
+
+def stop_probe(renderer: Renderer, question: Question) -> Groups:
+    """A question whose answer is the stop token twice, so after the context and after a token of the answer."""
+    return from_answers(renderer.contexts([question.context]), [[[renderer.stop_id] * 2]])
 
 
 def same_policy(policy: Policy, reference: Policy, groups: Groups) -> None:

@@ -21,7 +21,7 @@ from smolt.training.memory.outlook import Outlook, heeded, look_at_rows
 from smolt.training.mismatch import mismatch_parts
 from smolt.training.objectives import dpo_sigmoid, ipo, log_odds, simpo
 from smolt.training.optimizers.parameter_groups import Role, adapter_role
-from smolt.training.stage import Dev, Plan
+from smolt.training.plan import Dev, Plan
 from smolt.training.stage_input import settled
 from smolt.training.streams import Rows, updates_of
 

@@ -14,7 +14,7 @@ from smolt.data import Demonstration, Question
 from smolt.data.nouns import as_question
 from smolt.models.conditions import conditions_of
 from smolt.models.ground import Ground, open_ground, open_teacher
-from smolt.models.groups import Groups, answer_sums, from_answers, join, masked_sum
+from smolt.models.groups import Groups, answer_sums, join, masked_sum
 from smolt.models.items import Asked, asked_questions, demonstration_items, records_of, too_long_policy
 from smolt.models.roles import Policy, divergence, open_policy
 from smolt.models.saving import save_policy
@@ -23,7 +23,8 @@ from smolt.training.fit import Learner, Loss, LossFunction
 from smolt.training.memory.outlook import heeded, look_at_questions
 from smolt.training.offline import without_learning
 from smolt.training.optimizers.parameter_groups import adapter_role
-from smolt.training.stage import Dev, Plan, Training
+from smolt.training.plan import Dev, Plan
+from smolt.training.stage import Training
 from smolt.training.stage_input import in_memory, longest_answer, recipe_for, settled
 from smolt.training.streams import Exercises
 
@@ -56,7 +57,6 @@ def distill(
     policy = open_policy(ground.located, ground.precision, checked.lora, checked.seed)
     loss, drawing = distill_loss(policy, teacher, checked), conditions.drawing(sampling.temperature, sampling.batch)
     stream = Exercises(checked, policy, renderer, drawing, asked.questions, given)
-    probe = from_answers(renderer.contexts([asked.questions[0].context]), [[[renderer.stop_id] * 2]])
     plan = Plan(
         stage=checked.stage,
         recipe=checked,
@@ -67,7 +67,7 @@ def distill(
         micro_tokens=policy.trunk.settle(checked.budget, [longest_answer(asked.longest, sampling.max_tokens), *given]),
         save=lambda directory: save_policy(policy, renderer, directory),
         result=policy,
-        checks=[lambda: stop_reachable(policy, renderer, sampling.max_tokens, probe)] if checked.own else [],
+        checks=[lambda: stop_reachable(policy, renderer, sampling.max_tokens, asked.questions[0])] * (checked.own > 0),
         facts={**forward_facts(policy.trunk), **asked.facts()},
         outlook=outlook,
     )

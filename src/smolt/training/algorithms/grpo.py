@@ -23,7 +23,6 @@ from smolt.training.online.rolling import open_stage
 from smolt.training.online.rollouts import rollout_plan
 from smolt.training.online.steps import corrected
 from smolt.training.optimizers.parameter_groups import adapter_role
-from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
 
@@ -53,7 +52,6 @@ def grpo(
     loss = grpo_loss(policy, checked, preparation.several)
     roles, again = {"policy": adapter_role(policy.parameters(), checked.lora)}, checked.advantage.resample
     plan = rollout_plan(rolling, checked.group, preparation, loss, roles, again)
-    plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 

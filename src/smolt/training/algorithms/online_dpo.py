@@ -22,7 +22,6 @@ from smolt.training.online.rolling import Rolling, open_stage
 from smolt.training.online.rollouts import rollout_plan
 from smolt.training.online.steps import dealt
 from smolt.training.optimizers.parameter_groups import adapter_role
-from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
 
@@ -51,7 +50,6 @@ def online_dpo(
     preparation = PairPreparation(checked, rolling, policy.as_reference())
     roles = {"policy": adapter_role(policy.parameters(), checked.lora)}
     plan = rollout_plan(rolling, checked.samples, preparation, online_loss(policy, checked), roles)
-    plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 

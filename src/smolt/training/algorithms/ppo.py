@@ -31,7 +31,6 @@ from smolt.training.online.rollouts import rollout_plan
 from smolt.training.online.steps import corrected
 from smolt.training.online.token_advantages import PPOPreparation
 from smolt.training.optimizers.parameter_groups import adapter_role
-from smolt.training.reward_forecast import forecast
 from smolt.training.stage import Training
 
 LOG = logging.getLogger(__name__)
@@ -70,7 +69,6 @@ def ppo(
         "critic": adapter_role(own, checked.lora, checked.critic.lr_scale),
     }
     plan = rollout_plan(rolling, checked.samples, preparation, ppo_loss(policy, critic, checked), roles)
-    plan.forecast = (lambda rated: forecast(rolling, rated)) if checked.checks.forecast else None
     return Training(plan, out, fresh)
 
 

@@ -17,7 +17,8 @@ from smolt.models.saving import open_scorer
 from smolt.training.examination import Examination, compared, hold_out
 from smolt.training.fit import Loss, LossFunction
 from smolt.training.offline import open_lessons, plan_for
-from smolt.training.stage import Dev, Training
+from smolt.training.plan import Dev
+from smolt.training.stage import Training
 from smolt.training.stage_input import in_memory, recipe_for
 
 

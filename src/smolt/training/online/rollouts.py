@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from smolt import randomness, statistics
 from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
 from smolt.models.answers import Answered, as_answers, mean, rated_answers
-from smolt.models.groups import Groups, from_answers, join
+from smolt.models.groups import Groups, join
 from smolt.models.items import asked_questions
 from smolt.models.roles import Policy
 from smolt.models.sampling import sample
@@ -23,12 +24,13 @@ from smolt.report.pairing import ranged
 from smolt.rewards.mix import told
 from smolt.runs.chunks import counted
 from smolt.runs.rated_answers import RatedAnswer, as_row
-from smolt.training.checks import forward_facts, same_policy, stop_reachable
+from smolt.training.checks import forward_facts, same_policy, stop_probe, stop_reachable
 from smolt.training.fit import ENDLESS, Learner, LossFunction, Metrics, Update
 from smolt.training.objectives import group_advantages
+from smolt.training.online.reward_forecast import forecast
 from smolt.training.online.rolling import Rolling
 from smolt.training.optimizers.parameter_groups import Role
-from smolt.training.stage import Dev, Plan
+from smolt.training.plan import Dev, Plan
 from smolt.training.streams import taken
 
 UNREWARDED_LIMIT = 20  # updates in a row in which no answer got a reward, before the run ends
@@ -209,7 +211,7 @@ def rollout_plan(
     """The plan of a stage that learns from rollouts of `recipe.prompts` questions with `samples` answers each."""
     recipe, policy, ground, reference = rolling.recipe, rolling.policy, rolling.ground, preparation.reference
     stream, renderer = Rollouts(rolling, preparation, samples, again), ground.renderer
-    probe = from_answers(rolling.contexts(rolling.questions[:1]), [[[renderer.stop_id] * 2]])
+    probe = stop_probe(renderer, rolling.questions[0])
     return Plan(
         stage=recipe.stage,
         recipe=recipe,
@@ -221,9 +223,10 @@ def rollout_plan(
         save=lambda directory: save_policy(policy, renderer, directory),
         result=policy,
         checks=[
-            lambda: stop_reachable(policy, renderer, recipe.sampling.max_tokens, probe),
+            lambda: stop_reachable(policy, renderer, recipe.sampling.max_tokens, rolling.questions[0]),
             *([lambda: same_policy(policy, reference, probe)] if reference is not None else []),
         ],
+        forecast=partial(forecast, rolling) if recipe.checks.forecast else None,
         dev=dev_rewards(rolling),
         facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
         outlook=rolling.outlook,

@@ -19,7 +19,7 @@ from smolt.rewards.audit.xray import XRay, advice, reward_panel, xray
 from smolt.rewards.mix import told
 from smolt.runs.rated_answers import RatedAnswer
 from smolt.training.online.rolling import Rolling, RolloutRecipe
-from smolt.training.stage import FORECAST
+from smolt.training.plan import FORECAST
 
 LOG = logging.getLogger(__name__)
 QUESTIONS = 8
