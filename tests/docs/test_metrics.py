@@ -1,12 +1,17 @@
 """docs/reference/metrics.md names what the stages log, all of it and nothing else."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from smolt.cli.progress import FIGURES
 from smolt.config import make_recipe
+from smolt.serving.engine import Engine
 from smolt.training.algorithms import STAGES
 from tests.docs.workshop import ROOT, table
+from tests.serving.conftest import serving
 
 PAGE = ROOT / "docs" / "reference" / "metrics.md"
 EVERY = "all"
@@ -119,11 +124,29 @@ def general(name: str, known: set[str]) -> str:
     return name if not prefix or name in known else f"{prefix}NAME"
 
 
-def test_every_logged_name_is_documented_and_every_documented_name_is_logged(workshop: Path) -> None:
+@pytest.fixture
+def url(workshop: Path) -> Iterator[str]:
+    """A server of the workshop's model."""
+    engine = Engine({"my-model": "my-model"}, adapters=1)
+    with serving(engine) as base:
+        yield base
+    engine.close()
+
+
+def with_server(url: str) -> dict[str, list[dict[str, Any]]]:
+    """The recipes, and of each stage that can have its answers from a server one that does."""
+    served = {"lora": {"rank": 2}, "server": url, "budget": {"updates": 1}}
+    return {
+        stage: [*recipes, *([{**recipes[-1], **served}] if stage in ("ppo", "grpo", "online_dpo") else [])]
+        for stage, recipes in RECIPES.items()
+    }
+
+
+def test_every_logged_name_is_documented_and_every_documented_name_is_logged(workshop: Path, url: str) -> None:
     """Per stage the two sets are equal, but for `events` and `stop`, which only some stage has to show."""
     rare = {"events", "stop"}
     seen: set[str] = set()
-    for stage, recipes in RECIPES.items():
+    for stage, recipes in with_server(url).items():
         known, logged = documented(stage), set[str]()
         for number, fields in enumerate(recipes):
             short = {"prompts": 4, "sampling": LIMITS} if stage in ("ppo", "grpo", "online_dpo", "distill") else {}

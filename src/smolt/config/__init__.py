@@ -32,6 +32,7 @@ from smolt.config.loading import (
 from smolt.config.rollout_stages import (
     GAE,
     Advantage,
+    AnswerServer,
     Critic,
     DistillRecipe,
     GRPORecipe,
@@ -77,6 +78,7 @@ __all__ = [
     "STAGES",
     "STAGE_RECIPES",
     "Advantage",
+    "AnswerServer",
     "AnswersRecipe",
     "BestOfNRecipe",
     "Budget",

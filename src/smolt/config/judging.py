@@ -9,6 +9,17 @@ from smolt.config.blocks import LENGTHS, REWARDS, Block, Bool, Float, Int, PathT
 from smolt.config.complaints import suggestion
 
 
+def as_address(url: str) -> str:
+    """A server's base address without a slash at its end.
+
+    Raises:
+        ValueError: it is none, or holds a user or a query, which could be a secret.
+    """
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", url):
+        raise ValueError("must be http://HOST or https://HOST with an optional path, without a user or a query")
+    return url.rstrip("/")
+
+
 class Endpoint(Block):
     """An OpenAI-compatible API. Its key is read from the environment; it is never stored or shown."""
 
@@ -28,9 +39,7 @@ class Endpoint(Block):
     @field_validator("url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", url):
-            raise ValueError("must be http://HOST or https://HOST with an optional path, without a user or a query")
-        return url.rstrip("/").removesuffix("/chat/completions")
+        return as_address(url).removesuffix("/chat/completions")
 
 
 PINNED = "*"

@@ -25,6 +25,7 @@ from smolt.config.blocks import (
     from_text,
     stage_defaults,
 )
+from smolt.config.judging import as_address
 from smolt.config.stages import Name, Seed
 
 FEWER = "; lower inner.minibatches, or take more prompts"
@@ -45,6 +46,50 @@ def _no_dropout(lora: LoRA | None) -> LoRA | None:
     if lora is not None and lora.dropout > 0:
         raise ValueError("dropout is off where answers are sampled; remove dropout or set it to 0")
     return lora
+
+
+class AnswerServer(Block):
+    """A server that writes the answers: `smolt serve`, vLLM or llama.cpp's. `server: http://HOST:PORT/v1` is enough."""
+
+    url: str = Field(min_length=1, description="base address, such as http://127.0.0.1:8000/v1")
+    model: str | None = Field(default=None, min_length=1, description="the model's name there; null = the only one")
+    key: str | None = Field(
+        default=None, min_length=1, description="environment variable with the key; null = SMOLT_API_KEY if it is set"
+    )
+    timeout: Float = Field(default=600.0, gt=0, description="seconds for all answers to one question")
+    attempts: Int = Field(default=5, ge=1, description="tries for one request, with growing pauses")
+    parallel: Int = Field(default=4, ge=1, le=64, description="questions under way at once")
+    max_age: Int = Field(
+        default=0, ge=0, description="updates by which answers may lag behind the weights; 0 = pushed before each"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_alone(cls, given: Any) -> Any:
+        return from_text("url")(given)
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        return as_address(url).removesuffix("/completions")
+
+
+def check_server(server: AnswerServer | None, lora: LoRA | None, budget: Budget, weighed: bool = True) -> None:
+    """Refuse answers that would lag behind by more than the recipe permits, or that nothing would correct.
+
+    Raises:
+        ValueError: all weights are trained, and only adapters can be pushed; or lagging answers are not weighed.
+    """
+    if server is None:
+        return
+    age = server.max_age
+    if age and not weighed:
+        raise ValueError(f"server.max_age {age} lets answers lag behind, so they are weighed; remove weights: never")
+    if lora is None and (budget.updates is None or budget.updates > age + 1):
+        raise ValueError(
+            "server: all weights are trained, and only an adapter can be pushed to a server; add lora: {}, or let its "
+            f"answers grow old: budget.updates {age + 1} at most with server.max_age {age}"
+        )
 
 
 RolloutBudget = Annotated[Budget, AfterValidator(_updates_only)]
@@ -120,6 +165,7 @@ class PPORecipe(Block):
     checks: Checks = Field(default=Checks(), description="before the first update")
     sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
     correction: Correction = Field(default=Correction(), description="where sampler and training differ")
+    server: AnswerServer | None = Field(default=None, description="who writes the answers; null = smolt itself")
     prompts: Int = Field(default=32, ge=1, description="questions per update")
     samples: Int = Field(default=1, ge=1, description="answers per question")
     inner: Annotated[Inner, stage_defaults(epochs=4, minibatches=4)] = Field(
@@ -135,6 +181,7 @@ class PPORecipe(Block):
     @model_validator(mode="after")
     def _parts_fit(self) -> "PPORecipe":
         answers = self.prompts * self.samples
+        check_server(self.server, self.lora, self.budget, self.correction.weights != "never")
         if self.inner.minibatches > answers:
             raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts * samples = {answers}{FEWER}")
         models = [part for part in self.reward.parts if part.name == "model"]
@@ -206,6 +253,7 @@ class GRPORecipe(Block):
     checks: Checks = Field(default=Checks(), description="before the first update")
     sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
     correction: Correction = Field(default=Correction(), description="where sampler and training differ")
+    server: AnswerServer | None = Field(default=None, description="who writes the answers; null = smolt itself")
     prompts: Int = Field(default=16, ge=1, description="questions per update")
     group: Int = Field(default=8, description="answers per question, at least 2")
     advantage: Advantage = Field(default=Advantage(), description="rewards to advantages")
@@ -230,6 +278,7 @@ class GRPORecipe(Block):
 
     @model_validator(mode="after")
     def _minibatches_fit(self) -> "GRPORecipe":
+        check_server(self.server, self.lora, self.budget, self.correction.weights != "never")
         if self.keep_empty_groups and self.advantage.resample:
             raise ValueError("advantage.resample replaces groups that keep_empty_groups keeps; remove one of them")
         if self.inner.minibatches > self.prompts:
@@ -258,6 +307,7 @@ class OnlineDPORecipe(Block):
     save: Save = Field(default=Save(), description="checkpoints")
     checks: Checks = Field(default=Checks(), description="before the first update")
     sampling: Sampling = Field(default=Sampling(), description="how answers are drawn")
+    server: AnswerServer | None = Field(default=None, description="who writes the answers; null = smolt itself")
     prompts: Int = Field(default=16, ge=1, description="questions per update")
     samples: Int = Field(default=2, ge=2, description="answers per question; the best and the worst are a pair")
     inner: Inner = Field(default=Inner(), description="learning from one rollout")
@@ -268,6 +318,7 @@ class OnlineDPORecipe(Block):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "OnlineDPORecipe":
+        check_server(self.server, self.lora, self.budget)
         if self.inner.minibatches > self.prompts:
             raise ValueError(f"inner.minibatches {self.inner.minibatches} exceeds prompts {self.prompts}{FEWER}")
         if self.label_smoothing > 0 and self.loss != "sigmoid":

@@ -82,6 +82,31 @@ def check_mismatch(policy: Policy, groups: Groups, metrics: Mapping[str, float],
             )
 
 
+def check_served(groups: Groups, metrics: Mapping[str, float], server: str) -> None:
+    """A server drew from the distribution that training recomputes, but for rounding in its precision and in ours.
+
+    It is held to the limits of half precision, for it may compute in one.
+
+    Args:
+        groups: its answers under the policy's weights of now, with the column `sampled`.
+        metrics: of them, as `mismatch` gives them.
+        server: for the message.
+
+    Raises:
+        SelfCheckError: names the figure, its limit, and the likely causes.
+    """
+    room = 1 + FEW / int(groups.mask.sum())
+    for name, limit in HALF.items():
+        if not metrics[name] <= limit * room:
+            figure = {"mismatch": "on average", "mismatch_kl": "in KL per token"}[name]
+            raise SelfCheckError(
+                f"log-probabilities of {server} and recomputed ones differ by {metrics[name]:.1e} {figure} (allowed "
+                f"{limit * room:.1e}): it computes another model than the recipe's, rounds its weights more coarsely "
+                "(8 or 4 bits), or tells log-probabilities from before sampling.temperature (vLLM: --logprobs-mode "
+                "processed_logprobs)"
+            )
+
+
 def _cause(policy: Policy, groups: Groups, temperature: float) -> str:
     """Rounding or a fault: some of the answers computed again, and in fp32.
 

@@ -1,4 +1,4 @@
-"""One JSON request over HTTP, tried again while there is hope; the key appears in the header and nowhere else."""
+"""One request over HTTP, tried again while there is hope; the key appears in the header and nowhere else."""
 
 import email.utils
 import json
@@ -42,12 +42,19 @@ class Refused(Exception):
     """The server will not answer this request, however often it is sent."""
 
 
+class Absent(UserError):
+    """There is nothing of this kind at the address, or nothing of the name that was asked for."""
+
+
 class Connection:
-    """Posts to one address. Redirects are not followed: they would carry the key elsewhere.
+    """Requests to one address. Redirects are not followed: they would carry the key elsewhere.
 
     Attributes:
         url: the address.
         who: what the server is to us, in messages.
+        field: where the recipe says the address and the key's variable, in messages.
+        variable: the usual variable of its key.
+        read: a reply's bytes to a document; raises ValueError for what is none.
         leaving: once set, nobody pauses and nothing is tried again.
     """
 
@@ -59,9 +66,15 @@ class Connection:
         attempts: int,
         offers: str = "chat completions",
         who: str = "judge",
+        field: str = "endpoint",
+        variable: str = "SMOLT_JUDGE_KEY",
+        read: Callable[[bytes], Any] = json.loads,
     ) -> None:
         self.url = url
         self.who = who
+        self.field = field
+        self.variable = variable
+        self.read = read
         self._offers = offers
         self._key = key
         self._timeout = timeout
@@ -69,17 +82,18 @@ class Connection:
         self.leaving = threading.Event()
         self._pool = urllib3.PoolManager(maxsize=64, retries=False)
 
-    def post(self, body: dict[str, Any], check: Callable[[Any], object]) -> Any:
-        """The JSON document that the server replies with.
+    def post(self, body: dict[str, Any] | None, check: Callable[[Any], object]) -> Any:
+        """The document that the server replies with.
 
         Args:
-            body: the request's JSON.
+            body: the request's JSON; None asks with GET.
             check: raises Malformed for a document that is no reply; it is asked for again.
 
         Raises:
             Lost: no usable reply after all tries.
             Refused: the server refuses this request.
-            UserError: it refuses every request: the key, the address or a redirect.
+            Absent: there is nothing of this kind at the address, or it leads elsewhere.
+            UserError: it refuses every request: the key.
         """
         reason = ""
         for attempt in range(self._attempts):
@@ -97,7 +111,7 @@ class Connection:
         """Wait, or go on at once when everybody leaves."""
         self.leaving.wait(seconds)
 
-    def _try(self, body: dict[str, Any], check: Callable[[Any], object]) -> tuple[str, float | None, Any]:
+    def _try(self, body: dict[str, Any] | None, check: Callable[[Any], object]) -> tuple[str, float | None, Any]:
         """Why it failed and the pause the server asks for, or a document."""
         try:
             status, headers, content = self._exchange(body)
@@ -108,14 +122,16 @@ class Connection:
         if status != 200:
             self._refuse(status, content)
         try:
-            document = json.loads(content)
+            document = self.read(content)
             check(document)
+        except UserError:
+            raise
         except (ValueError, RecursionError) as error:
             what = str(error) if isinstance(error, Malformed) else "the reply is not JSON"
             return what, None, None
         return "", None, document
 
-    def _exchange(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+    def _exchange(self, body: dict[str, Any] | None) -> tuple[int, Any, bytes]:
         """Send once and read all of the reply, within the timeout as a whole, or less when everybody leaves.
 
         A library's timeout begins anew with every byte, so a thread of its own waits for them; one whose server
@@ -143,15 +159,15 @@ class Connection:
             return outcome
         raise urllib3.exceptions.TimeoutError("nobody waits any longer")
 
-    def _exchanged(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+    def _exchanged(self, body: dict[str, Any] | None) -> tuple[int, Any, bytes]:
         headers = {"Content-Type": "application/json", "User-Agent": f"smolt/{__version__}"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         deadline = monotonic() + self._timeout
         reply = self._pool.request(
-            "POST",
+            "GET" if body is None else "POST",
             self.url,
-            body=json.dumps(body).encode(),
+            body=None if body is None else json.dumps(body).encode(),
             headers=headers,
             timeout=urllib3.Timeout(connect=self._timeout, read=self._timeout),
             redirect=False,
@@ -173,11 +189,12 @@ class Connection:
         said = self._words(content)
         if status in (401, 403):
             what = "the key is refused" if self._key else "a key is needed"
-            hint = "set the environment variable SMOLT_JUDGE_KEY, or name another one (--key, endpoint.key)"
+            named = "--key, endpoint.key" if self.field == "endpoint" else f"{self.field}.key"
+            hint = f"set the environment variable {self.variable}, or name another one ({named})"
             raise UserError(f"{self.who}: {self.url}: {what} (status {status}{said}): {hint}")
         if status in (404, 405) or 300 <= status < 400:
-            hint = f"no {self._offers} here; check endpoint.url (most end in /v1)"
-            raise UserError(f"{self.who}: {self.url}: status {status}, {hint}{said}")
+            hint = f"no {self._offers} here; check {self.field}.url (most end in /v1)"
+            raise Absent(f"{self.who}: {self.url}: status {status}, {hint}{said}")
         raise Refused(f"refused with status {status}{said}")
 
     def _trouble(self, error: urllib3.exceptions.HTTPError) -> str:

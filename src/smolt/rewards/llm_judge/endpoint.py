@@ -71,17 +71,17 @@ def asking_remotely(
     return lambda prompts: as_first_says(lambda: heard(prompts))
 
 
-def api_key(variable: str | None, who: str = "judge") -> str | None:
+def api_key(variable: str | None, who: str = "judge.endpoint", usual: str = KEY) -> str | None:
     """The key in an environment variable; None where no variable is named and the usual one is not set.
 
     Raises:
         UserError: the variable is not set, or holds what no header can carry.
     """
-    key = os.environ.get(variable or KEY, "").strip()
+    key = os.environ.get(variable or usual, "").strip()
     if variable is not None and not key:
-        raise UserError(f"{who}.endpoint.key: the environment variable {variable} is not set")
+        raise UserError(f"{who}.key: the environment variable {variable} is not set")
     if key and not (key.isascii() and key.isprintable() and " " not in key):
-        raise UserError(f"{who}.endpoint.key: the environment variable {variable or KEY} holds no usable key")
+        raise UserError(f"{who}.key: the environment variable {variable or usual} holds no usable key")
     return key or None
 
 
@@ -250,7 +250,7 @@ def open_writer(settings: Endpoint, longest: int, temperature: float) -> Asker:
     Raises:
         UserError: the environment variable that is named for the key is not set.
     """
-    address, key = settings.url + "/chat/completions", api_key(settings.key, "answers")
+    address, key = settings.url + "/chat/completions", api_key(settings.key, "answers.endpoint")
     connection = Connection(address, key, settings.timeout, settings.attempts, who="answers")
     pace = Pace(settings.rate, connection.pause)
     limits = {"max_tokens": longest, "temperature": temperature, "stream": False}

@@ -68,7 +68,7 @@ def grpo_loss(policy: Policy, recipe: GRPORecipe, several: bool) -> LossFunction
         terms, clipped = surrogate_loss(
             logprobs, old, columns["advantages"], mask, choice.name, choice.low, choice.high
         )
-        terms, weights = corrected(terms, old, columns["sampled"], mask, recipe.correction, dtype)
+        terms, weights = corrected(terms, old, columns["sampled"], mask, recipe, dtype)
         metrics: dict[str, tuple[float | Tensor, float]] = {
             "entropy": (masked_sum(entropy.detach(), mask), tokens),
             "clip_fraction": (masked_sum(clipped.float(), mask), tokens),

@@ -16,7 +16,6 @@ from smolt.data import Question
 from smolt.models.groups import Groups, answer_sums, without_gradient
 from smolt.models.roles import Policy
 from smolt.training.fit import LossFunction, Metrics, Update
-from smolt.training.mismatch import check_mismatch
 from smolt.training.offline import dpo_loss
 from smolt.training.online.rolling import Rolling, open_stage
 from smolt.training.online.rollouts import rollout_plan
@@ -89,7 +88,7 @@ class PairPreparation:
             SelfCheckError: they are not.
         """
         if step == 0:
-            check_mismatch(self.rolling.policy, batch, metrics, self.recipe.sampling.temperature)
+            self.rolling.check(batch, metrics)
         return None
 
     def observe(self, metrics: Metrics) -> str | None:

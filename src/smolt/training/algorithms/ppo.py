@@ -80,7 +80,7 @@ def ppo_loss(policy: Policy, critic: Scorer, recipe: PPORecipe) -> LossFunction:
         tokens = float(mask.sum())
         terms, clipped = clipped_policy_loss(logprobs, columns["old"], columns["advantages"], recipe.clip, recipe.clip)
         moved = kl(columns["old"], logprobs.detach(), "k3")
-        terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe.correction, dtype)
+        terms, weights = corrected(terms, columns["old"], columns["sampled"], mask, recipe, dtype)
         return Loss(
             masked_sum(terms, mask),
             tokens,

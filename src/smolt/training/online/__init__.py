@@ -2,6 +2,8 @@
 
 rolling              what they work with
 rollouts             their stream, their plan, their dev measurement
+served               answers from a server: adapters pushed, ages counted
+answer_server        requests to it, and what its replies must hold
 steps                the optimizer steps of one rollout, and how far they may go
 group_advantages     answers that compete within their group
 token_advantages     a critic's share in the reward of every token

@@ -9,7 +9,7 @@ from smolt.config import GRPORecipe
 from smolt.models.groups import Groups, without_gradient
 from smolt.models.roles import Policy
 from smolt.training.fit import Metrics, Update
-from smolt.training.mismatch import check_first_ratio, check_mismatch
+from smolt.training.mismatch import check_first_ratio
 from smolt.training.objectives import group_advantages
 from smolt.training.online.rolling import Rolling
 from smolt.training.online.steps import dealt, old_logprobs, over_budget
@@ -57,11 +57,10 @@ class GRPOPreparation:
         Raises:
             SelfCheckError: they are not.
         """
-        policy = self.rolling.policy
         if self.several:
-            check_first_ratio(step, metrics, policy.trunk.precision.dtype)
+            check_first_ratio(step, metrics, self.rolling.policy.trunk.precision.dtype)
         else:
-            check_mismatch(policy, batch, metrics, self.recipe.sampling.temperature)
+            self.rolling.check(batch, metrics)
         return None
 
     def observe(self, metrics: Metrics) -> str | None:

@@ -12,6 +12,7 @@ from smolt.data.nouns import as_question
 from smolt.errors import UserError
 from smolt.models.conditions import Conditions, conditions_of
 from smolt.models.ground import Ground, open_ground
+from smolt.models.groups import Groups
 from smolt.models.items import asked_questions
 from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing
@@ -20,6 +21,8 @@ from smolt.rewards.build import mixed_reward, never_scored, partly_scored
 from smolt.rewards.llm_judge.cache import VERDICTS
 from smolt.rewards.rules import Reward
 from smolt.training.memory.outlook import Outlook, heeded, look_at_questions
+from smolt.training.mismatch import check_mismatch, check_served
+from smolt.training.online.served import ServedAnswers
 from smolt.training.stage_input import in_memory, longest_answer, recipe_for, settled
 
 LOG = logging.getLogger(__name__)
@@ -43,6 +46,22 @@ class Rolling:
     drawing: Drawing
     micro_tokens: int
     outlook: Outlook | None
+    served: ServedAnswers | None = None
+
+    def check(self, groups: Groups, metrics: Mapping[str, float]) -> None:
+        """The answers were drawn from the distribution that training recomputes; stale ones are not looked at.
+
+        Args:
+            groups: answers with the column `sampled`.
+            metrics: of them, as `smolt.training.mismatch.mismatch` gives them.
+
+        Raises:
+            SelfCheckError: they were not.
+        """
+        if self.served is None:
+            check_mismatch(self.policy, groups, metrics, self.recipe.sampling.temperature)
+        elif not self.served.age:
+            check_served(groups, metrics, self.served.described)
 
     def contexts(self, questions: Sequence[Question]) -> list[list[int]]:
         """Their tokens."""
@@ -81,6 +100,9 @@ def open_rollouts(
     verdicts = None if out is None else out / VERDICTS
     rater = python_reward(reward) if reward is not None else mixed_reward(recipe.reward, ground.precision, verdicts)
     conditions = conditions_of(ground.renderer, sampling.max_tokens)
+    drawing, served = conditions.drawing(sampling.temperature, sampling.batch), None
+    if recipe.server is not None:
+        served = ServedAnswers(recipe.server, policy, ground.renderer, drawing, recipe.budget.updates, out)
     return Rolling(
         recipe=recipe,
         ground=ground,
@@ -90,9 +112,10 @@ def open_rollouts(
         sha256=asked.sha256,
         reward=rater,
         conditions=conditions,
-        drawing=conditions.drawing(sampling.temperature, sampling.batch),
+        drawing=drawing,
         micro_tokens=policy.trunk.settle(recipe.budget, [longest_answer(asked.longest, sampling.max_tokens)]),
         outlook=outlook,
+        served=served,
     )
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from smolt import randomness
-from smolt.config import Correction
+from smolt.config import GRPORecipe, PPORecipe
 from smolt.models.groups import Groups, masked_sum, widen, without_gradient
 from smolt.training.fit import Metrics
-from smolt.training.mismatch import check_mismatch, mismatch
+from smolt.training.mismatch import mismatch
 from smolt.training.objectives import truncated_weights
 from smolt.training.online.rolling import Rolling, RolloutRecipe
 
@@ -39,18 +39,25 @@ def old_logprobs(rolling: Rolling, groups: Groups, steps: Sequence[Sequence[int]
         part = without_gradient(groups.select(rows), tokens, lambda cut: policy(cut, temperature)[0])
         old[torch.tensor(rows)] = widen(part, old.shape[1])
     apart = mismatch(groups.columns["sampled"], old, groups.mask)
-    check_mismatch(policy, groups, apart, temperature)
+    rolling.check(groups, apart)
     return old, apart
 
 
 def corrected(
-    terms: Tensor, old: Tensor, sampled: Tensor, mask: Tensor, correction: Correction, dtype: torch.dtype
+    terms: Tensor,
+    old: Tensor,
+    sampled: Tensor,
+    mask: Tensor,
+    recipe: PPORecipe | GRPORecipe,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, dict[str, tuple[float | Tensor, float]]]:
     """A policy loss per token times its truncated importance weight, [B, T], and what the weights were, as metrics.
 
-    `correction.weights: auto` weighs in half precision alone; unweighted terms come back as they are, without metrics.
+    `correction.weights: auto` weighs in half precision, and what a server drew; unweighted terms come back as they are,
+    without metrics.
     """
-    if correction.weights != "always" and not (correction.weights == "auto" and dtype != torch.float32):
+    correction, differ = recipe.correction, dtype != torch.float32 or recipe.server is not None
+    if correction.weights != "always" and not (correction.weights == "auto" and differ):
         return terms, {}
     weights = truncated_weights(old, sampled, correction.cap)
     tokens = float(mask.sum())
