@@ -5,6 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from smolt.cli import app
@@ -13,6 +14,7 @@ from smolt.cli.chat.plain_lines import PlainLines
 from smolt.cli.chat.talk import Speaker, Talk, open_speaker
 from smolt.config import ChatSampling, Model
 from smolt.data import Source, Turn, load
+from smolt.models.forward.kernels import kernels
 from smolt.report.inert import visible
 from tests.tiny import tiny_model
 
@@ -24,7 +26,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Three tiny models: two with a chat template, and one without."""
     folder = tmp_path_factory.mktemp("models")
     made = {"one": (0, True), "other": (1, True), "plain": (0, False)}
-    return {name: str(tiny_model(folder / name, seed=seed, chat=chat)) for name, (seed, chat) in made.items()}
+    found = {name: str(tiny_model(folder / name, seed=seed, chat=chat)) for name, (seed, chat) in made.items()}
+    return {**found, "gpt2": str(tiny_model(folder / "gpt2", "gpt2"))}
 
 
 def speaker(path: str, system: str | None = None) -> Speaker:
@@ -50,6 +53,22 @@ def test_a_system_message_is_taken_and_shown(models: dict[str, str]) -> None:
     assert answers != session([speaker(models["one"])], "Hi.\n")[0]
     _, notices = session([speaker(models["plain"])], "/system Be brief.\n")
     assert "(this model has no chat template, so there is no place for a system message)" in notices
+
+
+def test_weights_in_int8_are_said_at_the_start_and_stay(models: dict[str, str]) -> None:
+    """What they change stands in the first lines, and again for another model; the same seed gives the same answer."""
+    if kernels(torch.float32) is None:
+        pytest.skip("there is no C compiler here")
+    found = open_speaker(Model(path=models["one"], device="cpu", dtype="fp32"), GREEDY, int8=True)
+    answers, notices = session([found], f"Hi.\n/again\n/model {models['other']}\n/model {models['gpt2']}\nHi.\n")
+    lines = notices.splitlines()
+    assert lines[0].startswith(f"({models['one']}: weights in int8, 0 MB more: over 248 tokens of a text the log-prob")
+    assert sum(line.startswith(f"({models['other']}: weights in int8, ") for line in lines) == 1
+    refused = "no lean step for gpt2; it is there for llama, mistral, qwen2, qwen3. Leave it out"
+    assert f"(--weights int8: {models['gpt2']}: {refused}; {models['other']} stays)" in lines
+    first, again, other = answers.splitlines()
+    assert first == again != other
+    assert found.conversation.policy.decoder is not None
 
 
 def test_a_saved_conversation_is_training_data(models: dict[str, str], tmp_path: Path) -> None:

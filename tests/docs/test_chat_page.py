@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from smolt.cli.chat.commands import COMMANDS
+from smolt.models.forward.kernels import kernels
 from tests.docs.test_commands import lines, options_of, run
 from tests.docs.workshop import ROOT, table
 from tests.tiny import tiny_model
@@ -18,10 +20,17 @@ def test_its_commands_run(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Two models give an answer each, which begins with the model's name."""
     tiny_model(workshop / "runs" / "mine", seed=1)
     shutil.copytree("my-model", "my-merged-model")
-    said = {command: run(command).stdout for command in lines(PAGE) if command.startswith("smolt chat")}
+    rounded = "smolt chat my-model --weights int8"
+    commands = [command for command in lines(PAGE) if command.startswith("smolt chat")]
+    assert rounded in commands
+    done = {command: run(command) for command in commands if command != rounded or kernels(torch.float32) is not None}
+    said = {command: one.stdout for command, one in done.items()}
+    if rounded in done:
+        begin = "my-model: weights in int8, 0 MB more: over 248 tokens of a text the log-probabilities differ"
+        assert begin in " ".join(done[rounded].stderr.split())
     both = said["smolt chat my-model --against runs/mine"]
     assert {line.partition("\t")[0] for line in both.splitlines()} == {"my-model", "runs/mine"}
-    assert len(said) == 3
+    assert len(commands) == 4
 
 
 def test_its_tables_are_the_commands() -> None:

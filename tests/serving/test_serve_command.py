@@ -14,9 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from smolt.cli import app
+from smolt.models.forward.kernels import kernels
 from tests.serving.conftest import Models
 
 ENDLESS = {"model": "llama", "messages": [{"role": "user", "content": "Hi."}], "stream": True, "n": 60}
@@ -59,6 +61,19 @@ def test_a_signal_ends_it_within_seconds(number: signal.Signals, code: int, mode
         assert time.monotonic() - began < 8
         assert "Traceback" not in said
         assert said.splitlines()[-1] == "smolt serve has ended"
+
+
+def test_weights_in_int8_are_said_at_the_start(models: Models) -> None:
+    """What they change, in a sentence for each model, on stderr; a model that has none is refused with exit code 2."""
+    if kernels(torch.float32) is None:
+        pytest.skip("there is no C compiler here")
+    with started(models("llama"), "--weights", "int8") as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert f"{models('llama')}: weights in int8, 0 MB more: over 248 tokens of a text the log-probabilities" in said
+    done = CliRunner().invoke(app, ["serve", str(models("gpt2")), "--weights", "int8", "--port", "0"])
+    assert done.exit_code == 2
+    assert "no lean step for gpt2; it is there for llama, mistral, qwen2, qwen3. Leave it out" in done.output
 
 
 def test_the_key_of_the_environment(models: Models) -> None:

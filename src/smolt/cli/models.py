@@ -23,6 +23,7 @@ from smolt.cli.options import (
     Seed,
     Split,
     Temperature,
+    Weights,
 )
 from smolt.cli.outcomes import INTERRUPTED, SHARING, Outcome, Stopped, deliver, delivered, shared
 from smolt.cli.suite import suite
@@ -117,6 +118,7 @@ def chat(
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Remember typed lines in the user's state directory.")
     ] = True,
+    weights: Weights = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -140,7 +142,7 @@ def chat(
         from smolt.cli.chat import chat as converse
 
         try:
-            converse(machine, sampling, system, against=other, history=history)
+            converse(machine, sampling, system, against=other, history=history, int8=weights is not None)
         except KeyboardInterrupt:
             raise Stopped(INTERRUPTED, "interrupted") from None
         return Outcome({})
@@ -329,6 +331,7 @@ def serve(
         typer.Option(min=0, max=64, help="Adapters that clients may load beside (/v1/load_lora_adapter), at a time."),
     ] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the processor.")] = None,
+    weights: Weights = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -354,10 +357,12 @@ def serve(
 
         def ready(url: str) -> None:
             moved_on()
+            for name in engine.names if weights else ():
+                typer.echo(engine.note(name), err=True)
             typer.echo(f"smolt serve: {url} (Ctrl-C ends it)")
 
         try:
-            shape = {"slots": slots, "queue": queue, "adapters": adapters}
+            shape: dict[str, Any] = {"slots": slots, "queue": queue, "adapters": adapters, "int8": weights is not None}
             engine = Engine(named, **shape, device=device, dtype=dtype, threads=threads, memory=memory)
             listen(engine, address, max_tokens, ready)
         except KeyboardInterrupt:

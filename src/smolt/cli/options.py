@@ -1,7 +1,7 @@
 """Options that several commands around a model share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,3 +21,7 @@ Split = Annotated[str | None, typer.Option(help="Split of a data set with severa
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable rows out.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DType = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Weights = Annotated[
+    Literal["int8"] | None,
+    typer.Option(help="int8: few answers at a time from weights in 8 bits, on a processor; what it changes is said."),
+]

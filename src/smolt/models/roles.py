@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from smolt.config import LoRA
 from smolt.errors import UserError
+from smolt.models.forward.decode_step import LeanDecoder
 from smolt.models.forward.logprobs import chosen_logprobs, divergences
 from smolt.models.forward.precision import Precision
 from smolt.models.forward.trunk import Trunk, load_trunk
@@ -26,10 +27,12 @@ class Policy:
     Attributes:
         trunk: the network.
         adapter: the adapter this role uses; None is the bare trunk (all weights are the role's own).
+        decoder: what answers are decoded with, where the weights will not change; None makes one for every sampling.
     """
 
     trunk: Trunk
     adapter: str | None
+    decoder: LeanDecoder | None = None
 
     def __call__(self, groups: Groups, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probability of each answer token and the entropy of the distribution it came from.

@@ -36,6 +36,7 @@ class Engine:
         device, dtype, threads: as in a recipe's model block.
         memory: GiB that keys and values of one model may take; None = half of what is free when it is loaded.
         adapters: how many may be loaded beside while it runs; the one that was asked longest ago makes room.
+        int8: decode few answers at a time from weights in int8.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class Engine:
         threads: int | None = None,
         memory: float | None = None,
         adapters: int = 0,
+        int8: bool = False,
     ) -> None:
         self.slots, self.queue, self.most_adapters = slots, queue, adapters
         self._memory = None if memory is None else int(memory * 2**30)
+        self._int8 = int8
         self._machine: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads}
         self._models = {name: make_block(Model, path=str(path), **self._machine) for name, path in models.items()}
         self._lanes: dict[str, Lane] = {}
@@ -96,6 +99,10 @@ class Engine:
         """
         return self._lane(name).window
 
+    def note(self, name: str) -> str:
+        """What weights in int8 change in a model's answers, in a sentence, once it is loaded; empty without."""
+        return self._lane(name).note
+
     def load(self, name: str) -> None:
         """Read a model's weights now rather than at its first request.
 
@@ -126,7 +133,7 @@ class Engine:
             raise UserError(f"lora_path: {path}: is no adapter directory")
         carrier = self._carrier(ground, path)
         ground = replace(ground, precision=carrier.ground.precision)
-        lane = Lane(ground, path, self.slots, self._memory, base=carrier)
+        lane = Lane(ground, path, self.slots, self._memory, base=carrier, int8=self._int8)
         self._by_engine(lane.load)
         with self._opening:
             gone = [self._adapters.pop(name)] if name in self._adapters else []
@@ -214,7 +221,8 @@ class Engine:
                 raise UserError(f"the model {name!r} is not served here; there is {', '.join(self.names)}")
             if name not in self._lanes:
                 model = self._models[name]
-                self._lanes[name] = Lane(open_ground(model), model.path, self.slots, self._memory)
+                lane = Lane(open_ground(model), model.path, self.slots, self._memory, int8=self._int8)
+                self._lanes[name] = lane
             return self._lanes[name]
 
     def _all(self) -> list[Lane]:

@@ -22,7 +22,7 @@ from smolt.models.forward.adapter import take_off
 from smolt.models.forward.trunk import Trunk
 from smolt.models.ground import Ground
 from smolt.models.roles import Policy
-from smolt.models.sampling import Book, Drawing, Singles, Slots
+from smolt.models.sampling import Book, Drawing, Singles, Slots, answer_in_int8
 from smolt.models.saving import load_policy
 from smolt.serving.read_prompts import ReadPrompts
 from smolt.serving.stop_texts import HeldBack
@@ -117,6 +117,8 @@ class Lane:
         size: answers decoded side by side.
         memory: bytes that keys and values may take; None = half of what is free when the model is loaded.
         base: whose network carries this lane's adapter; None = a network of its own.
+        int8: few answers at a time are decoded from weights in int8.
+        note: what that changes, in a sentence.
         waiting: not begun.
         live: begun, by row.
         gone: whether it was given up, and takes nothing more.
@@ -127,6 +129,8 @@ class Lane:
     size: int
     memory: int | None = None
     base: "Lane | None" = None
+    int8: bool = False
+    note: str = ""
     waiting: deque[Job] = field(default_factory=deque)
     live: dict[int, Job] = field(default_factory=dict)
     gone: bool = False
@@ -167,7 +171,7 @@ class Lane:
     def _opened(self) -> Policy:
         """The model with a network of its own, or as one more adapter of another lane's."""
         if self.base is None:
-            return load_policy(self.path, self.ground.precision)
+            return self._rounded(load_policy(self.path, self.ground.precision))
         self.base.load()
         directory, beside = self.ground.located.adapter, self.base._policy
         if directory is None or beside is None:
@@ -175,10 +179,15 @@ class Lane:
         name = f"served_{next(NUMBERS)}"
         try:
             beside.trunk.load_adapter(name, directory)
+            return self._rounded(Policy(beside.trunk, name))
         except UserError:
             _take_off(beside.trunk, name)
             raise
-        return Policy(beside.trunk, name)
+
+    def _rounded(self, policy: Policy) -> Policy:
+        if self.int8:
+            self.note = answer_in_int8(policy, self.ground.renderer, self.window, self.path)
+        return policy
 
     def give_up(self, lock: threading.Lock) -> None:
         """End what is asked of it, and take its adapter off the network it shares."""

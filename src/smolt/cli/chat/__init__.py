@@ -23,6 +23,7 @@ def chat(
     system: str | None = None,
     against: Model | None = None,
     history: bool = True,
+    int8: bool = False,
 ) -> None:
     """Talk to a model, or to two at once, until /quit or the end of the input.
 
@@ -34,13 +35,14 @@ def chat(
         system: the system message; needs a chat template.
         against: a second model, which is asked the same.
         history: remember what is typed from one conversation to the next.
+        int8: decode answers from weights in int8.
 
     Raises:
         UserError: a model cannot be read, or takes no system message.
     """
     if against is not None and against.path == model.path:
         raise UserError(f"--against: {model.path}: is the model itself; name another one")
-    speakers = [open_speaker(one, sampling, system) for one in (model, against) if one is not None]
+    speakers = [open_speaker(one, sampling, system, int8) for one in (model, against) if one is not None]
     moved_on()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -74,6 +76,8 @@ def converse(talk: Talk) -> None:
         titles = "\n".join(speaker.title for speaker in talk.speakers)
         talk.notice(f"{titles}. /help lists the commands, Ctrl-D leaves.")
     for speaker in talk.speakers:
+        if speaker.note:
+            talk.notice(f"({speaker.note})")
         if not speaker.conversation.remembers:
             who = "This model" if len(talk.speakers) == 1 else speaker.name
             talk.notice(f"{who} has no chat template: each line is a question of its own.")

@@ -135,6 +135,8 @@ def _model(talk: Talk, behind: str) -> None:
             moved_on()
         if before.conversation.system is not None and talk.speakers[0].conversation.system is None:
             talk.notice(f"({behind} has no chat template, so the system message is left out)")
+        if talk.speakers[0].note:
+            talk.notice(f"({talk.speakers[0].note})")
     for speaker in talk.speakers:
         talk.notice(f"({speaker.title})")
 

@@ -14,6 +14,7 @@ from smolt.config import ChatSampling, Model, make_block
 from smolt.errors import UserError
 from smolt.models.conversation import Conversation, remembers
 from smolt.models.ground import open_ground
+from smolt.models.sampling import answer_in_int8
 from smolt.models.saving import load_policy
 from smolt.report.inert import visible
 
@@ -28,10 +29,12 @@ class Speaker:
     Attributes:
         model: its path, and where and how precisely it computes.
         conversation: what was said.
+        note: what weights in int8 change in its answers, in a sentence; empty where they are as they are.
     """
 
     model: Model
     conversation: Conversation
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -45,21 +48,22 @@ class Speaker:
         return f"{self.name} on {precision.device.type} in {str(precision.dtype).removeprefix('torch.')}"
 
 
-def open_speaker(model: Model, sampling: ChatSampling, system: str | None = None) -> Speaker:
-    """A model at the beginning of a conversation.
+def open_speaker(model: Model, sampling: ChatSampling, system: str | None = None, int8: bool = False) -> Speaker:
+    """A model at the beginning of a conversation, which answers from weights in int8 where these are wanted.
 
     Raises:
-        UserError: the model cannot be read, or takes no system message.
+        UserError: the model cannot be read, takes no system message, or cannot answer so.
     """
     ground = open_ground(model)
     policy = load_policy(model.path, ground.precision)
+    note = answer_in_int8(policy, ground.renderer, ground.window, model.path) if int8 else ""
     talk = Conversation(policy, ground.renderer, ground.window, sampling)
     if system is not None:
         try:
             talk.instruct(system)
         except UserError as error:
             raise UserError(f"--system: {model.path}: {error}") from None
-    return Speaker(model, talk)
+    return Speaker(model, talk, note)
 
 
 def successor(before: Speaker, path: str) -> Speaker:
@@ -68,11 +72,12 @@ def successor(before: Speaker, path: str) -> Speaker:
     Raises:
         UserError: the model cannot be read.
     """
-    after = open_speaker(make_block(Model, **{**before.model.model_dump(), "path": path}), before.conversation.sampling)
+    model = make_block(Model, **{**before.model.model_dump(), "path": path})
+    after = open_speaker(model, before.conversation.sampling, int8=bool(before.note))
     policy, renderer, window = after.conversation.policy, after.conversation.renderer, after.conversation.window
     system = before.conversation.system if remembers(renderer) else None
     talk = replace(before.conversation, policy=policy, renderer=renderer, window=window, system=system)
-    return Speaker(after.model, talk)
+    return Speaker(after.model, talk, after.note)
 
 
 @dataclass

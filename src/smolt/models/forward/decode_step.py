@@ -3,7 +3,8 @@
 A step of the Hugging Face modules spends much of its time on small products and on Python. Here queries, keys and
 values are one product, and so are gate and up; a role's adapter is added in fp32 to copies of the weights it changes,
 or, in half precision, where that would lose it, stays a low-rank term of its own. The network's own weights are only
-read. What stands between the products is compiled where it can be (`kernels`), and so are products of very few rows.
+read. What stands between the products is compiled where it can be (`kernels`), and so are products of very few rows,
+which may be of weights in int8 where nothing is learned from the answers.
 `Trunk.choose_forward` compares the states with the network's own before any of this is used.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm, silu
 from transformers import PreTrainedModel
 
-from smolt.models.forward.kernels import Kernels, kernels
+from smolt.models.forward.kernels import Int8, Kernels, kernels
 from smolt.models.forward.kv_cache import Cache
 from smolt.models.forward.logprobs import exact_logits
 from smolt.models.forward.packed_attention import window_of_layer
@@ -26,6 +27,7 @@ from smolt.models.forward.packed_forward import is_plain, normed_and_scale
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROWS = 64  # answers that oneDNN should reckon with when it chooses an order
 FEW = 2  # answers for which reading the weights is all the work, and their order does not matter
+FEW_INT8 = 4  # answers for which weights that are kept in int8 are read so; for more, products take longer than memory
 ROTARY = ("default", "linear", "llama3")  # angles that depend on the position alone
 
 
@@ -39,6 +41,7 @@ class Affine:
         up: [rank, out], a term's second matrix, scaled; None without one.
         ordered: whether the weight is in oneDNN's order.
         parts: the same as the network's own weights and biases, one beside the other; empty where it is not.
+        int8: the same in int8, of which the weight is then what it stands for; None where it is not kept so.
     """
 
     weight: Tensor
@@ -46,6 +49,7 @@ class Affine:
     up: Tensor | None = None
     ordered: bool = False
     parts: tuple[tuple[Tensor, Tensor | None], ...] = ()
+    int8: Int8 | None = None
 
     def __call__(self, states: Tensor) -> Tensor:
         """[rows, in] -> [rows, out]."""
@@ -104,6 +108,11 @@ class Layer:
     down: Affine
 
     @property
+    def products(self) -> tuple[Affine, Affine, Affine, Affine]:
+        """All of them."""
+        return self.queries_keys_values, self.out, self.gate_up, self.down
+
+    @property
     def norms(self) -> tuple[Tensor | None, Tensor | None, float]:
         """Weights of queries' and keys' own norms, None without, and their eps."""
         if not hasattr(self.attention, "q_norm"):
@@ -120,12 +129,16 @@ class LeanDecoder:
         adapter: the role's adapter, None for the bare network.
         dtype: what products are computed in.
         window: positions it will be asked for.
+        int8: round the weights of its products to int8. Few answers are then decoded from these, and more of them from
+            what they stand for: an answer does not depend on how many are decoded beside it.
 
     Raises:
         NotImplementedError: the network or its adapter holds something that is not computed here.
     """
 
-    def __init__(self, network: PreTrainedModel, adapter: str | None, dtype: torch.dtype, window: int) -> None:
+    def __init__(
+        self, network: PreTrainedModel, adapter: str | None, dtype: torch.dtype, window: int, int8: bool = False
+    ) -> None:
         reason = objection(network)
         if reason:
             raise NotImplementedError(reason)
@@ -135,8 +148,8 @@ class LeanDecoder:
         self.norm: Any = backbone.norm
         head = network.get_output_embeddings() or backbone.embed_tokens  # a classifier has none, and draws no tokens
         weight = head.weight.to(self.embedding.dtype)
-        self.head = ordered(Affine(weight, None, parts=((weight, None),)))
-        self.layers = [_layer(part, adapter, dtype) for part in backbone.layers]
+        self.head = _in_int8(weight, None, dtype) if int8 else ordered(Affine(weight, None, parts=((weight, None),)))
+        self.layers = [_layer(part, adapter, dtype, int8) for part in backbone.layers]
         attention: Any = backbone.layers[0].self_attn
         config: Any = network.config
         self.d = int(attention.head_dim)
@@ -147,6 +160,8 @@ class LeanDecoder:
         self.cosine = cosine[0][:, None]
         self.sine = torch.cat([-sine[0][:, :half], sine[0][:, half:]], dim=-1)[:, None]
         self.kernels = kernels(dtype) if self._uniform(dtype) else None
+        if int8 and self.kernels is None:
+            raise NotImplementedError("its products in int8 are compiled, and there is no C compiler (CC, else cc)")
 
     def _uniform(self, dtype: torch.dtype) -> bool:
         """Whether states, norms and products have one precision, and the processor computes them."""
@@ -185,6 +200,8 @@ class LeanDecoder:
         return own.norm(states, more, self.norm.weight, self.norm.variance_epsilon)
 
     def _product(self, affine: Affine, states: Tensor) -> Tensor:
+        if self.kernels is not None and affine.int8 is not None and len(states) <= FEW_INT8:
+            return self.kernels.product_of_bytes(states, affine.int8, affine.bias)
         if self.kernels is None or not affine.parts or len(states) > FEW:
             return affine(states)
         return self.kernels.product(states, affine.parts)
@@ -229,9 +246,17 @@ class LeanDecoder:
             _share(layer.queries_keys_values, [attention.q_proj, attention.k_proj, attention.v_proj])
             _share(layer.gate_up, [mlp.gate_proj, mlp.up_proj])
 
+    @property
+    def int8_bytes(self) -> int:
+        """What its weights in int8 take."""
+        held = [self.head, *(part for one in self.layers for part in one.products)]
+        return sum(affine.int8.nbytes for affine in held if affine.int8 is not None)
+
     def logits(self, states: Tensor) -> Tensor:
         """Final states [slots, h] -> fp32 logits [slots, V], as training computes them."""
-        if self.kernels is not None and len(states) <= FEW:
+        if self.kernels is not None and self.head.int8 is not None and len(states) <= FEW_INT8:
+            return self.kernels.product_of_bytes(states, self.head.int8, None, exact=True)
+        if self.kernels is not None and self.head.parts and len(states) <= FEW:
             return self.kernels.product(states, self.head.parts, exact=True)
         return self.head.exact(states)
 
@@ -258,20 +283,24 @@ def _normed(norm: Any, states: Tensor) -> Tensor:
     return normed_and_scale(states, weight, norm.variance_epsilon)[0]
 
 
-def _layer(part: Any, adapter: str | None, dtype: torch.dtype) -> Layer:
+def _layer(part: Any, adapter: str | None, dtype: torch.dtype, int8: bool) -> Layer:
     attention, mlp = part.self_attn, part.mlp
+
+    def stacked(*modules: nn.Module) -> Affine:
+        return _stacked(list(modules), adapter, dtype, int8)
+
     return Layer(
         before_attention=part.input_layernorm,
         attention=attention,
-        queries_keys_values=_stacked([attention.q_proj, attention.k_proj, attention.v_proj], adapter, dtype),
-        out=_stacked([attention.o_proj], adapter, dtype),
+        queries_keys_values=stacked(attention.q_proj, attention.k_proj, attention.v_proj),
+        out=stacked(attention.o_proj),
         before_mlp=part.post_attention_layernorm,
-        gate_up=_stacked([mlp.gate_proj, mlp.up_proj], adapter, dtype),
-        down=_stacked([mlp.down_proj], adapter, dtype),
+        gate_up=stacked(mlp.gate_proj, mlp.up_proj),
+        down=stacked(mlp.down_proj),
     )
 
 
-def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) -> Affine:
+def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype, int8: bool) -> Affine:
     """Linear layers with one input as one."""
     plain = [_plain(module) for module in modules]
     terms = [_term(module, adapter) for module in modules]
@@ -281,12 +310,13 @@ def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) 
         made = [torch.zeros(len(m.weight)) if m.bias is None else m.bias for m in plain]
         bias = torch.cat([part.to(plain[0].weight.device, dtype) for part in made])
     parts = () if any(terms) else _parts(plain, dtype)
-    if dtype == torch.float32:
+    if dtype == torch.float32 or int8:
         merged = [
-            module.weight if term is None else module.weight + term[1] @ term[0]
+            module.weight if term is None else module.weight.float() + term[1] @ term[0]
             for module, term in zip(plain, terms, strict=True)
         ]
-        return ordered(Affine(torch.cat(merged) if len(merged) > 1 else merged[0], bias, parts=parts))
+        weight = torch.cat(merged) if len(merged) > 1 else merged[0]
+        return _in_int8(weight, bias, dtype) if int8 else ordered(Affine(weight, bias, parts=parts))
     weight = torch.cat([module.weight for module in plain]) if len(plain) > 1 else plain[0].weight
     if all(term is None for term in terms):
         return ordered(Affine(weight.to(dtype), bias, parts=parts))
@@ -303,6 +333,12 @@ def _stacked(modules: list[nn.Module], adapter: str | None, dtype: torch.dtype) 
     return ordered(Affine(torch.cat([weight.to(dtype), down.to(dtype)]), bias, up.to(dtype)))
 
 
+def _in_int8(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Affine:
+    """A weight in int8, and what it stands for in the order of a product."""
+    held = Int8.of(weight)
+    return ordered(Affine(held.restored(dtype), bias, int8=held))
+
+
 def _parts(modules: list[nn.Linear], dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor | None], ...]:
     """Weights and biases as they stand in the network; none where their precision is another."""
     held = tuple((module.weight.detach(), module.bias) for module in modules)
@@ -311,7 +347,7 @@ def _parts(modules: list[nn.Linear], dtype: torch.dtype) -> tuple[tuple[Tensor, 
 
 def _share(stacked: Affine, modules: list[nn.Module]) -> None:
     own = [module for module in modules if type(module) is nn.Linear]
-    if stacked.up is not None or stacked.ordered or len(own) < len(modules):
+    if stacked.up is not None or stacked.int8 is not None or stacked.ordered or len(own) < len(modules):
         return
     if all(module.weight.dtype == stacked.weight.dtype for module in own):
         parts = stacked.weight.split([len(module.weight) for module in own])

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -39,7 +40,65 @@ ARGUMENTS = {
         *(PLACE, PLACE, FLOAT, FLOAT, PLACE, WHOLE, WHOLE, WHOLE, WHOLE, ctypes.c_int),
     ),
     "product": (PLACE, PLACE, PLACE, PLACE, PLACE, WHOLE, WHOLE, WHOLE, WHOLE, ctypes.c_int),
+    "product_of_bytes": (*(PLACE,) * 7, WHOLE, WHOLE, WHOLE, ctypes.c_int),
 }
+
+WIDEST = 2**16
+"""Columns of a weight in int8 whose products with a byte are summed in 32 bits."""
+BLOCK = 2**23
+"""Numbers of a weight that are turned into int8, or back, at a time."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """A weight in int8 with a scale for each row: `values * scales[:, None]` stands for it.
+
+    Attributes:
+        values: int8 [out, in], from -127 to 127.
+        scales: fp32 [out], the largest size of a row over 127; 0 for a row of zeros.
+        sums: int32 [out], of each row's values.
+    """
+
+    values: Tensor
+    scales: Tensor
+    sums: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor) -> "Int8":
+        """Each number to the nearest of its row: off by half a scale at most.
+
+        Args:
+            weight: [out, in], on a processor.
+
+        Raises:
+            NotImplementedError: its rows are longer.
+        """
+        rows, columns = weight.shape
+        if columns > WIDEST:
+            raise NotImplementedError(f"no int8 for a product of {columns:,} columns")
+        values, scales = torch.empty(rows, columns, dtype=torch.int8), torch.empty(rows)
+        for some in _blocks(rows, columns):
+            exact = weight[some].detach().float()
+            scales[some] = exact.abs().amax(dim=1) / 127
+            values[some] = (exact / scales[some, None].clamp(min=torch.finfo(torch.float32).tiny)).round_()
+        return cls(values, scales, values.sum(dim=1, dtype=torch.int32))
+
+    def restored(self, dtype: torch.dtype) -> Tensor:
+        """What it stands for, [out, in]."""
+        weight = torch.empty(self.values.shape, dtype=dtype)
+        for some in _blocks(*self.values.shape):
+            weight[some] = self.values[some] * self.scales[some, None]
+        return weight
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes."""
+        return int(self.values.nbytes + self.scales.nbytes + self.sums.nbytes)
+
+
+def _blocks(rows: int, columns: int) -> list[slice]:
+    size = max(1, BLOCK // columns)
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 class Kernels:
@@ -49,7 +108,7 @@ class Kernels:
         self._functions = {name: getattr(library, name) for name in ARGUMENTS}
         for name, types in ARGUMENTS.items():
             self._functions[name].argtypes, self._functions[name].restype = types, None
-        for name in ("attend", "product"):
+        for name in ("attend", "product", "product_of_bytes"):
             self._functions[name].restype, self._functions[name].errcheck = ctypes.c_int, _require_memory
 
     def norm(self, states: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> Tensor:
@@ -89,6 +148,27 @@ class Kernels:
                 *(rows, states.shape[1], len(weight), width, threads),
             )
             column += len(weight)
+        return out
+
+    def product_of_bytes(self, states: Tensor, weight: Int8, bias: Tensor | None, exact: bool = False) -> Tensor:
+        """States [rows, in] times what a weight in int8 [out, in] stands for, transposed, plus bias.
+
+        The states are not rounded further than fp32 is: each is three bytes, and sums are whole numbers.
+
+        Args:
+            states: few rows.
+            weight: [out, in].
+            bias: [out], of the states' dtype; None without.
+            exact: keep the sums in fp32.
+        """
+        (rows, columns), outs = states.shape, len(weight.values)
+        out = states.new_empty(rows, outs, dtype=torch.float32 if exact else states.dtype)
+        self._functions["product_of_bytes"](
+            *(states.data_ptr(), weight.values.data_ptr(), weight.scales.data_ptr(), weight.sums.data_ptr()),
+            0 if bias is None else bias.data_ptr(),
+            *((0, out.data_ptr()) if exact else (out.data_ptr(), 0)),
+            *(rows, columns, outs, torch.get_num_threads()),
+        )
         return out
 
     def attend(

@@ -102,7 +102,7 @@ class Slots:
         self.cache: Cache | None = None
         self.lean: LeanDecoder | None = None
         if policy.trunk.lean:
-            self.lean = policy.trunk.lean_decoder(policy.adapter, window)
+            self.lean = policy.decoder or policy.trunk.lean_decoder(policy.adapter, window)
 
     def read_whole(self, contexts: Sequence[Tensor]) -> list[tuple[Pairs, Tensor]]:
         """Some contexts in one forward: keys and values of each, and the logits after it, [V]."""
