@@ -25,6 +25,7 @@ SHARED = {
     "sampling",
     "checks",
     "correction",
+    "server",
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "pretrain": {"data": "t.txt"},

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -110,6 +111,8 @@ class Rollouts:
         events = [*self.look(drawn, number), *metrics.pop("events", [])]
         if events:
             metrics["events"] = events
+        if self.rolling.served is not None:
+            metrics |= self.rolling.served.metrics(sum(len(one.answers) for one in drawn))
         if self.again:
             metrics["replaced"] = sum(len(one.groups.contexts) for one in drawn[1:])
         for side, name in enumerate(("sampling_seconds", "scoring_seconds")):
@@ -160,7 +163,11 @@ class Rollouts:
         rolling, began, update = self.rolling, time.perf_counter(), counter[1] + 1
         counted(0, len(places) * self.samples, f"answers of update {update}")
         questions = [rolling.questions[index] for index in places]
-        groups = sample(rolling.policy, rolling.contexts(questions), self.samples, rolling.drawing, counter, ids=ids)
+        contexts, n = rolling.contexts(questions), self.samples
+        if rolling.served is None:
+            groups = sample(rolling.policy, contexts, n, rolling.drawing, counter, ids=ids)
+        else:
+            groups = rolling.served.draw(contexts, n, counter, ids)
         sampled = time.perf_counter()
         asked, answers = [questions[owner] for owner in groups.owners], as_answers(groups, rolling.ground.renderer)
         counted(0, len(answers), f"scores of update {update}")
@@ -220,9 +227,10 @@ def rollout_plan(
         loss=loss,
         learner=Learner(roles, recipe.optim, stream.total),
         micro_tokens=rolling.micro_tokens,
-        save=lambda directory: save_policy(policy, renderer, directory),
+        save=lambda directory: finished(rolling, directory),
         result=policy,
         checks=[
+            *([] if rolling.served is None else [rolling.served.open]),
             lambda: stop_reachable(policy, renderer, recipe.sampling.max_tokens, rolling.questions[0]),
             *([lambda: same_policy(policy, reference, probe)] if reference is not None else []),
         ],
@@ -231,6 +239,13 @@ def rollout_plan(
         facts={**forward_facts(policy.trunk), "records": len(rolling.questions), "too_long": rolling.dropped},
         outlook=rolling.outlook,
     )
+
+
+def finished(rolling: Rolling, directory: Path) -> None:
+    """Write the finished model; a server need not keep its last adapter."""
+    save_policy(rolling.policy, rolling.ground.renderer, directory)
+    if rolling.served is not None:
+        rolling.served.close()
 
 
 def dev_rewards(rolling: Rolling) -> Dev | None:
