@@ -140,7 +140,7 @@ def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatc
     two = '[{name: python, path: "f.py:sume"}, {name: python, path: "g.py:some"}]'
     (tmp_path / "r.yaml").write_text(head + f"reward: {two}\nlora: {{targets: [q_porj]}}\n")
     said = [(check["what"], check["found"]) for check in doctor("r.yaml")[1]["checks"] if not check["ok"]]
-    assert [what for what, _ in said] == ["reward functions", "reward functions", "training of r"]
+    assert [what for what, _ in said] == ["rewards", "rewards", "training of r"]
     for (_, found_there), start in zip(
         said,
         ("reward: reward python: f.py: there is", "reward: reward python: path: g.py", "lora.targets: q_porj"),
@@ -148,7 +148,7 @@ def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatc
     ):
         assert found_there.startswith(start)
     (tmp_path / "r.yaml").write_text(head + f"reward: {two}\n")
-    assert [check["what"] for check in doctor("r.yaml")[1]["checks"] if not check["ok"]] == ["reward functions"] * 2
+    assert [check["what"] for check in doctor("r.yaml")[1]["checks"] if not check["ok"]] == ["rewards"] * 2
 
     (tmp_path / "r.yaml").write_text(head.replace("q.jsonl", "bare.jsonl") + "reward: gsm8k\n")
     bare = json.dumps({"prompt": "say ho"}) + "\n"

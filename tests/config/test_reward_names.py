@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from smolt.cli import app
 from smolt.config.blocks import REWARDS
 from smolt.rewards import build
+from smolt.rewards.shorthand import RULES
 from smolt.study.study import run_study
 from tests.config.test_study_recipe import study
 
@@ -47,7 +48,7 @@ def check(command: list[str]) -> tuple[int, str]:
 
 
 def test_the_names_are_those_that_can_be_built() -> None:
-    assert sorted(REWARDS) == sorted([*build.RULES, *build.LOADED, "python"])
+    assert sorted(REWARDS) == sorted([*RULES, *build.LOADED, "python"])
 
 
 @pytest.mark.parametrize("command", [["recipe", "check"], ["doctor"], ["study"]])
@@ -74,10 +75,74 @@ def test_a_misspelt_function(path: str, message: str, place: Path) -> None:
     assert check(["recipe", "check"]) == (2, expected)
     done = CliRunner().invoke(app, ["doctor", "s.yaml", "--json"])
     found = [(entry["what"], entry["ok"], entry["found"]) for entry in json.loads(done.stdout)["checks"]]
-    assert (done.exit_code, found[1]) == (2, ("reward functions", False, expected))
+    assert (done.exit_code, found[1]) == (2, ("rewards", False, expected))
     with pytest.raises(ValueError, match=re.escape(expected)):
         run_study(study(place, Path("s.yaml").read_text()), out=place / "run")
     assert not (place / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        ("{name: length, options: {targt: 40}}", 'length: options.targt: unknown option; did you mean "target"?'),
+        ("{name: length, options: {target: forty}}", "length: options.target: must be a whole number, not 'forty'"),
+        ("{name: length}", "length: options.target: is missing"),
+        ("{name: format, options: {weights: {stepz: 1}}}", "format: weights: unknown hint 'stepz'; there are steps"),
+        ("{name: confidence, options: {floor: low}}", "confidence: options.floor: must be a number, not 'low'"),
+        ("{name: gsm8k, path: x}", "gsm8k: path: is not used by this reward; remove it"),
+        (
+            "{name: python, path: 'brief.py:brief', options: {foo: 1}}",
+            "options.foo: the function takes no such argument",
+        ),
+        ("{name: model, path: start, options: {refusd: true}}", "model: options.refusd: unknown option; there are ref"),
+        ("{name: ensemble, options: {path: [a, b], combine: meen}}", "options.combine: must be mean, min or uncertain"),
+        ("{name: judge, path: start, options: {rubrik: helpful}}", "rubrik: unknown field; did you mean"),
+        ("{name: decision, path: start, options: {instruction: x}}", "options.instruction: unknown option; there are"),
+    ],
+)
+def test_a_wrong_option(reward: str, message: str, place: Path) -> None:
+    """Of a stage's reward and of the study's own, by `recipe check`, `doctor`, and before the study begins."""
+    written(reward)
+    text = Path("s.yaml").read_text()
+    whole = text.replace(f"reward: {reward}", "reward: gsm8k").replace("study.test: ", "study: {test: ")
+    whole = whole.replace('test.jsonl"', f'test.jsonl", reward: {reward}}}', 1)
+    for field, recipe in (("grpo.reward", text), ("study.reward", whole)):
+        Path("s.yaml").write_text(recipe)
+        code, error = check(["recipe", "check"])
+        assert (code, error.partition(":")[0]) == (2, field) and message in error
+        done = CliRunner().invoke(app, ["doctor", "s.yaml", "--json"])
+        wrong = [entry["found"] for entry in json.loads(done.stdout)["checks"] if entry["what"] == "rewards"]
+        assert (done.exit_code, wrong) == (2, [error])
+        with pytest.raises(ValueError, match=re.escape(error)):
+            run_study(study(place, Path("s.yaml").read_text()), out=place / "run")
+    assert not (place / "run").exists()
+
+
+def test_doctor_tries_what_the_arms_are_measured_by(place: Path) -> None:
+    """Test questions that cannot be read, a function that fails on them, a judge that is nowhere."""
+    Path("start").mkdir()
+    Path("q.jsonl").write_text('{"prompt": "what is 6 times 7?", "solution": "42"}\n')
+    Path("brief.py").write_text("def broken(question, answer):\n    return 1 / 0\n")
+
+    def problems(test: str, reward: str) -> list[str]:
+        Path("s.yaml").write_text(f"model: start\nstudy: {{test: {test}, reward: {reward}}}\nsft: {{data: d.jsonl}}\n")
+        done = CliRunner().invoke(app, ["doctor", "s.yaml", "--json"])
+        assert done.exit_code == 2
+        return [f"{entry['what']}: {entry['found']}" for entry in json.loads(done.stdout)["checks"] if not entry["ok"]]
+
+    assert problems("gone.jsonl", "gsm8k")[-1].startswith("data gone.jsonl: gone.jsonl: no such file")
+    found = problems("q.jsonl", "{name: python, path: 'brief.py:broken'}")[-1]
+    assert found.startswith("reward python of study: reward brief.py:broken: 1 of 1 answers got no score")
+    assert problems("q.jsonl", "{name: judge, path: ./nojudge}")[-1].startswith("reward judge of study: reward judge: ")
+
+
+def test_a_format_that_is_none(place: Path) -> None:
+    """Named by `recipe check` before the file is read."""
+    Path("d.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    Path("r.yaml").write_text("stage: sft\nmodel: owner/name\ndata: {path: d.jsonl, format: alpacca}\n")
+    done = CliRunner().invoke(app, ["recipe", "check", "r.yaml", "--json"])
+    error = json.loads(done.stdout)["error"]
+    assert done.exit_code == 2 and error.startswith("data: format: 'alpacca' is unknown; did you mean alpaca?")
 
 
 def test_a_file_that_is_no_python(place: Path) -> None:

@@ -18,8 +18,8 @@ from smolt.data.formats import FORMATS
 from smolt.data.numbers import extract
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
 from smolt.processes.lifeline import ProcessLost
-from smolt.rewards.build import RULES
 from smolt.rewards.constraints import CHECKS, COUNTS
+from smolt.rewards.shorthand import RULES
 from smolt.rewards.stated import confidence
 from tests.docs.workshop import PAGES, ROOT, named, table
 

@@ -7,7 +7,8 @@ import pytest
 from smolt.config import RewardPart
 from smolt.data import Score
 from smolt.errors import UserError
-from smolt.rewards.learned import Combine, Members, combined, read_members
+from smolt.rewards.learned import combined
+from smolt.rewards.shorthand import Combine, Members, read_members
 
 
 @pytest.mark.parametrize(("combine", "value"), [("mean", 3.0), ("min", 1.0), ("uncertainty", 3.0 - 0.5 * 8 / 3)])

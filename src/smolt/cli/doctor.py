@@ -112,14 +112,14 @@ def _is_recipe(subject: str) -> bool:
 def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
     """Each model and data block of the subject, a recipe or a model, looked at once."""
     from smolt.config import Model, StudyRecipe, make_block
-    from smolt.rewards.python import missing_functions
+    from smolt.rewards.shorthand import reward_faults
 
     if recipe is None:
         yield _check_model(make_block(Model, path=subject))
         return
     yield {"what": "recipe", "ok": True, "found": f"a valid {recipe.stage} recipe"}
-    for fault in missing_functions(recipe):
-        yield {"what": "reward functions", "ok": False, "found": fault}
+    for fault in reward_faults(recipe):
+        yield {"what": "rewards", "ok": False, "found": fault}
     from smolt.study.duration import grounded
 
     stages = [section.recipe for section in recipe.sections] if isinstance(recipe, StudyRecipe) else [recipe]
@@ -135,6 +135,9 @@ def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
         for found in _check_training(standing.get(stage.name, stage), sound):
             needs = needs and found["ok"]
             yield found
+    for found in _check_exam(recipe, seen):
+        needs = needs and found["ok"]
+        yield found
     if sound and needs:
         yield from _check_time(recipe)
 
@@ -186,7 +189,7 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
     if foreseen.left_out:
         yield {"what": f"data of {recipe.name} in its window", "ok": True, "found": "; ".join(foreseen.left_out)}
     if foreseen.asked is not None and hasattr(recipe, "reward"):
-        yield from _check_reward(recipe, foreseen.asked.questions)
+        yield from _check_reward(recipe.name, recipe.reward, foreseen.asked.questions)
     elif recipe.stage == "reward" and recipe.gate:
         yield from _check_gate(recipe, foreseen)
     outlook = foreseen.outlook
@@ -200,19 +203,35 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
         }
 
 
-def _check_reward(recipe: Any, questions: Any) -> Iterator[dict[str, Any]]:
+def _check_exam(recipe: Any, seen: set[str]) -> Iterator[dict[str, Any]]:
+    """What a study's arms are measured on, and who rates their answers, which is needed after all trainings only."""
+    from smolt.config import StudyRecipe
+    from smolt.data import load
+
+    if not isinstance(recipe, StudyRecipe):
+        return
+    test, decisions, reward = recipe.study.test, recipe.study.decisions, recipe.study.reward
+    for block, kind in ((test, "questions"), (decisions, "decisions")):
+        if block is not None and "{" not in block.path and block.path not in seen:
+            found = _check_data(block, kind)
+            yield found
+            if block is test and reward is not None and found["ok"]:
+                yield from _check_reward("study", reward, load(block, "questions").records)
+
+
+def _check_reward(name: str, reward: Any, questions: Any) -> Iterator[dict[str, Any]]:
     """Parts of a reward that would end the training: a refused model, a rule or function that rates nothing."""
     from smolt.rewards.build import never_scored, partly_scored, why_useless
-    from smolt.rewards.python import missing_functions
+    from smolt.rewards.shorthand import reward_faults
 
-    parts = [part for part in recipe.reward.parts if not any(missing_functions(part))]  # those have been said
+    parts = [part for part in reward.parts if not any(reward_faults(part))]  # those have been said
     useless = [(part.name, reason) for part in parts if (reason := why_useless(part, questions[0])) is not None]
-    for name, reason in useless:
-        yield {"what": f"reward {name} of {recipe.name}", "ok": False, "found": reason}
+    for part_name, reason in useless:
+        yield {"what": f"reward {part_name} of {name}", "ok": False, "found": reason}
     if silent := "" if useless else partly_scored(parts, questions):
         hopeless = never_scored(parts, questions)
         yield {
-            "what": f"reward of {recipe.name}",
+            "what": f"reward of {name}",
             "ok": hopeless is None,
             "found": (hopeless or silent).removeprefix("reward: "),
         }

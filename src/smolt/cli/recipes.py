@@ -49,20 +49,20 @@ def shown(name: str, fields: bool) -> Outcome:
     return Outcome(values, read_yaml(path).text.rstrip("\n"), verbatim=True)
 
 
-@app.command("check", help="Check a recipe, and that its local files are there, without loading them.")
+@app.command("check", help="Check a recipe and its rewards, and that its local files are there, without loading them.")
 @delivered
 def checked(source: RecipeName, overrides: Overrides = None, stage: Stage = None) -> Outcome:
     """Whether a recipe is valid, and its hash.
 
     Raises:
-        UserError: with all its mistakes, or with all functions and files that are not there.
+        UserError: with all its mistakes, or with all rewards that are none and files that are not there.
     """
     from smolt.config import StudyRecipe, load_recipe, recipe_hash
     from smolt.data.inputs import missing_inputs
-    from smolt.rewards.python import missing_functions
+    from smolt.rewards.shorthand import reward_faults
 
     recipe = load_recipe(source, stage, overrides or [])
-    faults = [*missing_functions(recipe), *missing_inputs(recipe)]
+    faults = [*reward_faults(recipe), *missing_inputs(recipe)]
     if faults:
         raise UserError("\n".join(faults))
     names: list[str] = []

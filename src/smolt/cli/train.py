@@ -113,11 +113,11 @@ def look_first(out: Path | None, *asked: Any) -> None:
         OSError: `out` cannot be written.
     """
     from smolt.data.inputs import look_for
-    from smolt.rewards.python import look_for_functions
+    from smolt.rewards.shorthand import look_for_rewards
     from smolt.runs.directory import refuse_unwritable
 
     for block in asked:
-        look_for_functions(block)
+        look_for_rewards(block)
     look_for(*asked)
     if out is not None:
         refuse_unwritable(out)

@@ -15,6 +15,7 @@ from smolt.config import BestOfNRecipe, Critic, Data, Judging, Model, RewardPart
 from smolt.config.complaints import beside
 from smolt.config.yaml_reader import KeyPath, dotted
 from smolt.data import files
+from smolt.data.reading import named_formats
 from smolt.errors import UserError
 from smolt.runs.identity import is_run
 
@@ -27,9 +28,11 @@ def look_for(*asked: BaseModel) -> None:
     """See that what recipes or blocks read is there. A path with a section's name in it waits for that section.
 
     Raises:
-        UserError: the first that is not, with its field and the nearest names beside it.
+        UserError: the first that is not, with its field and the nearest names beside it; or an unknown format.
     """
     for block in asked:
+        for fault in _unknown_formats(block):
+            raise UserError(fault)
         for field, path, is_model in _read_by(block):
             if is_model:
                 find_model(path, field)
@@ -38,7 +41,8 @@ def look_for(*asked: BaseModel) -> None:
 
 
 def missing_inputs(recipe: BaseModel) -> Iterator[str]:
-    """What `look_for` would raise of each path, once a path, without asking the hub."""
+    """What `look_for` would raise of each path and format, once a path, without asking the hub."""
+    yield from dict.fromkeys(_unknown_formats(recipe))
     seen: set[str] = set()
     for field, path, is_model in _read_by(recipe):
         if path in seen:
@@ -59,27 +63,42 @@ def _read_by(block: BaseModel) -> Iterator[tuple[str, str, bool]]:
     return ((dotted(place), path, is_model) for place, path, is_model in _paths_of(block, start) if "{" not in path)
 
 
-def _paths_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str, bool]]:
-    """Each path, where it stands, and whether it is a model's; a section goes by its name."""
+def blocks_of(value: Any, place: KeyPath = ()) -> Iterator[tuple[KeyPath, BaseModel]]:
+    """Each block of a recipe and where it stands; a section goes by its name."""
     if isinstance(value, list | tuple):
         for item in value:
             is_section = isinstance(item, BaseModel) and hasattr(item, "recipe")
-            yield from _paths_of(item, (*place, item.name) if is_section else place)
-        return
-    if not isinstance(value, BaseModel):
-        return
-    if isinstance(value, BestOfNRecipe):
-        yield (*place, "reward_model"), value.reward_model, True
-    if isinstance(value, Data):
-        yield (*place, "path"), value.path, False
-    elif isinstance(value, Model | Teacher | Critic | Judging | RewardPart):
-        for path in _model_paths(value):
-            yield (*place, "path"), path, True
-    for name, item in value:
-        yield from _paths_of(item, place if name in ("sections", "recipe", "parts") else (*place, name))
+            yield from blocks_of(item, (*place, item.name) if is_section else place)
+    elif isinstance(value, BaseModel):
+        yield place, value
+        for name, item in value:
+            yield from blocks_of(item, place if name in ("sections", "recipe", "parts") else (*place, name))
 
 
-def _model_paths(block: Model | Teacher | Critic | Judging | RewardPart) -> list[str]:
+def _paths_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str, bool]]:
+    """Each path, where it stands, and whether it is a model's."""
+    for at, block in blocks_of(value, place):
+        if isinstance(block, BestOfNRecipe):
+            yield (*at, "reward_model"), block.reward_model, True
+        if isinstance(block, Data):
+            yield (*at, "path"), block.path, False
+        elif isinstance(block, Model | Teacher | Critic | Judging | RewardPart):
+            for path in model_paths(block):
+                yield (*at, "path"), path, True
+
+
+def _unknown_formats(value: BaseModel) -> Iterator[str]:
+    """What is wrong with the names of formats."""
+    for at, block in blocks_of(value):
+        if isinstance(block, Data) and block.format not in (None, "auto"):
+            try:
+                named_formats(dotted(at) or "data", block.format)
+            except UserError as error:
+                yield str(error)
+
+
+def model_paths(block: Model | Teacher | Critic | Judging | RewardPart) -> list[str]:
+    """Where the models are that a block names, on this machine or on the hub."""
     if isinstance(block, RewardPart) and block.name not in ("model", "judge", "decision"):
         several = block.options.get("path", ()) if block.name == "ensemble" else ()
         return [path for path in several if isinstance(path, str)] if isinstance(several, list | tuple) else []

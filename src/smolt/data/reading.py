@@ -237,7 +237,7 @@ def _check_fields(name: str, form: Format, fields: Mapping[str, str]) -> None:
 
 def _find_format(name: str, lines: list[files.Line], kind: Kind, given: str | None) -> Format:
     """The format given, or the one most of the first rows match."""
-    named = _named_formats(name, given) if given not in (None, "auto") else FORMATS
+    named = named_formats(name, given) if given not in (None, "auto") else FORMATS
     serving = [form for form in named if kind in form.kinds]
     seen = list(itertools.islice((line.row for line in lines if line.row is not None), _LOOKED_AT))
     exact = next((form for form in serving if form.name == given), None)
@@ -276,7 +276,7 @@ def _nearest_formats(seen: list[Row], formats: Sequence[Format]) -> str:
     return f"{near} (`smolt data formats` lists the columns of all)"
 
 
-def _named_formats(name: str, given: str | None) -> Sequence[Format]:
+def named_formats(name: str, given: str | None) -> Sequence[Format]:
     """The formats of a name, or of a family: hh is hh and hh_prompt."""
     named = [form for form in FORMATS if form.name == given or form.name.startswith(f"{given}_")]
     if not named:

@@ -1,46 +1,23 @@
 """From a recipe's `reward:` block to one reward function."""
 
-import difflib
-import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from smolt.config import RewardMix, RewardPart
-from smolt.config.blocks import REWARDS
 from smolt.data import Question
+from smolt.data.inputs import find_model, model_paths
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
 from smolt.models.locating import locate
 from smolt.models.saving import read_note
 from smolt.rewards.audit.linter import CONSTANT
-from smolt.rewards.constraints import constraints
-from smolt.rewards.gym import gym
 from smolt.rewards.learned import ensemble_reward, learned_reward, require_accepted
 from smolt.rewards.llm_judge.judge_reward import decision_part, judge_reward, plain_answer
 from smolt.rewards.mix import Part, mix, told
 from smolt.rewards.python import python_reward
-from smolt.rewards.refusals import refusal
-from smolt.rewards.rules import Reward, exact_words, format_hints, gsm8k, length, overlong
-from smolt.rewards.stated import confidence, probabilities
-from smolt.rewards.tone import empathy, sentiment
-
-RULES: dict[str, Callable[..., Reward]] = {
-    "gsm8k": gsm8k,
-    "gym": gym,
-    "confidence": confidence,
-    "probabilities": probabilities,
-    "format": format_hints,
-    "sentiment": sentiment,
-    "length": length,
-    "overlong": overlong,
-    "exact_words": exact_words,
-    "constraints": constraints,
-    "refusal": refusal,
-    "empathy": empathy,
-}
-"""Name in a recipe -> factory; the part's options are the factory's arguments."""
+from smolt.rewards.rules import Reward
+from smolt.rewards.shorthand import RULES, rule
 
 LOADED = ("model", "ensemble", "judge", "decision")
 
@@ -85,6 +62,9 @@ def why_useless(part: RewardPart, question: Question) -> str | None:
     """
     try:
         if part.name in LOADED:
+            for path in model_paths(part):
+                if "{" not in path:
+                    find_model(path, f"reward {part.name}")
             if part.name == "model" and part.path is not None and Path(part.path).exists():
                 require_accepted(part, read_note(locate(part.path)))
             return None
@@ -142,35 +122,7 @@ def _reward(part: RewardPart, loaders: Mapping[str, Callable[[RewardPart], Rewar
         if part.path is None:
             raise UserError('reward python: path: is missing; give "file.py:function"')
         return python_reward(part.path, part.options, part.seconds)
-    if part.name not in RULES:
-        raise UserError(f"reward: {part.name!r} is unknown{_nearest(part.name, REWARDS)}")
-    if part.path is not None:
-        raise UserError(f"reward {part.name}: path: is not used by this reward; remove it")
-    return _from_options(part, RULES[part.name])
-
-
-def _from_options(part: RewardPart, factory: Callable[..., Reward]) -> Reward:
-    """Call a factory with a part's options, after a check of their names."""
-    known = inspect.signature(factory).parameters
-    for option in part.options:
-        if option not in known:
-            raise UserError(f"reward {part.name}: options.{option}: unknown option{_nearest(option, tuple(known))}")
-    needed = [name for name, entry in known.items() if entry.default is inspect.Parameter.empty]
-    missing = [name for name in needed if name not in part.options]
-    if missing:
-        raise UserError(f"reward {part.name}: options.{missing[0]}: is missing")
-    options: dict[str, Any] = dict(part.options)
-    try:
-        return factory(**options)
-    except TypeError as fault:
-        raise UserError(f"reward {part.name}: options {options}: {fault}") from fault
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f'; did you mean "{near[0]}"?'
-    return f"; there are {', '.join(known)}" if known else "; this reward has none"
+    return rule(part)
 
 
 def mixed_reward(mix: RewardMix, precision: Precision, verdicts: Path | None = None) -> Reward:

@@ -1,10 +1,8 @@
 """Learned rewards: a reward model as a Reward, or several of them as one."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from smolt.config import RewardPart
 from smolt.data import Answer, Question, Score
@@ -16,9 +14,9 @@ from smolt.models.locating import locate
 from smolt.models.rendering import load_renderer
 from smolt.models.saving import load_scorer
 from smolt.rewards.rules import Reward
+from smolt.rewards.shorthand import Combine, read_members, require_known_options
 
 MEMORY = 2.0  # GiB for one forward of scoring
-Combine = Literal["mean", "min", "uncertainty"]
 
 
 def learned_reward(part: RewardPart, precision: Precision) -> Reward:
@@ -36,9 +34,7 @@ def learned_reward(part: RewardPart, precision: Precision) -> Reward:
         UserError: the path holds no reward model, or one that is no better than a trivial baseline.
     """
     located = locate(str(part.path))
-    unknown = set(part.options) - {"refused", "label"}
-    if unknown:
-        raise UserError(f"reward model: options.{min(unknown)}: unknown option; there are refused, label")
+    require_known_options(part)
     good = part.options.get("label")
     scorer, note = load_scorer(str(part.path), precision, None if good is None else str(good))
     require_accepted(part, note)
@@ -90,16 +86,6 @@ def require_accepted(part: RewardPart, note: Mapping[str, Any]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Members:
-    """The options of an ensemble: where its reward models are, and how their scores become one."""
-
-    paths: tuple[str, ...]
-    combine: Combine
-    penalty: float
-    refused: bool
-
-
 def ensemble_reward(part: RewardPart, precision: Precision) -> Reward:
     """Several reward models as one reward (Coste et al. 2310.02743).
 
@@ -132,26 +118,3 @@ def combined(scores: Sequence[Score], combine: Combine, penalty: float) -> Score
     middle = statistics.fmean(values)
     value = {"mean": middle, "min": min(values), "uncertainty": middle - penalty * apart**2}[combine]
     return Score(value, {**components, "disagreement": apart})
-
-
-def read_members(part: RewardPart) -> Members:
-    """The checked options of an ensemble.
-
-    Raises:
-        UserError: fewer than two paths, an unknown option, or a value that is not allowed.
-    """
-    known: dict[str, Any] = {"path": None, "combine": "mean", "penalty": 1.0, "refused": False}
-    unknown = set(part.options) - set(known)
-    if unknown:
-        raise UserError(f"reward ensemble: options.{min(unknown)}: unknown option; there are {', '.join(known)}")
-    paths, combine, penalty, refused = (known | part.options).values()
-    if part.path is not None or not isinstance(paths, list | tuple) or len(paths) < 2:
-        raise UserError("reward ensemble: options.path: must list the directories of at least two reward models")
-    if combine not in get_args(Combine):
-        raise UserError(f"reward ensemble: options.combine: must be mean, min or uncertainty, not {combine!r}")
-    number = isinstance(penalty, int | float) and not isinstance(penalty, bool)
-    if not number or not math.isfinite(penalty) or penalty < 0:
-        raise UserError(f"reward ensemble: options.penalty: must be a number of at least 0, not {penalty!r}")
-    if "penalty" in part.options and combine != "uncertainty":
-        raise UserError("reward ensemble: options.penalty: is for combine: uncertainty; remove it")
-    return Members(tuple(str(path) for path in paths), combine, float(penalty), bool(refused))

@@ -220,33 +220,24 @@ def load_function(source: str, what: str) -> Callable[..., Any]:
     return found
 
 
-def look_for_functions(recipe: BaseModel) -> None:
-    """See that each `file.py:function` of a recipe is there, without running the file.
-
-    A path with a section's name in it waits for that section.
-
-    Raises:
-        UserError: the first that is not, with its place in the recipe and the nearest name.
-    """
-    for fault in missing_functions(recipe):
-        raise UserError(fault)
-
-
 def missing_functions(recipe: BaseModel) -> Iterator[str]:
-    """What `look_for_functions` would raise, of each function that is not there."""
-    for place, source in _functions_of(recipe.model_dump(), ()):
+    """What is wrong with each python part of a recipe, or a block of one: no such function, or no such argument of it.
+
+    The file is parsed, not run.
+    """
+    for place, source, options in _functions_of(recipe.model_dump(), ()):
         if "{" not in source:
             try:
-                _look_for(source, ": ".join(part for part in (dotted(place), "reward python") if part))
+                _look_for(source, options, ": ".join(part for part in (dotted(place), "reward python") if part))
             except UserError as error:
                 yield str(error)
 
 
-def _functions_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """The path of each python part, and where it stands; a section goes by its name."""
+def _functions_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str, list[str]]]:
+    """Where each python part stands, its path and the names of its options; a section goes by its name."""
     if isinstance(value, dict):
         if value.get("name") == "python" and isinstance(value.get("path"), str):
-            yield place, value["path"]
+            yield place, value["path"], list(value.get("options") or {})
         for key, item in value.items():
             yield from _functions_of(item, place if key in ("sections", "recipe", "parts") else (*place, key))
     elif isinstance(value, list | tuple):
@@ -255,7 +246,7 @@ def _functions_of(value: Any, place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield from _functions_of(item, (*place, item["name"]) if is_section else place)
 
 
-def _look_for(source: str, what: str) -> None:
+def _look_for(source: str, options: Sequence[str], what: str) -> None:
     file, name = _split(source, what)
     try:
         tree = ast.parse(file.read_bytes(), file.name)
@@ -271,6 +262,13 @@ def _look_for(source: str, what: str) -> None:
     }
     if name not in made | bound | taken and "*" not in taken:
         raise UserError(_no_function(what, file, name, sorted(made)))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list and not node.args.kwarg:
+            given = *node.args.posonlyargs, *node.args.args
+            known = [entry.arg for entry in (*given[2:], *node.args.kwonlyargs)]
+            for option in options:
+                if option not in known:
+                    raise UserError(f"{what}: {source}: options.{option}: the function takes no such argument")
 
 
 def _no_function(what: str, file: Path, name: str, there: Sequence[str]) -> str:

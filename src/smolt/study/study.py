@@ -43,7 +43,7 @@ from smolt.report.analysis import analyse
 from smolt.report.report import write_report
 from smolt.report.sections.length import cut_short
 from smolt.rewards.build import rules_alone
-from smolt.rewards.python import look_for_functions
+from smolt.rewards.shorthand import look_for_rewards
 from smolt.runs import Interrupts, Run, inventory
 from smolt.runs.identity import MANIFEST, differences_of, normal, package_versions, read_manifest
 from smolt.runs.locks import acquire
@@ -83,7 +83,7 @@ def run_study(
     places = Places(recipe, out)
     written = recipe.model_dump(mode="json")
     if fresh or Run.finished(out, written) is None:
-        look_for_functions(recipe)
+        look_for_rewards(recipe)
         recipe.require_exam()
     manifest = manifest_of(recipe)
     processes.by_first(lambda: refuse_parts(out))

@@ -17,7 +17,7 @@ from typing import Any
 from smolt.config import StudyRecipe
 from smolt.errors import DirectoryInUse
 from smolt.evaluation.shards import Shard
-from smolt.rewards.python import look_for_functions
+from smolt.rewards.shorthand import look_for_rewards
 from smolt.runs import Interrupts, Run
 from smolt.runs.identity import MANIFEST, normal, read_manifest, refuse_other
 from smolt.runs.listing import is_held
@@ -56,7 +56,7 @@ def run_part(
     found = _finished(places)
     if found is not None:
         return {**found, "status": "already complete"}
-    look_for_functions(recipe)
+    look_for_rewards(recipe)
     recipe.require_exam()
     with Interrupts() as interrupts:
         at_work = PartAtWork(places, part, progress, interrupts)
