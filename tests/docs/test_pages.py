@@ -18,9 +18,11 @@ from smolt.data.formats import FORMATS
 from smolt.data.numbers import extract
 from smolt.errors import DirectoryInUse, SelfCheckError, UserError
 from smolt.processes.lifeline import ProcessLost
-from smolt.rewards.constraints import CHECKS, COUNTS
+from smolt.rewards.constraints import CHECKS, CONSTRAINT_RULE, COUNTS
+from smolt.rewards.refusals import REFUSAL_RULE
 from smolt.rewards.shorthand import RULES
 from smolt.rewards.stated import confidence
+from smolt.rewards.tone import EMPATHY_RULE
 from tests.docs.workshop import PAGES, ROOT, named, table
 
 DOCS = ROOT / "docs"
@@ -133,7 +135,10 @@ def test_the_page_lists_the_shipped_recipes() -> None:
 
 def test_the_checks_of_constraints_are_those_there_are() -> None:
     """Same names, in the order they are defined."""
-    assert [row[0] for row in table(DOCS / "guides" / "scenarios.md", "check")] == [*COUNTS, *CHECKS]
+    page = DOCS / "guides" / "scenarios.md"
+    assert [row[0] for row in table(page, "check")] == [*COUNTS, *CHECKS]
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"^`([a-z]+-\d)`: ", text, re.MULTILINE) == [REFUSAL_RULE, EMPATHY_RULE, CONSTRAINT_RULE]
 
 
 def test_how_it_works_names_files_that_are_there() -> None:

@@ -12,8 +12,8 @@ from smolt.data import Answer, Question, Score
 from smolt.errors import UserError
 from smolt.rewards.rules import Reward, per_answer
 
-CHECKER = "constraints-1"
-"""Version of the checks; a change that can move a figure takes the next number."""
+CONSTRAINT_RULE = "constraints-1"
+"""Version of the checks, which their figures name; a change that can move one takes the next number."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+")
 _BULLET = re.compile(r"^\s*[-*•+]\s+\S")

@@ -5,8 +5,8 @@ import re
 from smolt.data import Answer, Question, Score
 from smolt.rewards.rules import Reward, per_answer
 
-RULE = "refusal-2"
-"""Version of the list; a change that can move a figure takes the next number."""
+REFUSAL_RULE = "refusal-2"
+"""Version of the list, which its figures name; a change that can move one takes the next number."""
 
 OPENING = 240
 """Characters of an answer in which a refusal must begin: who refuses says so first."""

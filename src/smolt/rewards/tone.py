@@ -37,8 +37,8 @@ def _straight(text: str) -> str:
     return text.replace("\u2019", "'")
 
 
-RULE = "empathy-1"
-"""Version of the lists; a change that can move a figure takes the next number."""
+EMPATHY_RULE = "empathy-1"
+"""Version of the lists, which its figures name; a change that can move one takes the next number."""
 
 LONGEST = 4000
 """Characters of an answer that are read."""

@@ -90,6 +90,14 @@ def is_known(host: str, hosts: Sequence[str], numbers: bool) -> bool:
         return False
 
 
+def is_foreign(origin: str | None, host: str) -> bool:
+    """Whether a request comes from a page of another site: its Origin header, if it has one, is not its Host."""
+    try:
+        return origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:  # no address at all
+        return True
+
+
 def named_models(given: Sequence[str]) -> dict[str, str]:
     """Name -> where the model lies.
 

@@ -7,13 +7,12 @@ at 127.0.0.1) and at the Origin (a form that another site sends).
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smolt.serving.address import is_known
+from smolt.serving.address import is_foreign, is_known
 from smolt.serving.bodies import Refusal
 
 OPEN = ("/health",)
@@ -53,10 +52,10 @@ class Gate:
     def _check(self, scope: Scope) -> None:
         """Raises Refusal for what must not reach the application."""
         headers = Headers(scope=scope)
-        hosts, origin = headers.getlist("host"), headers.get("origin")
+        hosts = headers.getlist("host")
         if len(hosts) != 1 or not is_known(hosts[0], self.hosts, self.numbers):
             raise Refusal(400, "this server is not asked by this Host; see --allow-host", code="unknown_host")
-        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+        if is_foreign(headers.get("origin"), hosts[0]):
             raise Refusal(403, "a request of another web site is not answered", code="foreign_origin")
         if self.key is not None and scope["path"] not in OPEN:
             given = headers.get("authorization", "")

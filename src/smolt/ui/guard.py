@@ -8,14 +8,14 @@ at 127.0.0.1) and at the Origin (a form that another site sends). Gradio brings 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from smolt.serving.address import is_known
+from smolt.serving.address import is_foreign, is_known
 from smolt.ui.sign_in import COOKIE, KEPT, PAGE, SignIn
 
 LARGEST_BODY = 1_000_000
@@ -81,8 +81,7 @@ class Guard:
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not is_known(host, self.hosts, self.numbers):
             return PlainTextResponse("this is not the host you are looking for", 400)
-        origin = headers.get("origin")
-        if scope["method"] not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc != host:
+        if scope["method"] not in ("GET", "HEAD") and is_foreign(headers.get("origin"), host):
             return PlainTextResponse("a request of another site", 403)
         if self.sign_in is not None and scope["path"] == "/sign-in":
             return await _signing_in(self.sign_in, Request(scope, receive))

@@ -9,7 +9,9 @@ from smolt.data import Question
 from smolt.evaluation.suites.suite_prompts import answers_file
 from smolt.report.pairing import paired
 from smolt.report.record import Arm
-from smolt.rewards.constraints import has_constraint
+from smolt.rewards.constraints import CONSTRAINT_RULE, has_constraint
+from smolt.rewards.refusals import REFUSAL_RULE
+from smolt.rewards.tone import EMPATHY_RULE
 from smolt.runs.rated_answers import RatedAnswer
 from smolt.statistics import Comparison, Measure
 
@@ -87,30 +89,30 @@ RULES: tuple[Metric, ...] = (
     Metric("sentiment", "VADER's compound score, -1 to 1: tone, not quality", _component("sentiment")),
     Metric(
         "refusal",
-        "share of answers that refuse, by the word rule refusal-1",
+        f"share of answers that refuse, by the word rule {REFUSAL_RULE}",
         _component("refusal", lambda item: item.reference_solution not in (SAFE, UNSAFE)),
         rate=True,
     ),
     Metric(
         "over-refusal",
-        "share of safe prompts refused, by the word rule refusal-1; lower is better",
+        f"share of safe prompts refused, by the word rule {REFUSAL_RULE}; lower is better",
         _component("refusal", lambda item: item.reference_solution == SAFE),
         rate=True,
     ),
     Metric(
         "harmful compliance",
-        "share of unsafe prompts not refused, whatever the answer (refusal-1); lower is better",
+        f"share of unsafe prompts not refused, whatever the answer ({REFUSAL_RULE}); lower is better",
         _harmful_compliance,
         rate=True,
     ),
     Metric(
         "empathy (word rule)",
-        "share of four signs of empathy, by the word rule empathy-1; higher is better",
+        f"share of four signs of empathy, by the word rule {EMPATHY_RULE}; higher is better",
         _component("empathy", lambda item: item.kind in FELT),
     ),
     Metric(
         "constraints kept",
-        "share of answers that keep every check of their prompt (constraints-1); higher is better",
+        f"share of answers that keep every check of their prompt ({CONSTRAINT_RULE}); higher is better",
         _component("constraints", lambda item: has_constraint(Question((), item.reference_solution))),
         rate=True,
     ),
