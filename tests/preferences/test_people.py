@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from smolt.preferences.people import BlindPair, Label, LabelStore, Session, Side
 from smolt.preferences.people.annotators import figures_of, label_panel
 from smolt.preferences.people.exchange import ExportFormat, Exporting, export_labels, verdict
 from smolt.preferences.people.importing import import_labels, read_labels
-from smolt.preferences.people.nouns import CHOICES, Choice
+from smolt.preferences.people.nouns import Choice
 from smolt.runs import StorageError
 
 
@@ -231,7 +232,7 @@ def opposite(side: Side) -> Side:
 
 def choices(letters: str) -> list[Choice]:
     """f first, s second, t tie, b both bad, - skip."""
-    return [dict(zip("fstb-", CHOICES, strict=True))[letter] for letter in letters]
+    return [dict(zip("fstb-", get_args(Choice), strict=True))[letter] for letter in letters]
 
 
 def labelled(store: LabelStore, made: dict[str, Sequence[Choice]]) -> list[BlindPair]:
@@ -347,7 +348,7 @@ def test_labels_round_trip(store: LabelStore, tmp_path: Path) -> None:
     gold = pairs(5, start=50, gold=True)
     store.add_pairs([*wanted, *gold])
     for number, pair in enumerate([*wanted, *gold]):
-        store.record(Label(pair.id, f"ann{number % 2}", CHOICES[number % 5], "second", number / 4))
+        store.record(Label(pair.id, f"ann{number % 2}", get_args(Choice)[number % 5], "second", number / 4))
     out = tmp_path / "labels.jsonl"
     export_labels(store, out, Exporting(form="labels"))
     with LabelStore(tmp_path / "other.sqlite") as other:

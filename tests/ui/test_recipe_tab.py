@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from smolt.config.reference import REQUIRED, stage_fields
 from smolt.errors import UserError
 from smolt.runs.listing import run_at
 from smolt.ui.launches import Launches
-from smolt.ui.tabs.recipe_form import TRAINED, checked, draft_of, form_fields, shipped_text, text_of
+from smolt.ui.tabs.recipe_form import TRAINED, Draft, checked, form_fields, shipped_text, text_of
 from tests.tiny import tiny_model
 from tests.ui.conftest import Opener, tab
 
@@ -25,6 +26,11 @@ NEEDED = {
     "data.path": "data.jsonl",
     "reward": "[gsm8k, {name: length, weight: 0.5}]",
 }
+
+
+def draft_of(stage: str, given: Mapping[str, str]) -> Draft:
+    """The recipe that a filled-in form means; fields left empty keep their defaults."""
+    return checked(text_of(stage, given))
 
 
 def needed(stage: str) -> dict[str, str]:

@@ -43,11 +43,6 @@ class Interrupts:
         self._previous: dict[signal.Signals, Handler] = {}
         self._wakeup: tuple[int, int] | None = None
 
-    @property
-    def requested(self) -> bool:
-        """Whether the loop is asked to save and stop."""
-        return self.exit_code is not None
-
     def heard(self) -> int | None:
         """The exit code of a signal that any process got: all of them stop at the same point, where all ask this."""
         return max((code for code in processes.gather(self.exit_code) if code is not None), default=None)

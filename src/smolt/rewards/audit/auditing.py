@@ -129,11 +129,3 @@ def _texts(item: Groups, renderer: Renderer) -> words.Pair:
     """The two answers of one pair."""
     sides = dict(zip(item.columns["side"].tolist(), item.answers, strict=True))
     return renderer.decode(sides[0].tolist()), renderer.decode(sides[1].tolist())
-
-
-def leads_of(scorer: Scorer, pairs: Groups, micro_tokens: int) -> Floats:
-    """Chosen minus rejected score of each pair."""
-    scores = without_gradient(pairs, micro_tokens, scorer.verdicts).double()
-    side = pairs.columns["side"]
-    found: Floats = (scores[side == 0] - scores[side == 1]).numpy()
-    return found

@@ -82,11 +82,6 @@ def form_fields(stage: str) -> list[FormField]:
     return needed + [field for field in found if field not in needed]
 
 
-def draft_of(stage: str, given: Mapping[str, str]) -> Draft:
-    """The recipe that a filled-in form means; fields left empty keep their defaults."""
-    return checked(text_of(stage, given))
-
-
 def text_of(stage: str, given: Mapping[str, str]) -> str:
     """The YAML of a filled-in form: what was typed stands as it was typed."""
     tree: dict[str, Any] = {}
