@@ -7,13 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smolt.config import AnswerServer
 from smolt.errors import UserError
+from smolt.models.gguf.writer import export_gguf
 from smolt.training.online.answer_server import ServedModel, Wanted, Written
+from tests.gguf_files import LlamaCpp
+from tests.tiny import tiny_model
 
 STOP = 2
 ASKED = Wanted("tiny", [5, 6], 2, 4, 1.0, frozenset({STOP}), seed=7)
@@ -76,9 +80,9 @@ def of(*choices: dict[str, Any], model: str = "tiny") -> Script:
     )
 
 
-def opened(url: str, temperature: float = 1.0, **settings: Any) -> ServedModel:
+def opened(url: str, **settings: Any) -> ServedModel:
     served = ServedModel(AnswerServer(url=url, attempts=1, timeout=5, **settings), rows=10)
-    served.open(temperature)
+    served.open()
     return served
 
 
@@ -107,7 +111,7 @@ def test_what_follows_a_stop_token_is_no_answer() -> None:
 def test_a_request_to_vllm_says_all_that_could_change_the_distribution() -> None:
     """By its documented protocol: no truncation, no penalty, ids wanted, and our stop tokens in place of its own."""
     with saying(of(WHOLE, CUT), models("vllm")) as (url, asked):
-        opened(url, 0.7).answers([replace(ASKED, temperature=0.7)], lambda come: None)
+        opened(url).answers([replace(ASKED, temperature=0.7)], lambda come: None)
     assert asked == [
         (
             "/v1/completions",
@@ -138,19 +142,6 @@ def test_vllm_loads_and_unloads_by_name_and_answers_in_words() -> None:
             pytest.raises(UserError, match=f"(?s){status}.*VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
         ):
             opened(url).load("v-0", "/run/pushed/0")
-
-
-def test_llama_cpp_is_asked_for_each_answer_and_names_ids_its_own_way() -> None:
-    """Two requests with seeds of their own; ids and log-probabilities stand in logprobs.content."""
-    told = [{"id": 9, "logprob": -1.5}, {"id": STOP, "logprob": -0.5}]
-    choice = {"logprobs": {"content": told}, "finish_reason": "stop"}
-    with saying(of(choice), models("llamacpp")) as (url, asked):
-        (found,) = opened(url).answers([ASKED], lambda come: None)
-    assert found == [Written([9, STOP], [-1.5, -0.5], True)] * 2
-    assert [(body["seed"], body["samplers"], "n" in body) for _, body, _ in asked] == [
-        (7, ["temperature"], False),
-        (8, ["temperature"], False),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -191,11 +182,11 @@ def test_a_model_that_is_gone_is_no_error_yet() -> None:
 @pytest.mark.parametrize(
     ("listed", "settings", "said"),
     [
-        (models("library"), {}, "its models are owned by 'library'.*smolt serve, vLLM, llama.cpp's server do"),
+        (models("library"), {}, "its models are owned by 'library'.*smolt serve and vLLM do all of it"),
         ((200, {"data": [{"id": "tiny"}]}), {}, "owned by None"),
         (models("smolt", "a", "b"), {}, "serves a, b; say which one with server.model"),
         (models("smolt", "a"), {"model": "b"}, "serves no model 'b'; there is a"),
-        (models("llamacpp"), {"temperature": 0.7}, "at temperature 1, whatever it draws at"),
+        (models("llamacpp"), {}, "llama.cpp's server leaves out the log-probability of each token that ends within a"),
         ((404, "<html>nothing</html>"), {}, r"status 404, no list of models here; check server.url \(most end in /v1"),
         ((401, {"error": {"message": "key"}}), {}, "set the environment variable SMOLT_API_KEY, or .*server.key"),
         ((200, "hello"), {}, "the reply is not JSON"),
@@ -234,3 +225,15 @@ def test_a_fault_of_one_answer_does_not_wait_for_the_others() -> None:
         finally:
             took = time.monotonic() - began
     assert took < 2.5
+
+
+@pytest.mark.slow
+def test_llama_cpp_leaves_log_probabilities_out(tmp_path: Path) -> None:
+    """Why its server is refused: of a byte-level model's answers it tells fewer log-probabilities than tokens."""
+    export_gguf(str(tiny_model(tmp_path / "tiny")), tmp_path / "tiny.gguf", "f32")
+    engine = LlamaCpp(tmp_path / "tiny.gguf")
+    with pytest.raises(UserError, match="ends within a character"):
+        opened(f"{engine.server.listening_address}/v1")
+    body = {"prompt": [5, 6, 7], "n_predict": 40, "temperature": 1.0, "samplers": ["temperature"], "n_probs": 1}
+    found = [engine.ask("completion", **body, seed=seed, return_tokens=True) for seed in range(8)]
+    assert any(len(answer["completion_probabilities"]) < len(answer["tokens"]) for answer in found)

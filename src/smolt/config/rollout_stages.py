@@ -49,7 +49,7 @@ def _no_dropout(lora: LoRA | None) -> LoRA | None:
 
 
 class AnswerServer(Block):
-    """A server that writes the answers: `smolt serve`, vLLM or llama.cpp's. `server: http://HOST:PORT/v1` is enough."""
+    """A server that writes the answers: `smolt serve` or vLLM. `server: http://HOST:PORT/v1` is enough."""
 
     url: str = Field(min_length=1, description="base address, such as http://127.0.0.1:8000/v1")
     model: str | None = Field(default=None, min_length=1, description="the model's name there; null = the only one")

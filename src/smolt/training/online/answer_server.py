@@ -2,8 +2,8 @@
 
 Prompts go as token ids too, so that no tokenizer stands in between. What is beyond OpenAI's interface (ids in the
 reply, limits that must be off, adapters that are loaded) differs from server to server, so a server is known by the
-owner it names in /v1/models: one that is not known here is refused. vLLM is spoken to as its documentation says
-(0.10.2 and later); `smolt serve` and llama.cpp's server are run by the tests.
+owner it names in /v1/models: one that is not known here is refused. `smolt serve` is run by the tests, vLLM is spoken
+to as its documentation says (0.10.2 and later).
 """
 
 import json
@@ -31,16 +31,12 @@ class Kind:
     Attributes:
         name: for messages.
         fields: of a request, beyond what all understand; they switch off what would change the distribution.
-        adapters: how it is started to take adapters; empty where it takes none.
-        several: whether one request may ask for several answers.
-        any_temperature: whether its log-probabilities can be those at the temperature of the draw.
+        adapters: how it is started to take adapters.
     """
 
     name: str
     fields: dict[str, Any]
-    adapters: str = ""
-    several: bool = True
-    any_temperature: bool = True
+    adapters: str
 
 
 KINDS = {
@@ -53,14 +49,14 @@ KINDS = {
         },
         "--enable-lora --max-lora-rank RANK and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
     ),
-    "llamacpp": Kind(
-        "llama.cpp's server",
-        {"samplers": ["temperature"], "repeat_penalty": 1.0, "logprobs": 1, "post_sampling_probs": False},
-        several=False,
-        any_temperature=False,
-    ),
 }
 """By `owned_by` of the models they list."""
+
+LACKING = {
+    "llamacpp": "llama.cpp's server leaves out the log-probability of each token that ends within a character, and "
+    "takes no adapters while it runs",
+}
+"""Servers of which it is known what they lack, by the same."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +107,11 @@ class ServedModel:
         address = f"{settings.url}/{path}"
         return Connection(address, key, settings.timeout, settings.attempts, offers, WHO, WHO, KEY, read)
 
-    def open(self, temperature: float) -> None:
+    def open(self) -> None:
         """Ask who it is, and which model it has.
 
         Raises:
-            UserError: it is away, of no kind that is known, has no such model or several, or tells log-probabilities
-                at another temperature than this one.
+            UserError: it is away, of no kind that can do what is needed, has no such model, or several.
         """
         listed: list[dict[str, Any]] = self._said(self._models, None, _read_models)["data"]
         names = {str(model["id"]): model for model in listed if not model.get("parent")}
@@ -128,17 +123,13 @@ class ServedModel:
             raise UserError(f"{place}: serves no model {name!r}; there is {', '.join(names) or 'none'}")
         owner = names[name].get("owned_by")
         if owner not in KINDS:
-            known = ", ".join(kind.name for kind in KINDS.values())
-            raise UserError(
-                f"{place}: its models are owned by {owner!r:.60}, and it is not known that such a server tells "
-                f"token ids with their log-probabilities and draws without truncation; {known} do"
+            known = " and ".join(kind.name for kind in KINDS.values())
+            unknown = (
+                f"its models are owned by {owner!r:.60}, and it is not known that such a server tells token ids with "
+                "their log-probabilities, draws without truncation and takes adapters"
             )
+            raise UserError(f"{place}: {LACKING.get(str(owner), unknown)}; {known} do all of it")
         self.kind, self.name = KINDS[owner], name
-        if temperature != 1 and not self.kind.any_temperature:
-            raise UserError(
-                f"{place}: {self.kind.name} tells log-probabilities at temperature 1, whatever it draws at; set "
-                f"sampling.temperature to 1 (it is {temperature:g})"
-            )
 
     def answers(self, asked: Sequence[Wanted], heard: Callable[[int], None]) -> list[list[Written] | None]:
         """The answers to several contexts, `parallel` of them under way at once.
@@ -174,23 +165,14 @@ class ServedModel:
         own = {"stop_token_ids": sorted(asked.stop_ids)} if self.kind is KINDS["vllm"] else {}
         body = {
             **{"model": asked.model, "prompt": list(asked.context), "max_tokens": asked.max_tokens, "stream": False},
-            **{"temperature": asked.temperature, "top_p": 1.0, **self.kind.fields, **own},
+            **{"temperature": asked.temperature, "top_p": 1.0, "n": asked.n, "seed": asked.seed},
+            **{**self.kind.fields, **own},
         }
-        seeds = [asked.seed] if self.kind.several else [asked.seed + copy for copy in range(asked.n)]
-        several = {"n": asked.n} if self.kind.several else {}
-        each = asked.n if self.kind.several else 1
-        answers: list[Written] = []
-        for seed in seeds:
-            try:
-                document = self._said(
-                    self._completions,
-                    {**body, **several, "seed": seed},
-                    lambda reply: _read_choices(reply, asked, each),
-                )
-            except Absent:
-                return None
-            answers += [self._answer(choice, asked) for choice in _read_choices(document, asked, each)]
-        return answers
+        try:
+            document = self._said(self._completions, body, lambda reply: _read_choices(reply, asked))
+        except Absent:
+            return None
+        return [self._answer(choice, asked) for choice in _read_choices(document, asked)]
 
     def _said(self, connection: Connection, body: dict[str, Any] | None, check: Callable[[Any], object]) -> Any:
         """A document of the server.
@@ -214,7 +196,9 @@ class ServedModel:
             UserError: names what is missing or wrong.
         """
         place = f"server: {self.settings.url}"
-        tokens, logprobs = _tokens(choice)
+        told = choice.get("logprobs")
+        tokens: list[Any] = choice.get("token_ids") or []
+        logprobs: list[Any] = (told.get("token_logprobs") if isinstance(told, dict) else None) or []
         if not tokens or len(tokens) != len(logprobs):
             raise UserError(
                 f"{place}: gives {len(tokens)} token ids and {len(logprobs)} log-probabilities of an answer; learning "
@@ -276,7 +260,7 @@ def _read_models(document: Any) -> None:
         raise Malformed("the reply is no list of models")
 
 
-def _read_choices(document: Any, asked: Wanted, n: int) -> list[dict[str, Any]]:
+def _read_choices(document: Any, asked: Wanted) -> list[dict[str, Any]]:
     """The choices of a reply, in order.
 
     Raises:
@@ -285,25 +269,14 @@ def _read_choices(document: Any, asked: Wanted, n: int) -> list[dict[str, Any]]:
     choices = document.get("choices") if isinstance(document, dict) else None
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise Malformed("the reply has no choices")
-    if len(choices) != n:
-        raise Malformed(f"the reply has {len(choices)} answers where {n} were asked for")
+    if len(choices) != asked.n:
+        raise Malformed(f"the reply has {len(choices)} answers where {asked.n} were asked for")
     if document.get("model") != asked.model:
         raise Malformed(f"the reply is of the model {document.get('model')!r:.60}, and {asked.model} was asked")
     given_up = [choice.get("finish_reason") for choice in choices if choice.get("finish_reason") not in ENDS]
     if given_up:
         raise Malformed(f"an answer was given up ({given_up[0]!s:.60})")
     return sorted(choices, key=lambda choice: int(choice.get("index") or 0))
-
-
-def _tokens(choice: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Ids and log-probabilities of a choice, named as by vLLM and smolt or as by llama.cpp; empty where none are."""
-    told = choice.get("logprobs")
-    if not isinstance(told, dict):
-        return choice.get("token_ids") or [], []
-    entries = told.get("content")
-    if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
-        return [entry.get("id") for entry in entries], [entry.get("logprob") for entry in entries]
-    return choice.get("token_ids") or [], told.get("token_logprobs") or []
 
 
 def _done(document: Any) -> None:

@@ -102,7 +102,7 @@ def open_rollouts(
     conditions = conditions_of(ground.renderer, sampling.max_tokens)
     drawing, served = conditions.drawing(sampling.temperature, sampling.batch), None
     if recipe.server is not None:
-        served = ServedAnswers(recipe.server, policy, ground.renderer, drawing, recipe.budget.updates, out)
+        served = ServedAnswers(recipe.server, policy, ground.renderer, drawing, out)
     return Rolling(
         recipe=recipe,
         ground=ground,

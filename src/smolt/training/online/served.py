@@ -2,8 +2,8 @@
 
 Each push has a name of its own, `smolt-RANDOM-UPDATE`, and a request names it: a reply is of exactly these weights,
 and no server can keep anything it read under other ones. A server that was started anew does not know the name: it is
-pushed again and asked again. One that takes no adapters answers with the weights it was started with, as long as
-`server.max_age` permits.
+pushed again and asked again. Where all weights are trained nothing can be pushed, and the server answers with those it
+was started with, as long as `server.max_age` permits.
 """
 
 import logging
@@ -42,7 +42,6 @@ class ServedAnswers:
         policy: whose answers they are.
         renderer: goes with the adapter.
         drawing: how tokens are drawn.
-        updates: of the whole training; None while only the clock knows.
         out: the run's directory; None takes a temporary one for the adapter.
     """
 
@@ -52,14 +51,12 @@ class ServedAnswers:
         policy: Policy,
         renderer: Renderer,
         drawing: Drawing,
-        updates: int | None,
         out: Path | None,
     ) -> None:
         self.settings = settings
         self.policy = policy
         self.renderer = renderer
         self.drawing = drawing
-        self.updates = updates
         self.server = ServedModel(settings, policy.trunk.head.shape[0])
         self._out = out
         self._session = secrets.token_hex(4)
@@ -73,29 +70,13 @@ class ServedAnswers:
         """The server, for messages."""
         return f"{self.server.kind.name} at {self.settings.url}"
 
-    @property
-    def pushes(self) -> bool:
-        """Whether the server can follow the weights: it takes adapters, and adapters are what is trained."""
-        return self.policy.adapter is not None and bool(self.server.kind.adapters)
-
     def open(self) -> None:
         """Look at the server before the first update.
 
         Raises:
-            UserError: it is away or cannot do what is needed; or it takes no adapters, and its answers would grow
-                older than `max_age` permits.
+            UserError: it is away or cannot do what is needed.
         """
-        processes.by_first(self._open)
-
-    def _open(self) -> None:
-        self.server.open(self.drawing.temperature)
-        most = self.settings.max_age + 1
-        if not self.pushes and (self.updates is None or self.updates > most):
-            raise UserError(
-                f"server: {self.settings.url}: {self.server.kind.name} takes no adapters while it runs, so its answers "
-                f"grow older with each update; server.max_age {most - 1} permits {most} updates: set budget.updates to "
-                f"{most} at most, or server.max_age higher"
-            )
+        processes.by_first(self.server.open)
 
     def draw(self, contexts: Sequence[Sequence[int]], n: int, counter: tuple[int, ...], ids: Sequence[int]) -> Groups:
         """Answers to each context, n of them, as `smolt.models.sampling.sample` gives them.
@@ -129,7 +110,8 @@ class ServedAnswers:
         self, contexts: Sequence[Sequence[int]], n: int, counter: tuple[int, ...], ids: Sequence[int]
     ) -> tuple[list[list[Written]], int, float]:
         update, seconds = counter[1], self._seconds
-        if self.pushes and (self._name is None or update - self._since > self.settings.max_age):
+        due = self._name is None or update - self._since > self.settings.max_age
+        if self.policy.adapter is not None and due:
             began = time.perf_counter()
             self._push(update)
             seconds += time.perf_counter() - began
