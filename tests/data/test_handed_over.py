@@ -20,6 +20,7 @@ STAGES: dict[str, Callable[..., Any]] = {
     "reward_model": smolt.reward_model,
     "dpo": smolt.dpo,
     "kto": smolt.kto,
+    "decide": smolt.decide,
     "ppo": lambda *given: smolt.ppo(*given, reward=lambda question, answer: 0.5),
     "grpo": lambda *given: smolt.grpo(*given, reward=lambda question, answer: 0.5),
 }
@@ -30,6 +31,11 @@ WRONG: dict[str, tuple[str, Any]] = {
     "kto": (
         "feedback: number 1 is a Question; it must be smolt.Feedback(context, answer, desirable) or smolt.Preference(",
         smolt.Question(ASK),
+    ),
+    "decide": (
+        "decisions: number 1 is a Preference; it must be smolt.Decision(state, questions), its questions "
+        "smolt.DecisionQuestion(name, type)",
+        PAIR,
     ),
     "ppo": ("questions: number 1 is a dict (prompt, answer); it must be smolt.Question(context)", {"prompt": "a"}),
     "grpo": ("questions: number 1 is None; it must be smolt.Question(context)", None),
@@ -82,6 +88,32 @@ def test_a_record_that_holds_something_else(record: Any, said: str) -> None:
         require_kind([PAIR, record], "preferences")
     wanted = "it must be smolt.Preference(context, chosen, rejected), its context turns (smolt.Turn)"
     assert str(found.value) == f"preferences: number 2 is {said}; {wanted}"
+
+
+CALM = {"calm": None, "angry": None}
+ASKED: Any = smolt.DecisionQuestion  # called with what its types forbid
+
+
+@pytest.mark.parametrize(
+    ("questions", "said"),
+    [
+        ("refund", "questions are a text"),
+        (({"type": "noul"},), "questions hold a dict (type)"),
+        ((), "questions is empty; a decision needs one"),
+        ((ASKED("q", "noul"), ASKED("q", "noul")), "two questions q"),
+        ((ASKED("q", "chioce", None, CALM),), "questions.q.type is 'chioce'; did you mean choice?"),
+        ((ASKED("q", "choice"),), "questions.q.criteria must map the options of the choice"),
+        ((ASKED("q", "choice", None, CALM, (1.0,)),), "expected of q is not a probability for each of its 2 options"),
+        ((ASKED("q", "noul", None, None, (0.8, 0.8)),), "expected of q is not a probability for each of its 2 options"),
+        ((ASKED("q", "noul", None, None, True),), "expected of q is not a probability for each of its 2 options"),
+    ],
+)
+def test_a_decision_that_no_file_may_hold(questions: Any, said: str) -> None:
+    good = smolt.Decision("Hm.", (ASKED("q", "choice", None, CALM, (0.75, 0.25)), ASKED("r", "noul")))
+    require_kind([good], "decisions")
+    with pytest.raises(smolt.UserError, match=r"^decisions: number 2 is a Decision w") as found:
+        require_kind([good, smolt.Decision("Hm.", questions)], "decisions")
+    assert said in str(found.value)
 
 
 def test_an_evaluation_looks_too(model: str) -> None:

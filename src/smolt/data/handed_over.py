@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from smolt.data.decision_rows import SUM, read_decision
+from smolt.data.decisions import Decision, DecisionQuestion
 from smolt.data.nouns import Demonstration, Feedback, Preference, Question, Turn
+from smolt.data.turns import RowProblem
 from smolt.errors import UserError
 
 NOUNS: Mapping[str, tuple[type, ...]] = {
@@ -13,6 +16,7 @@ NOUNS: Mapping[str, tuple[type, ...]] = {
     "preferences": (Preference,),
     "feedback": (Feedback, Preference),
     "questions": (Question,),
+    "decisions": (Decision,),
 }
 """Kind of records -> what each of them may be."""
 
@@ -48,11 +52,14 @@ def require_kind(records: Iterable[object], kind: str) -> None:
         fault = _fault(record) if isinstance(record, nouns or ()) else _what(record)
         if fault:
             wanted = " or ".join(map(_call, nouns or ()))
-            raise UserError(f"{kind}: number {number} is {fault}; it must be {wanted}, its context turns (smolt.Turn)")
+            parts = f"questions {_call(DecisionQuestion)}" if kind == "decisions" else "context turns (smolt.Turn)"
+            raise UserError(f"{kind}: number {number} is {fault}; it must be {wanted}, its {parts}")
 
 
 def _fault(record: Any) -> str:
     """What is wrong within a record, or nothing."""
+    if isinstance(record, Decision):
+        return _undecidable(record)
     name = _what(record)
     context = record.context
     if not isinstance(context, tuple | list):
@@ -64,6 +71,36 @@ def _fault(record: Any) -> str:
         if not isinstance(value := getattr(record, field, ""), str):
             return f"{name} whose {field} is {_what(value)}"
     return ""
+
+
+def _undecidable(record: Any) -> str:
+    """What is wrong within a decision, or nothing: what a file's row is refused for is refused here."""
+    questions = record.questions
+    if not isinstance(questions, tuple | list):
+        return f"a Decision whose questions are {_what(questions)}"
+    strange = [one for one in questions if not isinstance(one, DecisionQuestion)]
+    if strange:
+        return f"a Decision whose questions hold {_what(strange[0])}"
+    names = [one.name for one in questions]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        return f"a Decision with two questions {twice[0]}"
+    try:
+        read_decision(record.request)
+    except RowProblem as problem:
+        return f"a Decision whose {problem.field} {problem.reason}"
+    for one in questions:
+        if one.expected is not None and not _is_distribution(one.expected, len(one.options)):
+            told = f"is not a probability for each of its {len(one.options)} options, sum 1"
+            return f"a Decision whose expected of {one.name} {told}"
+    return ""
+
+
+def _is_distribution(given: Any, options: int) -> bool:
+    if not isinstance(given, tuple | list) or len(given) != options:
+        return False
+    numbers = all(isinstance(one, int | float) and 0 <= one <= 1 for one in given)
+    return numbers and abs(sum(given) - 1) <= SUM
 
 
 def _what(value: object) -> str:
