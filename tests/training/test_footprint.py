@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from smolt.config import LoRA
+from smolt.config import LoRA, Optim, make_block
 from smolt.models.forward.logprobs import CHUNK_ENTRIES
 from smolt.models.forward.precision import choose_precision
 from smolt.models.groups import Groups, from_answers
@@ -32,12 +32,14 @@ from smolt.training.memory.footprint import (
     layer_token,
     loading,
     logprobs,
+    moments,
     sampling,
     stored,
     trained,
 )
 from smolt.training.memory.shapes import empty_network, room_of, shape_of, short_keys, sizes, way_of
 from smolt.training.offline import sft_loss
+from smolt.training.optimizers.parameter_groups import Role, block_matrices, optimizers_of
 from tests.tiny_models import PACKED, save
 
 LINEARS = (
@@ -70,6 +72,7 @@ TINY = Network(
 FULL, FULL_HALF = Way(False, 0), Way(True, 0)
 ADAPTED, ADAPTED_HALF = Way(False, 4), Way(True, 4)
 NARROW = Way(True, 4, frozenset({"q_proj", "v_proj"}))
+DORA, DORA_HALF = replace(ADAPTED, dora=True), replace(ADAPTED_HALF, dora=True)
 BATCH = Batch(tokens=100, keys=150, scores=700, predicted=40)
 
 
@@ -80,6 +83,7 @@ def test_parameters_and_weights_by_hand() -> None:
     assert trained(TINY, FULL) == 1000
     assert trained(TINY, ADAPTED) == 2 * 4 * 88
     assert trained(TINY, NARROW) == 2 * 4 * (12 + 8)
+    assert trained(TINY, DORA) == 2 * 4 * 88 + 2 * (6 + 2 + 2 + 6 + 10 + 10 + 6)  # and a size for each output
     assert [stored(TINY, way) for way in (FULL, FULL_HALF, ADAPTED, ADAPTED_HALF)] == [4008, 4008, 4008, 2008]
 
 
@@ -94,6 +98,8 @@ def test_parameters_and_weights_by_hand() -> None:
             4 * 12 + 2 * (5 + 30 + 3 * 6 + 6 + 2 * 6 + 10),
         ),  # hidden states in fp32, which each casts for itself
         (NARROW, 2 * (12 + 30 + 6)),  # a frozen layer keeps no input
+        (DORA, 4 * (12 + 30 + 6 + 6 + 6 + 10 + 2 * 42)),  # of each layer its output and its adapter's, 42 numbers
+        (DORA_HALF, 2 * (12 + 30 + 3 * 6 + 6 + 2 * 6 + 10 + 2 * 42)),  # and each casts its input for itself
     ],
 )
 def test_what_a_layer_keeps_for_a_token_by_hand(way: Way, expected: int) -> None:
@@ -104,6 +110,32 @@ def test_through_peft_each_adapted_layer_keeps_its_input_in_half_precision() -> 
     """Where its module casts it: three of 6 for q, k, v, two of 6 for gate, up; norms come in fp32."""
     modules = replace(TINY, lean=False)
     assert layer_token(modules, ADAPTED_HALF) == 4 * 12 + 2 * (30 + 3 * 6 + 6 + 2 * 6 + 10)
+
+
+def test_moments_by_hand() -> None:
+    """Two of 4 bytes for AdamW, one for what Muon trains: the 552 entries of the blocks' matrices."""
+    assert [moments(TINY, way) for way in (FULL, ADAPTED, DORA)] == [8000, 8 * 704, 8 * (704 + 84)]
+    assert moments(TINY, replace(FULL, muon=True)) == 8 * (1000 - 552) + 4 * 552
+    work = Work(TINY, replace(FULL, muon=True), BATCH, None, None, copies=0, roles=1, raters=0, process=0)
+    assert work.estimate().moments == 8000 - 4 * 552
+
+
+def test_the_optimizers_keep_what_was_derived(tmp_path: Path) -> None:
+    """To the byte, but for a count of steps for each tensor."""
+    located, precision = locate(str(save("llama", tmp_path))), choose_precision("cpu", "fp32")
+    policy = open_policy(located, precision, None, 0)
+    network = shape_of(empty_network(located))
+    assert network is not None
+    for optimizer in ("adamw", "muon"):
+        matrices = block_matrices(policy.trunk.network) if optimizer == "muon" else frozenset()
+        role, held = Role(policy.parameters(), matrices=matrices), 0
+        for one in optimizers_of({"policy": role}, make_block(Optim), fused=False):
+            for parameter in policy.parameters().values():
+                parameter.grad = torch.zeros_like(parameter)
+            one.step()
+            states = [value for state in one.state.values() for value in state.values()]
+            held += sum(value.nbytes for value in states if torch.is_tensor(value) and value.dim())
+        assert held == moments(network, way_of(precision, None, optimizer))
 
 
 def test_attention_by_hand() -> None:
@@ -190,6 +222,8 @@ def test_what_the_c_library_holds_by_hand() -> None:
     modules = replace(TINY, lean=False, scaled=0)
     assert kept_for_backward(modules, ADAPTED, BATCH) == kept
     assert activations(modules, ADAPTED, BATCH) == int(1.2 * kept + 0.8 * 2 * outputs * 4 * 100 + kept / 2)
+    kept = kept_for_backward(TINY, DORA, BATCH)
+    assert activations(TINY, DORA, BATCH) == int(1.2 * kept + 0.8 * 2 * outputs * 4 * 100 + kept / 2)
     large = replace(BATCH, tokens=10**7)
     kept = kept_for_backward(TINY, FULL_HALF, large)
     assert activations(TINY, FULL_HALF, large) == int(1.2 * kept + 160 * 2**20) + 2 * 552
@@ -252,9 +286,12 @@ def pairs(length: int = 30) -> Groups:
     return from_answers([row[:20] for row in ids], answers)
 
 
+NARROW_LORA = LoRA(rank=4, targets=("q_proj", "v_proj"))
+
+
 @pytest.mark.parametrize("architecture", [*PACKED, "gpt_neo"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("lora", [None, LoRA(rank=4), LoRA(rank=4, targets=("q_proj", "v_proj"))])
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4), LoRA(rank=4, dora=True), NARROW_LORA])
 def test_autograd_keeps_what_was_derived(architecture: str, dtype: str, lora: LoRA | None, tmp_path: Path) -> None:
     """Within 20 % for every family, although at this width what is not counted is not so small."""
     if lora is not None and lora.targets != "all-linear" and architecture in ("gpt2", "gpt_neox"):

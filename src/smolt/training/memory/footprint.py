@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 FLOAT, HALF = 4, 2  # bytes of a number
 MOMENTS, GRADIENT = 8, 4  # bytes a trained parameter: AdamW's two moments, and the gradient while there is one
+MOMENTUM = 4  # and of one that Muon trains
 LOGITS_AT_A_TIME = 8 * 2**20  # of models.forward.logprobs
 LOGIT_COPIES = 3  # of these in fp32: logits, their log-softmax, its gradient
 PREFILL_TOKENS = 4096  # of smolt.sampling
@@ -100,12 +101,16 @@ class Way:
         rank: of its adapters; 0 trains all weights.
         targets: names of the adapted layers; None adapts every one.
         recomputed: whether each layer is computed again in the backward pass.
+        dora: whether the size of each adapted weight is trained apart.
+        muon: whether Muon trains the matrices of the blocks.
     """
 
     half: bool
     rank: int
     targets: frozenset[str] | None = None
     recomputed: bool = False
+    dora: bool = False
+    muon: bool = False
 
     @property
     def number(self) -> int:
@@ -164,8 +169,15 @@ def trained(network: Network, way: Way) -> int:
     """Parameters that are trained."""
     if not way.rank:
         return network.parameters
-    ends = sum(linear.inputs + linear.outputs for linear in network.linears if way.adapts(linear))
-    return network.layers * way.rank * ends
+    adapted = [linear for linear in network.linears if way.adapts(linear)]
+    ends = sum(linear.inputs + linear.outputs for linear in adapted)
+    sizes = sum(linear.outputs for linear in adapted) if way.dora else 0
+    return network.layers * (way.rank * ends + sizes)
+
+
+def moments(network: Network, way: Way) -> int:
+    """Bytes that the optimizer keeps of what is trained."""
+    return MOMENTS * trained(network, way) - (MOMENTS - MOMENTUM) * (network.blocks if way.muon else 0)
 
 
 def stored(network: Network, way: Way) -> int:
@@ -174,17 +186,22 @@ def stored(network: Network, way: Way) -> int:
 
 
 def layer_token(network: Network, way: Way) -> int:
-    """Bytes a token that one block keeps for its backward pass, attention left out."""
+    """Bytes a token that one block keeps for its backward pass, attention left out.
+
+    With DoRA each adapted layer keeps its own output and its adapter's, which it multiplies by a trained size.
+    """
     norm = FLOAT if network.scaled and not network.lean else way.state  # of several operations, the first casts
     kept = network.norms * norm + network.gates * way.number
     if not way.rank and (way.half or not network.lean):
         kept += network.scaled * way.number
+    if way.dora:
+        kept += way.number * 2 * sum(linear.outputs for linear in network.linears if way.adapts(linear))
     return kept + way.number * sum(linear.inputs for linear in _inputs(network, way))
 
 
 def _inputs(network: Network, way: Way) -> Iterator[Linear]:
     """The layers whose inputs are kept: one that several share once, unless each casts it for itself."""
-    casting = way.half and not (way.rank and network.lean)
+    casting = way.half and not (way.rank and network.lean and not way.dora)
     seen: set[tuple[str, ...]] = set()
     for linear in network.linears:
         if not way.learns(linear):
@@ -208,7 +225,7 @@ def activations(network: Network, way: Way, batch: Batch) -> int:
     """Bytes that a micro-batch holds as its backward pass begins, the C library's share included."""
     kept = kept_for_backward(network, way, batch)
     dropped = network.dropped
-    if not network.lean:  # whose adapters add to the outputs in place
+    if not network.lean or way.dora:  # else adapters add to the outputs in place
         dropped += sum(linear.outputs for linear in network.linears if way.adapts(linear))
     holes = DROPPED_HEAP * (1 if way.recomputed else network.layers) * dropped * way.number * batch.tokens
     casts = HALF * network.blocks if way.half and not way.rank else 0  # copies of trained weights by autocast
@@ -271,7 +288,7 @@ class Estimate:
         process: Python, the libraries and the data, measured before the model is loaded.
         weights: of all networks: the trained one, a reference, a critic, reward models.
         loading: copies while the model is read and checked.
-        moments: of AdamW.
+        moments: of AdamW, and of Muon.
         gradients: of what is trained, at the moment when most is held: an update's first micro-batch finds none.
         activations: of the micro-batch that is computed then.
         logprobs: a chunk of logits.
@@ -346,7 +363,7 @@ class Work:
             process=self.process,
             weights=stored(network, way) * (1 + self.copies) + adapters + self.raters,
             loading=loading(network, way),
-            moments=MOMENTS * parameters,
+            moments=self.roles * moments(network, way),
             gradients=gradients,
             activations=activated,
             logprobs=logprobs(network, way, self.first.predicted) if self.head else 0,

@@ -139,7 +139,7 @@ def look_ahead(
     if shape is None:
         return None
     release()  # of an earlier stage in this process
-    way = way_of(precision, getattr(recipe, "lora", None))
+    way = way_of(precision, getattr(recipe, "lora", None), getattr(recipe, "optimizer", "adamw"))
     sampling = getattr(recipe, "sampling", None)
     most, slots = (sampling.max_tokens, sampling.batch) if sampling else (0, 0)
     choice = Choice(recipe.budget.memory, way, most, slots, recipe.budget.checkpointing)

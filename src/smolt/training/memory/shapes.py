@@ -102,12 +102,13 @@ def _norms(block: nn.Module, queries: int, keys: int) -> dict[str, int]:
     return found
 
 
-def way_of(precision: Precision, lora: LoRA | None) -> Way:
-    """How a network is trained at a precision and with adapters or without."""
+def way_of(precision: Precision, lora: LoRA | None, optimizer: str = "adamw") -> Way:
+    """How a network is trained at a precision, with adapters or without, by an optimizer (adamw or muon)."""
     half = precision.dtype != torch.float32
     if lora is None:
-        return Way(half, 0)
-    return Way(half, lora.rank, None if isinstance(lora.targets, str) else frozenset(lora.targets))
+        return Way(half, 0, muon=optimizer == "muon")
+    targets = None if isinstance(lora.targets, str) else frozenset(lora.targets)
+    return Way(half, lora.rank, targets, dora=lora.dora)
 
 
 def room_of(network: PreTrainedModel, way: Way) -> Room:
