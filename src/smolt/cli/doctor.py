@@ -188,6 +188,8 @@ def _check_training(recipe: Any, sound: bool) -> Iterator[dict[str, Any]]:
         return
     if foreseen.left_out:
         yield {"what": f"data of {recipe.name} in its window", "ok": True, "found": "; ".join(foreseen.left_out)}
+    if foreseen.asked is not None and getattr(recipe, "server", None) is not None:
+        yield _check_server(recipe, foreseen)
     if foreseen.asked is not None and hasattr(recipe, "reward"):
         yield from _check_reward(recipe.name, recipe.reward, foreseen.asked.questions)
     elif recipe.stage == "reward" and recipe.gate:
@@ -235,6 +237,19 @@ def _check_reward(name: str, reward: Any, questions: Any) -> Iterator[dict[str, 
             "ok": hopeless is None,
             "found": (hopeless or silent).removeprefix("reward: "),
         }
+
+
+def _check_server(recipe: Any, foreseen: Any) -> dict[str, Any]:
+    """Whether the server that is to write the answers is there, and tells what learning needs."""
+    from smolt.training.online.served import tried
+
+    renderer = foreseen.ground.renderer
+    (context,) = renderer.contexts([foreseen.asked.questions[0].context])
+    try:
+        found = tried(recipe.server, context, renderer.stop_ids, recipe.sampling.temperature)
+    except UserError as error:
+        return {"what": f"server of {recipe.name}", "ok": False, "found": str(error)}
+    return {"what": f"server of {recipe.name}", "ok": True, "found": found}
 
 
 def _check_gate(recipe: Any, foreseen: Any) -> Iterator[dict[str, Any]]:

@@ -34,6 +34,26 @@ PUSHED = "pushed"
 """Folder of a run with the adapter that the server reads."""
 
 
+TRIED = 8  # tokens of an answer that shows what a server can do
+
+
+def tried(settings: AnswerServer, context: Sequence[int], stop_ids: frozenset[int], temperature: float) -> str:
+    """What a server is, in words, after a short answer of the model it serves; nothing is pushed.
+
+    Raises:
+        UserError: it is away or cannot do what is needed.
+    """
+    server, began = ServedModel(settings, 2**31), time.perf_counter()
+    server.open()
+    (found,) = server.answers([Wanted(server.name, context, 1, TRIED, temperature, stop_ids, 0)], lambda come: None)
+    if found is None:
+        raise UserError(f"server: {settings.url}: lists the model {server.name} and does not know it (status 404)")
+    return (
+        f"{server.kind.name} with the model {server.name}: {len(found[0].tokens)} token ids with their "
+        f"log-probabilities came in {time.perf_counter() - began:.2g} s"
+    )
+
+
 class ServedAnswers:
     """Who writes the answers where a recipe names a server.
 
