@@ -1,13 +1,17 @@
 """Tokens a second of `smolt serve` and of llama.cpp's server, with concurrent streaming clients on the same weights.
 
-python -m bench.serve MODEL GGUF [--clients 1 4 16] [--tokens 128] [--rounds 3] [--slots 16]
+python -m bench.serve MODEL GGUF [GGUF ...] [--clients 1 4 16] [--tokens 128] [--rounds 3] [--slots 16]
     [--llama-slots 16] [--threads 2] [--dtype fp32]
 
-GGUF holds the weights of MODEL (`smolt export MODEL --gguf --type f32`). Each server is a process of its own and the
-only one that runs. A round is one request of each client at once: a chat of one message, temperature 1, at most so
-many tokens.
-The figure is all tokens of a round, as the server counts them, over its seconds; medians over the rounds, the two
-servers in turn. The first token is the time until the first piece of text comes, median over clients.
+GGUF holds the weights of MODEL (`smolt export MODEL --gguf --type f32`, or q8_0). A dtype is fp32 or bf16, or either
+with +int8 (`--weights int8`); several dtypes and files are servers beside each other:
+
+python -m bench.serve MODEL MODEL-q8_0.gguf --dtype fp32 bf16 fp32+int8 bf16+int8 --clients 1 2 --rounds 5
+
+Each server is a process of its own and the only one that runs. A round is one request of each client at once: a chat of
+one message, temperature 1, at most so many tokens.
+The figure is all tokens of a round, as the server counts them, over its seconds; medians over the rounds and their
+range, the servers in turn. The first token is the time until the first piece of text comes, median over clients.
 """
 
 import argparse
@@ -118,10 +122,16 @@ def server(command: Sequence[str], threads: int) -> Iterator[str]:
 
 def commands(choice: argparse.Namespace) -> dict[str, list[str]]:
     """Side -> the command that serves its model."""
-    ours = [sys.executable, "-m", "smolt", "serve", f"it={choice.model}", "--port", "0", "--dtype", choice.dtype]
+    ours = [sys.executable, "-m", "smolt", "serve", f"it={choice.model}", "--port", "0"]
     ours += ["--slots", str(choice.slots), "--threads", str(choice.threads)]
-    theirs = [sys.executable, "-c", LLAMA, *map(str, (choice.gguf, choice.llama_slots, choice.threads, WINDOW))]
-    return {"smolt serve": ours, "llama.cpp": theirs}
+    found = {}
+    for kind in choice.dtype:
+        dtype, _, weights = kind.partition("+")
+        found[f"smolt serve, {kind}"] = [*ours, "--dtype", dtype, *(["--weights", weights] if weights else [])]
+    for file in choice.gguf:
+        theirs = map(str, (file, choice.llama_slots, choice.threads, WINDOW))
+        found[f"llama.cpp, {file.stem}"] = [sys.executable, "-c", LLAMA, *theirs]
+    return found
 
 
 def measured(choice: argparse.Namespace) -> dict[tuple[str, int], list[Round]]:
@@ -141,17 +151,19 @@ def measured(choice: argparse.Namespace) -> dict[tuple[str, int], list[Round]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("gguf", type=Path)
+    parser.add_argument("gguf", type=Path, nargs="+")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=16, help="answers side by side in smolt serve")
     parser.add_argument("--llama-slots", type=int, default=16, help="the same in llama.cpp's server")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--dtype", default="fp32")
+    parser.add_argument("--dtype", nargs="+", default=["fp32"])
     choice = parser.parse_args()
-    if not choice.gguf.is_file() or installed("xllamacpp") is None:
-        sys.exit(f"{choice.gguf}: is no file, or xllamacpp is not installed")
+    if installed("xllamacpp") is None:
+        sys.exit("xllamacpp is not installed")
+    if missing := [str(file) for file in choice.gguf if not file.is_file()]:
+        sys.exit(f"{missing[0]}: is no file")
     found = measured(choice)
     slots = f"slots {choice.slots} and {choice.llama_slots}"
     print(f"{processor()}, {choice.threads} threads, {slots}, xllamacpp {installed('xllamacpp')}\n")
@@ -159,9 +171,10 @@ def main() -> None:
     for clients in choice.clients:
         for side in commands(choice):
             rounds = found[side, clients]
-            speed = median(one.tokens / one.seconds for one in rounds)
+            speeds = [one.tokens / one.seconds for one in rounds]
+            speed = f"{median(speeds):.1f} ({min(speeds):.1f} to {max(speeds):.1f})"
             first, tokens = median(one.first for one in rounds), median(one.tokens for one in rounds)
-            print(f"| {clients} | {side} | {speed:.1f} | {first:.2f} | {tokens:.0f} |")
+            print(f"| {clients} | {side} | {speed} | {first:.2f} | {tokens:.0f} |")
 
 
 if __name__ == "__main__":
