@@ -15,6 +15,7 @@ from smolt.cli.chat.talk import Speaker, Talk, open_speaker
 from smolt.config import ChatSampling, Model
 from smolt.data import Source, Turn, load
 from smolt.models.forward.kernels import kernels
+from smolt.models.forward.trunk import Trunk
 from smolt.report.inert import visible
 from tests.tiny import tiny_model
 
@@ -69,6 +70,17 @@ def test_weights_in_int8_are_said_at_the_start_and_stay(models: dict[str, str]) 
     first, again, other = answers.splitlines()
     assert first == again != other
     assert found.conversation.policy.decoder is not None
+
+
+def test_weights_are_put_in_order_once(models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first answer, not before each; the answers are those of a decoder of their own."""
+    found = speaker(models["one"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Trunk, "lean_decoder", lambda *given: pytest.fail("a second decoder"))
+        answers, _ = session([found], "Hi.\nAnd?\n")
+    apart = speaker(models["one"])
+    apart.conversation.policy.decoder = None
+    assert session([apart], "Hi.\nAnd?\n")[0] == answers
 
 
 def test_a_saved_conversation_is_training_data(models: dict[str, str], tmp_path: Path) -> None:

@@ -56,7 +56,11 @@ def open_speaker(model: Model, sampling: ChatSampling, system: str | None = None
     """
     ground = open_ground(model)
     policy = load_policy(model.path, ground.precision)
-    note = answer_in_int8(policy, ground.renderer, ground.window, model.path) if int8 else ""
+    note = ""
+    if int8:
+        note = answer_in_int8(policy, ground.renderer, ground.window, model.path)
+    elif policy.trunk.lean:  # else it is made again for each answer: a second for half a billion weights
+        policy.decoder = policy.trunk.lean_decoder(policy.adapter, ground.window)
     talk = Conversation(policy, ground.renderer, ground.window, sampling)
     if system is not None:
         try:
