@@ -28,6 +28,13 @@ def test_figures_of_one_update() -> None:
     assert figures(metrics) == "reward +0.310  KL 0.020  stops 98%  tokens/s 713"
 
 
+def test_figures_that_say_nothing_are_left_out() -> None:
+    """The loss of PPO and GRPO is about 0 always; of an update without a step there is no speed."""
+    metrics = {"loss": 0.0, "critic_loss": 0.21, "kl": -0.252, "ratio_error": 0.0, "tokens_per_second": 0.0}
+    assert figures(metrics) == "critic loss 0.210  KL -0.252 (by chance)"
+    assert figures({"kl": 0.0, "tokens_per_second": 0.0, "optimizer_steps": 0}) == "KL 0.000  no step"
+
+
 def test_display_on_a_terminal_and_elsewhere() -> None:
     """A terminal sees stage, step and figures; elsewhere only events are written, one line each."""
     for terminal in (True, False):
@@ -85,6 +92,7 @@ def test_time_left_is_of_the_whole_count() -> None:
     assert pace.left(4, 220) == 120  # the second one takes 100 s so far: at least 60 s each for the other two
     pace.count(3, 240)
     assert pace.left(4, 240) == pytest.approx(140 / 3)
+    assert pace.left(4, 290) is None  # the last one is late: nobody knows by how much
     pace.count(4, 250)
     assert pace.left(4, 260) == 0
     pace.count(0, 260)

@@ -43,6 +43,7 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
             "data": "questions.jsonl",
             "dev": "questions.jsonl",
             "reward": {"name": "length", "options": {"target": 3}},
+            "inner": {"epochs": 2},  # before the first step no answer of a pair leads
             "budget": TWO,
         },
         {

@@ -12,7 +12,8 @@ from torch import Tensor
 from smolt.config import DPORecipe, RewardRecipe
 from smolt.models.groups import Groups, atoms, from_answers
 from smolt.training.examination import Examination
-from smolt.training.offline import dev_loss, dpo_loss, interval_of_loss
+from smolt.training.fit import accumulate
+from smolt.training.offline import dev_loss, dpo_loss, interval_of_loss, led
 from tests.reliability.scenes import open_scene, write_inputs
 
 MEMORY: dict[str, Any] = {"model": "(in memory)", "data": "(in memory)"}
@@ -39,6 +40,21 @@ def test_the_smoothing_of_dpo_by_hand() -> None:
     dev = dev_loss(plan, [one_pair()], ("loss", "accuracy"), referred)
     assert dev is not None
     assert dev.measure() == {"loss": pytest.approx(0.4132617), "accuracy": 1.0}
+
+
+def test_a_pair_in_which_no_answer_leads_is_neither_right_nor_wrong() -> None:
+    """Leads of 1, -1 and 0: 1 of 2. Of 0 alone there is no accuracy, as before the first step of DPO."""
+    chosen, rejected = torch.tensor([1.0, 0.0, 0.5]), torch.tensor([0.0, 1.0, 0.5])
+    assert led(chosen, rejected) == (1.0, 2.0)
+
+    def policy(batch: Groups, temperature: float) -> tuple[Tensor, Tensor]:
+        return torch.full((2, 2), -1.0), torch.zeros(2, 2)
+
+    same = one_pair().with_columns(reference=torch.full((2, 2), -1.0))
+    recipe = DPORecipe.model_validate(MEMORY)
+    tally, _ = accumulate(same, dpo_loss(policy, recipe), 100)  # type: ignore[arg-type]  # a stand-in
+    found = tally.means()
+    assert found["margin"] == 0.0 and "accuracy" not in found
 
 
 def test_margin_and_centering_of_a_reward_model_by_hand() -> None:

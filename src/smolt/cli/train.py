@@ -264,14 +264,9 @@ def _measured(row: Mapping[str, Any]) -> "dict[str, Measure]":
 
 def _of_one_batch(row: Mapping[str, Any], batch: str) -> str:
     """The figures of an update's own batch, called that."""
-    from smolt.cli.progress import FIGURES
+    from smolt.cli.progress import telling
 
-    known = [
-        f"{label} {form.format(row[name])}"
-        for label, name, form in FIGURES
-        if name != "tokens_per_second" and isinstance(row.get(name), int | float)
-    ]
-    return f"update {row['step']}, on its one batch{batch}: {', '.join(known)}"
+    return f"update {row['step']}, on its one batch{batch}: {', '.join(telling(row, speed=False))}"
 
 
 def _answers(recipe: Mapping[str, Any]) -> int:

@@ -222,7 +222,7 @@ def dpo_loss(policy: Policy, recipe: DPORecipe, temperature: float = 1.0) -> Los
         pairs, total = float(len(terms)), terms.sum()
         seen = {"chosen_logprob": sums[first], "rejected_logprob": sums[~first]}
         seen |= {"chosen_reward": recipe.beta * chosen, "rejected_reward": recipe.beta * rejected}
-        seen |= {"margin": recipe.beta * (chosen - rejected), "accuracy": (chosen > rejected).float()}
+        seen |= {"margin": recipe.beta * (chosen - rejected)}
         each = terms
         if recipe.nll:
             imitation = -columns["imitation"] * sums
@@ -230,10 +230,19 @@ def dpo_loss(policy: Policy, recipe: DPORecipe, temperature: float = 1.0) -> Los
             seen |= {"pair_loss": terms, "nll": imitation}
             each = terms + recipe.nll * (imitation[first] + imitation[~first])
         metrics = {name: (value.detach().sum(), pairs) for name, value in seen.items()}
+        metrics |= {"accuracy": led(chosen, rejected)}
         spread, apart = mismatch_parts(columns.get("sampled"), logprobs.detach(), mask)
         yield Loss(total, pairs, metrics | apart, spread=spread, each=(each, torch.ones_like(each)))
 
     return loss
+
+
+def led(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, float]:
+    """How many chosen answers lead, of how many pairs in which one leads: a tie is neither right nor wrong.
+
+    Before the first step all of DPO's pairs are ties: the policy is its reference.
+    """
+    return (chosen > rejected).float().sum(), float((chosen != rejected).sum())
 
 
 def pair_terms(chosen: Tensor, rejected: Tensor, weight: Tensor, recipe: DPORecipe) -> Tensor:

@@ -21,6 +21,7 @@ FIGURES = (
     ("reward", "reward", "{:+.3f}"),
     ("loss", "loss", "{:.4f}"),
     ("loss", "reward_loss", "{:.4f}"),
+    ("critic loss", "critic_loss", "{:.3f}"),
     ("accuracy", "accuracy", "{:.0%}"),
     ("margin", "margin", "{:+.4f}"),
     ("KL", "kl", "{:.3f}"),
@@ -60,11 +61,23 @@ class Running(Protocol):
 
 def figures(metrics: Mapping[str, Any]) -> str:
     """The headline metrics of one update in a line: `reward +0.310  KL 0.020  stops 98%`."""
-    known = [
-        (label, metrics[name], form) for label, name, form in FIGURES if isinstance(metrics.get(name), int | float)
-    ]
     idle = ["no step"] if metrics.get("optimizer_steps") == 0 else []
-    return "  ".join([*(f"{label} {form.format(value)}" for label, value, form in known), *idle])
+    return "  ".join([*telling(metrics), *idle])
+
+
+def telling(metrics: Mapping[str, Any], speed: bool = True) -> list[str]:
+    """Each headline metric that says something, in words.
+
+    The loss of a policy gradient says nothing, it is about 0 however well it goes; nor does the speed of an update that
+    took no step. A KL is estimated from the sampled tokens: where it is below 0, it is so by chance.
+    """
+    silent = {"loss"} if "ratio_error" in metrics else set()
+    silent |= set() if speed and metrics.get("tokens_per_second") else {"tokens_per_second"}
+    return [
+        f"{label} {form.format(value)}{' (by chance)' if name == 'kl' and value < 0 else ''}"
+        for label, name, form in FIGURES
+        if isinstance(value := metrics.get(name), int | float) and name not in silent
+    ]
 
 
 def times(shares: Mapping[str, float]) -> str:

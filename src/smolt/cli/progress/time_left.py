@@ -26,7 +26,7 @@ class CountPace:
         self._told, self._done = now, done
 
     def left(self, total: float, now: float) -> float | None:
-        """Seconds; None before anything is done.
+        """Seconds; None before anything is done, and where the last count is late.
 
         It goes down between two counts, and up again once the next one is late.
         """
@@ -35,7 +35,7 @@ class CountPace:
             return None
         by_pace = (self._told - self.began) / counts * missing - (now - self._told)
         late = (now - self.began) / (counts + 1) * max(0.0, missing - 1)
-        return max(0.0, by_pace, late)
+        return max(0.0, by_pace, late) if by_pace >= 0 or late > 0 or missing <= 0 else None
 
 
 def clock(seconds: float) -> str:

@@ -14,9 +14,10 @@ from smolt.models.groups import Groups
 from smolt.models.items import preference_items
 from smolt.models.roles import Scorer
 from smolt.models.saving import open_scorer
-from smolt.training.examination import Examination, compared, hold_out
+from smolt.rewards.audit.seen_pairs import hold_out
+from smolt.training.examination import Examination, compared
 from smolt.training.fit import Loss, LossFunction
-from smolt.training.offline import open_lessons, plan_for
+from smolt.training.offline import led, open_lessons, plan_for
 from smolt.training.plan import Dev
 from smolt.training.stage import Training
 from smolt.training.stage_input import in_memory, recipe_for
@@ -56,7 +57,7 @@ def reward_loss(scorer: Scorer, recipe: RewardRecipe) -> LossFunction:
         terms, chosen, rejected = compared(scorer.verdicts(batch), batch, recipe)
         pairs = float(len(terms))
         metrics = {
-            "accuracy": ((chosen > rejected).float().sum(), pairs),
+            "accuracy": led(chosen, rejected),
             "margin": ((chosen - rejected).detach().sum(), pairs),
             "score": ((chosen + rejected).detach().sum() / 2, pairs),
         }
