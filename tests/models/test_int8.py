@@ -244,7 +244,8 @@ def test_without_a_compiler_it_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     policy = policy_of(tmp_path)
     with pytest.raises(UserError) as error:
         in_int8(policy, tmp_path)
-    missing = "its products in int8 are compiled, and there is no C compiler (CC, else cc); leave it out"
+    missing = "its products in int8 are compiled, and here they cannot be: no C compiler (CC, else cc), "
+    missing += "SMOLT_COMPILE=0, or weights of several precisions; leave it out"
     assert str(error.value) == f"--weights int8: {tmp_path}: {missing}"
     assert policy.decoder is None and greedy(policy, 1)
 

@@ -161,7 +161,8 @@ class LeanDecoder:
         self.sine = torch.cat([-sine[0][:, :half], sine[0][:, half:]], dim=-1)[:, None]
         self.kernels = kernels(dtype) if self._uniform(dtype) else None
         if int8 and self.kernels is None:
-            raise NotImplementedError("its products in int8 are compiled, and there is no C compiler (CC, else cc)")
+            missing = "no C compiler (CC, else cc), SMOLT_COMPILE=0, or weights of several precisions"
+            raise NotImplementedError(f"its products in int8 are compiled, and here they cannot be: {missing}")
 
     def _uniform(self, dtype: torch.dtype) -> bool:
         """Whether states, norms and products have one precision, and the processor computes them."""
