@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from smolt.config import load_recipe
+from smolt.config import Model, load_recipe, make_block
+from smolt.models.ground import open_ground
+from smolt.models.items import decision_items
 from smolt.study.duration import Duration, foretell, spoken
 from smolt.study.speed import Decoding, expected_length
+from smolt.training.clock import evaluations
+from tests.deciding import DECISIONS, LABELS, deciding_model
 from tests.tiny import tiny_model
 
 MODEL = "model: {path: model, device: cpu, dtype: fp32, threads: 1}\n"
@@ -116,3 +120,23 @@ def test_twice_the_updates_take_twice_as_long(monkeypatch: pytest.MonkeyPatch, t
     assert one > 0
     assert training("budget.epochs=2") == pytest.approx(2 * one)
     assert training("budget.epochs=2", "budget.minutes=0.001") <= 0.06
+
+
+def test_decisions_take_their_own_speeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All tokens once at a speed of their own, dev at each look and once more for the temperature; measured, too."""
+    monkeypatch.chdir(tmp_path)
+    deciding_model(tmp_path / "model", {"labels": LABELS})
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(one.row) + "\n" for one in DECISIONS * 4))
+    written = f"stage: decide\nname: r\n{MODEL}data: d.jsonl\ndev: d.jsonl\nbatch: 4\nbudget: {{epochs: 1}}\n"
+    (tmp_path / "r.yaml").write_text(written + "watch: {every: 2}\n")
+    ((_, measured),) = foretell(load_recipe("r.yaml"))
+    assert set(measured.seconds) == {"training", "measuring", "loading"} and min(measured.seconds.values()) > 0
+    ground = open_ground(make_block(Model, path="model"))
+    tokens = sum(item.tokens for item in decision_items(DECISIONS * 4, ground.renderer, ground.window).items)
+    for name, value in {"learning_decisions": 100.0, "deciding": 50.0, "stepping": 0.0}.items():
+        monkeypatch.setattr(f"smolt.study.speed.Speeds.{name}", value)
+    looks = evaluations(0, 3, 2)
+    for overrides, more in (([], 1), (["calibrate=false"], 0)):
+        ((_, found),) = foretell(load_recipe("r.yaml", None, overrides))
+        assert found.seconds["training"] == pytest.approx(tokens / 100)
+        assert found.seconds["measuring"] == pytest.approx((looks + more) * tokens / 50)

@@ -11,6 +11,7 @@ from typing import Any
 
 from smolt.config import (
     REWARDED,
+    DecideRecipe,
     DistillRecipe,
     DPORecipe,
     GRPORecipe,
@@ -29,10 +30,11 @@ from smolt.models.ground import Ground, open_ground
 from smolt.models.groups import Groups, join
 from smolt.models.items import READERS, asked_questions
 from smolt.models.locating import locate
+from smolt.rewards.audit.seen_pairs import hold_out
 from smolt.rewards.build import rules_alone
 from smolt.study.speed import Decoding, Speeds, of_length
 from smolt.training.clock import evaluations
-from smolt.training.examination import CENTERED, held_out_pairs, hold_out
+from smolt.training.examination import CENTERED, held_out_pairs
 from smolt.training.fit import ENDLESS
 from smolt.training.memory.outlook import Foresight, foresee
 from smolt.training.memory.shapes import empty_network
@@ -42,6 +44,8 @@ from smolt.training.streams import taken, updates_of
 MINUTE, HOUR = 60, 3600
 ASKED_FIRST = 64  # questions whose answers are watched
 FORETOLD = ("sft", "reward", "dpo", "kto", "decide", "ppo", "grpo", "online_dpo", "distill")
+RATES = {"reward": ("learning_scores", "scoring"), "decide": ("learning_decisions", "deciding")}
+"""Stage -> the speeds, of `Speeds`, of its training and of a look at its dev data, where these are of their own."""
 TIMED = (*FORETOLD, "pretrain", "pairs")
 SHOWN = 0.02  # of the whole, a part that is not worth a word
 
@@ -168,10 +172,11 @@ def _lessons(recipe: Any, seen: Foresight, speeds: Speeds) -> Duration:
     if total >= ENDLESS:
         found.add("training", (recipe.budget.minutes or 0.0) * MINUTE)
         return found
+    learning, reading = RATES.get(recipe.stage, ("learning", "forward"))
     looked_at = range(min(total, LOOKED_AT))
     sizes = [sum(items[at].tokens for at in taken(n, recipe.batch, len(items), recipe.seed)) for n in looked_at]
     tokens = sum(sizes) / len(sizes)
-    found.add("training", total * (tokens / (speeds.learning_scores if scores else speeds.learning) + speeds.stepping))
+    found.add("training", total * (tokens / getattr(speeds, learning) + speeds.stepping))
     measured = sum(item.tokens for item in held_out)
     times = evaluations(0, total, recipe.watch.every) if held_out else 0
     if isinstance(recipe, KTORecipe) or (isinstance(recipe, DPORecipe) and not recipe.reference_free):
@@ -179,7 +184,8 @@ def _lessons(recipe: Any, seen: Foresight, speeds: Speeds) -> Duration:
         found.add("reference", (seen_once + measured) / speeds.forward)
     if isinstance(recipe, KTORecipe):  # every answer once more, by policy and reference
         found.add("KL", 2 * (total * tokens + times * measured) / speeds.forward)
-    found.add("measuring", times * measured / (speeds.scoring if scores else speeds.forward))
+    times += isinstance(recipe, DecideRecipe) and recipe.calibrate and bool(held_out)  # a temperature, at the end
+    found.add("measuring", times * measured / getattr(speeds, reading))
     if scores:
         centred = sum(item.tokens for item in items[:CENTERED])
         found.add("audit", (measured + _probed(held_out, seen.ground.window) + centred) / speeds.scoring)

@@ -15,9 +15,11 @@ import torch
 from smolt.config import LoRA
 from smolt.models.ground import Ground
 from smolt.models.groups import Groups, cut, from_answers
+from smolt.models.rendering.option_scores import option_scores
 from smolt.models.roles import Policy, open_policy
 from smolt.models.sampling import Drawing, sample
 from smolt.training import clock
+from smolt.training.objectives import brier
 
 LOG = logging.getLogger(__name__)
 TOKENS = 512  # of one forward that is measured
@@ -109,6 +111,16 @@ class Speeds:
         return self._rate("learning to score", self._states, learning=True)
 
     @cached_property
+    def deciding(self) -> float:
+        """Probabilities of decisions' options: logits at one token of each question, of its labels alone."""
+        return self._rate("deciding", self._options, learning=False)
+
+    @cached_property
+    def learning_decisions(self) -> float:
+        """The same with a backward pass."""
+        return self._rate("learning to decide", self._options, learning=True)
+
+    @cached_property
     def stepping(self) -> float:
         """Seconds of an optimizer step over what is trained."""
         parameters = list(self.policy.parameters().values())
@@ -174,6 +186,10 @@ class Speeds:
     def _states(self, part: Groups) -> torch.Tensor:
         self.policy.trunk.use(self.policy.adapter)
         return self.policy.trunk.states(part, with_last=True)[1].float().sum()
+
+    def _options(self, part: Groups) -> torch.Tensor:
+        scores = option_scores(self.policy, part)
+        return brier(scores, part.columns["expected"][:, :, 0].to(scores.device)).sum()
 
     def _rate(self, what: str, work: Callable[[Groups], torch.Tensor], learning: bool) -> float:
         """Tokens a second over some forwards of different lengths, after one that warms up."""
