@@ -41,6 +41,24 @@ def test_the_audit_of_a_training_is_the_audit_of_its_file(place: Path) -> None:
     assert "A bag of words, fitted on the other folds" in words
 
 
+def test_an_audit_on_the_training_pairs_says_so(place: Path) -> None:
+    """Of 24 pairs a tenth was held out: 22 were learned from; told by the file, and by the pairs of another file."""
+    smolt.reward_model("my-model", data="preferences.jsonl", budget={"updates": 2}, out=place / "rm").finish()
+    assert command("audit", "rm", "preferences.jsonl")[1]["seen"] == 22
+    lines = (place / "preferences.jsonl").read_text().splitlines(keepends=True)
+    (place / "renamed.jsonl").write_text("".join(reversed(lines)))
+    assert command("audit", "rm", "renamed.jsonl")[1]["seen"] == 22
+    assert command("audit", "rm", "renamed.jsonl", "--train", "preferences.jsonl")[1]["seen"] == 24
+    words = CliRunner().invoke(app, ["audit", "rm", "renamed.jsonl"]).output
+    assert "it was trained on 22 of these 24 pairs" in words
+    assert "held-out pairs" not in words
+    other = "".join(line.replace("?", " then?") for line in lines)
+    (place / "renamed.jsonl").write_text(other)
+    assert command("audit", "rm", "renamed.jsonl")[1]["seen"] == 0
+    (place / "preferences.jsonl").write_text(other)  # what it learned from is no longer there
+    assert command("audit", "rm", "preferences.jsonl")[1]["seen"] == 0
+
+
 def test_anyones_reward_model_is_audited(place: Path) -> None:
     """A directory that transformers wrote, with one label and no note of ours."""
     model = AutoModelForSequenceClassification.from_pretrained("my-model", num_labels=1)

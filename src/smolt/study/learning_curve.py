@@ -14,11 +14,11 @@ from smolt.report.panels import Chart, Panel, Table, measured_series
 from smolt.report.pictures.charts import draw
 from smolt.report.pictures.plots import Pictures
 from smolt.report.wording import stated
+from smolt.rewards.audit.seen_pairs import HELD_OUT
 from smolt.runs import jsontext
 from smolt.runs.storage import atomic_write
 from smolt.statistics import Measure
 from smolt.training.algorithms.reward_model import reward_model
-from smolt.training.examination import HELD_OUT
 from smolt.training.stage import Training
 
 FRACTIONS = (0.05, 0.10, 0.25, 0.50, 1.0)

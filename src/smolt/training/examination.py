@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from smolt import randomness
 from smolt.config import RewardRecipe
 from smolt.models.ground import Ground
 from smolt.models.groups import Groups, join, without_gradient
@@ -18,19 +17,12 @@ from smolt.report.panels import panel_name
 from smolt.rewards.audit.audit_panel import audit_panel, called
 from smolt.rewards.audit.auditing import audit
 from smolt.rewards.audit.figures import calibration_error
+from smolt.rewards.audit.seen_pairs import hold_out
 from smolt.training.objectives import bradley_terry
 from smolt.training.offline import interval_of_loss
 
 LOG = logging.getLogger(__name__)
-HELD_OUT = 10  # without dev data, one pair in so many is held out
 CENTERED = 64  # pairs whose mean score is left out of every reward: it moves all rewards alike, so few are enough
-
-
-def hold_out(items: list[Groups], seed: int) -> tuple[list[Groups], list[Groups]]:
-    """A tenth of the pairs, at least one, kept for measurement."""
-    order = randomness.permutation(len(items), seed, HELD_OUT)
-    size = max(1, len(items) // HELD_OUT)
-    return [items[index] for index in order[size:]] or items, [items[index] for index in order[:size]]
 
 
 def held_out_pairs(recipe: RewardRecipe, ground: Ground, items: list[Groups]) -> list[Groups]:

@@ -2,6 +2,7 @@
 
 auditing     a reward model on held-out pairs: baselines, length, calibration, probes, and a gate
 model_audit  the same from files
+seen_pairs   which pairs it learned from, as its run tells
 words        a bag of words as a preference model, one of the baselines
 figures      the numbers, from leads and length gaps
 probes       made-up answers that no reader would choose

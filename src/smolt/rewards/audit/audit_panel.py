@@ -36,6 +36,11 @@ def audit_panel(found: RewardAudit, name: str, title: str) -> Panel:
 def warnings(found: RewardAudit) -> list[str]:
     """What must not be overlooked."""
     said = [found.refused] if found.refused else []
+    if found.seen:
+        said.append(
+            f"it was trained on {found.seen:,} of these {found.accuracy.n:,} pairs: its figures here say little of "
+            "pairs it has not seen; audit it on others"
+        )
     said += _lean(found.lean)
     for name, share in found.probes.items():
         if share.low is not None and share.low > FOOLED:
@@ -59,7 +64,7 @@ def _lean(lean: Lean) -> list[str]:
 
 def _sentences(found: RewardAudit) -> list[str]:
     own = found.accuracy
-    said = [f"The preferred answer gets the higher score in {stated(own)} of {own.n:,} held-out pairs."]
+    said = [f"The preferred answer gets the higher score in {stated(own)} of {own.n:,} {_pairs(found)}."]
     best = max((name for name in TRIVIAL), key=lambda name: found.against[name].p_value)
     beside = found.against[best]
     verb = "is not shown to beat" if found.refused else "beats"
@@ -82,9 +87,14 @@ def _sentences(found: RewardAudit) -> list[str]:
     return said
 
 
+def _pairs(found: RewardAudit) -> str:
+    """What the pairs may be called."""
+    return "pairs" if found.seen else "held-out pairs"
+
+
 def _tables(found: RewardAudit) -> tuple[Table, ...]:
     beside = Table(
-        caption="Share of held-out pairs each gets right; better and worse: pairs only the reward model, only the "
+        caption=f"Share of {_pairs(found)} each gets right; better and worse: pairs only the reward model, only the "
         "baseline gets right (a pair it cannot decide counts half).",
         columns=("who", "accuracy", "model better", "model worse", "p"),
         rows=(
@@ -123,7 +133,7 @@ def _charts(found: RewardAudit, name: str) -> tuple[Chart, ...]:
         kind="points",
         x="predicted probability",
         y="share right",
-        series=(_series(found.calibration),),
+        series=(_series(found, found.calibration),),
         diagonal=True,
     )
     gaps = Chart(
@@ -132,11 +142,11 @@ def _charts(found: RewardAudit, name: str) -> tuple[Chart, ...]:
         kind="lines",
         x="chosen minus rejected (tokens)",
         y="share right",
-        series=(_series(found.gaps),),
+        series=(_series(found, found.gaps),),
     )
     return (reliability, gaps)
 
 
-def _series(bins: list[Bin]) -> Series:
+def _series(found: RewardAudit, bins: list[Bin]) -> Series:
     measures, labels = [part.accuracy for part in bins], [f"n = {part.accuracy.n}" for part in bins]
-    return measured_series("held-out pairs", measures, [part.middle for part in bins], labels)
+    return measured_series(_pairs(found), measures, [part.middle for part in bins], labels)

@@ -34,6 +34,7 @@ class RewardAudit:
         ece: expected calibration error.
         probes: share of pairs in which a probe is scored above the chosen answer.
         refused: why nothing should be trained on it, or None.
+        seen: of the pairs, how many it is known to have learned from.
     """
 
     accuracy: Measure
@@ -46,6 +47,7 @@ class RewardAudit:
     ece: float
     probes: dict[str, Measure]
     refused: str | None
+    seen: int = 0
 
     def facts(self) -> dict[str, Any]:
         """Plain data for result.json and `--json`."""

@@ -1,11 +1,14 @@
 """An audit from files: any reward model, any preferences."""
 
+from dataclasses import replace
+
 from smolt.config import Data, Model
 from smolt.models.ground import open_ground
 from smolt.models.groups import join
 from smolt.models.items import preference_items
 from smolt.models.saving import load_scorer
 from smolt.rewards.audit.auditing import RewardAudit, audit
+from smolt.rewards.audit.seen_pairs import seen_pairs
 
 MEMORY = 2.0  # GiB for one forward of scoring
 
@@ -15,7 +18,7 @@ def audit_model(model: Model, pairs: Data, train: Data | None = None) -> RewardA
 
     Args:
         model: directory, adapter, run or hub name, and where and how precisely to compute.
-        pairs: preferences it was not trained on.
+        pairs: preferences it was not trained on; how many of them it was, as far as its run says, is counted.
         train: the preferences it was trained on, for the bag of words; without them that is cross-fitted on `pairs`.
 
     Raises:
@@ -23,13 +26,14 @@ def audit_model(model: Model, pairs: Data, train: Data | None = None) -> RewardA
     """
     ground = open_ground(model)
     scorer, _ = load_scorer(model.path, ground.precision)
-    held_out = preference_items(pairs, ground.renderer, ground.window).items
+    audited = preference_items(pairs, ground.renderer, ground.window)
     learned = None if train is None else preference_items(train, ground.renderer, ground.window, "drop").items
-    return audit(
+    found = audit(
         scorer,
         ground.renderer,
-        join(held_out),
+        join(audited.items),
         window=ground.window,
         micro_tokens=scorer.trunk.micro_tokens(MEMORY),
         learned=learned,
     )
+    return replace(found, seen=seen_pairs(audited, pairs.path, ground, learned))
