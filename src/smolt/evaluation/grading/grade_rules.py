@@ -9,7 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from smolt.data.numbers import EXTRACTOR, FIRST_EXTRACTOR, LONGEST_TEXT, SECOND_EXTRACTOR, equal_numbers, extract, plainly
+from smolt.data.numbers import (
+    EXTRACTOR,
+    FIRST_EXTRACTOR,
+    LONGEST_TEXT,
+    SECOND_EXTRACTOR,
+    equal_numbers,
+    extract,
+    plainly,
+)
 from smolt.errors import UserError
 from smolt.evaluation.grading import choices
 from smolt.rewards.python import python_rule
