@@ -1,5 +1,9 @@
 """Rollouts from a server: weights as with the same answers drawn here, adapters pushed, stale answers counted."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -206,3 +210,45 @@ def test_recipes_that_cannot_be_right_are_refused(
     """Before a server is asked anything."""
     with pytest.raises(UserError, match=said):
         training("grpo", model, tmp_path / "run", **fields)
+
+
+RECIPE = """
+stage: grpo
+model: {path: MODEL, dtype: fp32, device: cpu, threads: 1}
+lora: {rank: 4}
+server: URL
+correction: {weights: never}
+data: questions.jsonl
+reward: {name: length, options: {target: 20}}
+checks: {forecast: false}
+prompts: 3
+group: 4
+sampling: {max_tokens: 24}
+optim: {lr: 1.0e-2}
+budget: {updates: 2}
+"""
+
+
+def test_two_processes_have_the_weights_of_one(model: Path, url: str, engine: Engine, tmp_path: Path) -> None:
+    """Under torchrun the first asks and pushes for both: to 1e-6; nothing stays on the server."""
+    recipe = RECIPE.replace("MODEL", str(model)).replace("URL", url)
+    (tmp_path / "served.yaml").write_text(recipe, encoding="utf-8")
+    rows = [{"question": question} for question in QUESTIONS]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    found = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--nproc-per-node", "2"]):
+        out = str(len(launcher))
+        done = subprocess.run(
+            [sys.executable, *launcher, "-m", "smolt", "grpo", "served.yaml", "--out", out],
+            cwd=tmp_path,
+            env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(load_file(tmp_path / out / "model" / "adapter_model.safetensors"))
+    assert furthest(*found) < 1e-6
+    assert engine.names == ["tiny"]
