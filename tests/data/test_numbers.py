@@ -1,4 +1,4 @@
-"""The extractors gsm8k-1, gsm8k-2 and gsm8k-3: every way of finding a number, exact equality, and no text that breaks it."""
+"""The extractors gsm8k-1 to gsm8k-3: every way of finding a number, exact equality, and no text that breaks it."""
 
 import json
 from fractions import Fraction

@@ -224,7 +224,7 @@ def _decimal(value: Fraction) -> str:
 def _first_result(text: str, start: int, anywhere: bool, first: bool) -> str | None:
     """The first number from `start` on (right there unless `anywhere`), or the result of the calculation it begins.
 
-    Of a calculation without a result gsm8k-1 (`first`) takes the first number, later ones all of it, which is no number.
+    Of a calculation without a result gsm8k-1 (`first`) takes the first number, later rules all of it: no number.
     """
     found = NUMBER.search(text, start) if anywhere else NUMBER.match(text, start)
     if found is None:
