@@ -18,8 +18,8 @@ EXTRACTOR "gsm8k-2" is the same on plain numbers and never reads a part of a num
 values, x, \times, \cdot and \div are signs of calculation. Of a box the last number counts. A calculation without a
 result (9*2, 5-7) is no number.
 
-EXTRACTOR "gsm8k-3" is gsm8k-2 that also reads what programs write: 1.5e3 and 1e-05 are their values, and a time or ratio
-(10:45), a date (2026-11-30, 11/30/2026) or a version (1.2.3) is no number, wherever it stands.
+EXTRACTOR "gsm8k-3" is gsm8k-2 that also reads what programs write: 1.5e3 and 1e-05 are their values, and a time or a
+ratio (10:45), a date (2026-11-30, 11/30/2026) or a version (1.2.3) is no number, wherever it stands.
 """
 
 import re
