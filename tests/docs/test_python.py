@@ -1,8 +1,10 @@
 """The Python programs of the documentation run as written, with fewer updates."""
 
+import json
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,3 +52,22 @@ def test_a_reward_beside_a_whole_recipe_is_refused(workshop: Path) -> None:
     assert isinstance(recipe, GRPORecipe)
     with pytest.raises(smolt.UserError, match=r"^reward: a recipe was given; put the fields into it$"):
         smolt.grpo(recipe, reward="sentiment")
+
+
+def test_the_model_of_a_path_takes_fields_beside_it(workshop: Path) -> None:
+    """The dtype as in a recipe's model block; the path once, and no field twice."""
+    rows = [smolt.Demonstration((smolt.Turn("user", "Hello?"),), "Yes.")] * 4
+    fields: dict[str, Any] = {"budget": {"updates": 1}, "batch": 2}
+    training = smolt.sft("my-model", rows, model={"dtype": "fp32", "threads": 1}, out=workshop / "fp32", **fields)
+    training.close()
+    asked = json.loads((workshop / "fp32/manifest.json").read_text())["recipe"]["model"]
+    assert (asked["path"], asked["dtype"], asked["threads"]) == ("my-model", "fp32", 1)
+    for twice, message in (
+        ({"model": {"path": "other"}}, r"^model\.path: is other, and the first argument is my-model"),
+        ({"model": "other"}, r"^model: the path is the first argument"),
+        ({"data": "demonstrations.jsonl"}, r"^data: was handed over in memory, and is given as a field too"),
+        ({"stage": "dpo"}, r"^stage: is sft already"),
+        ({"model": {"dtyp": "fp32"}}, r"model\.dtyp: .*dtype"),
+    ):
+        with pytest.raises(smolt.UserError, match=message):
+            smolt.sft("my-model", rows, **twice, **fields)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -93,11 +93,11 @@ def recipe_for(kind: type[RecipeT], recipe: RecipeT | str | Path, fields: dict[s
     Args:
         kind: the recipe's class.
         recipe: a recipe of that class, or a model path or hub name.
-        fields: recipe fields, for a path only.
+        fields: recipe fields, for a path only; of `model` all but its path.
         given: fields whose values were handed over in memory; None where they were not.
 
     Raises:
-        UserError: fields beside a recipe, or a field that is wrong.
+        UserError: fields beside a recipe, a field that is wrong, or one that is given twice.
     """
     memory = {name: value for name, value in given.items() if value is not None}
     if isinstance(recipe, kind):
@@ -105,7 +105,25 @@ def recipe_for(kind: type[RecipeT], recipe: RecipeT | str | Path, fields: dict[s
             raise UserError(f"{', '.join(fields)}: a recipe was given; put the fields into it")
         return recipe
     stage = str(kind.model_fields["stage"].default)
-    return cast(RecipeT, make_recipe(stage, model=str(recipe), **memory, **fields))
+    if "stage" in fields:
+        raise UserError(f"stage: is {stage} already, the name of the function; leave it out")
+    twice = next((name for name in memory if name in fields), None)
+    if twice is not None:
+        raise UserError(f"{twice}: was handed over in memory, and is given as a field too; keep one of the two")
+    model = _model_at(str(recipe), fields.get("model"))
+    return cast(RecipeT, make_recipe(stage, **{**fields, **memory, "model": model}))
+
+
+def _model_at(path: str, block: object) -> object:
+    """The model block of a path that is the first argument, and of the fields beside it, such as a dtype."""
+    if block is None:
+        return path
+    fields = block.model_dump(exclude_unset=True) if isinstance(block, BaseModel) else block
+    if not isinstance(fields, Mapping):
+        raise UserError('model: the path is the first argument; beside it model takes fields: model={"dtype": "fp32"}')
+    if str(fields.get("path", path)) != path:
+        raise UserError(f"model.path: is {fields['path']}, and the first argument is {path}; give one of the two")
+    return {**fields, "path": path}
 
 
 def in_memory(records: Sequence[object] | None) -> str | None:
