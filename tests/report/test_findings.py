@@ -325,6 +325,8 @@ def test_an_arm_whose_answers_were_cut_is_warned_of() -> None:
         "a: 67% of 3 answers; c: 100% of 3 answers were cut at the limit of tokens, so their figures are of "
         "beginnings; allow more tokens (max_tokens)."
     ]
+    (alike,) = length.cut_short({name: {"stop_rate": stops["a"]} for name in ("a", "c", "d")})
+    assert alike.startswith("a, c, d: 67% of 3 answers were cut at the limit of tokens, so their figures")
 
 
 def test_a_caution_is_said_once_for_all_comparisons() -> None:

@@ -55,7 +55,10 @@ def cut_short(measures: Mapping[str, Mapping[str, Measure]]) -> list[str]:
     stops = {name: found["stop_rate"] for name, found in measures.items() if mostly_cut(found)}
     if not stops:
         return []
-    shares = "; ".join(f"{name}: {1 - stop.value:.0%} of {stop.n:,} answers" for name, stop in stops.items())
+    alike = dict[str, list[str]]()
+    for name, stop in stops.items():
+        alike.setdefault(f"{1 - stop.value:.0%} of {stop.n:,} answers", []).append(name)
+    shares = "; ".join(f"{', '.join(names)}: {share}" for share, names in alike.items())
     whose = "its" if len(stops) == 1 else "their"
     return [
         f"{shares} were cut at the limit of tokens, so {whose} figures are of beginnings; allow more tokens "
