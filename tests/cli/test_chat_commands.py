@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from smolt.cli import app
 from smolt.cli.chat import converse
 from smolt.cli.chat.plain_lines import PlainLines
-from smolt.cli.chat.talk import Speaker, Talk, open_speaker
+from smolt.cli.chat.talk import Speaker, Talk, circles, open_speaker
 from smolt.config import ChatSampling, Model
 from smolt.data import Source, Turn, load
 from smolt.models.forward.kernels import kernels
@@ -161,10 +161,30 @@ def test_a_model_without_a_place_for_it_goes_on_without_the_system_message(model
         ("/reset all", "(/reset takes nothing behind it)"),
         ("/save", "(/save FILE: the file is missing)"),
         ("/again", "(there is no answer yet)"),
+        ("/set heat 1", "(heat is no setting; known: max_tokens, temperature, top_p, top_k, repetition, seed)"),
+        ("/set repetitoin 1", '(repetitoin is no setting; did you mean "repetition"?)'),
     ],
 )
 def test_lines_that_cannot_be_heeded_say_why(models: dict[str, str], line: str, notice: str) -> None:
     assert session([speaker(models["one"])], line + "\n") == ("", notice + "\n")
+
+
+def test_how_answers_are_drawn_is_changed_on_the_way(models: dict[str, str]) -> None:
+    """The conversation stays; the next answer is that of one which was begun so. A wrong value changes nothing."""
+    found = [speaker(models["one"]), speaker(models["other"])]
+    _, notices = session(found, "Hi.\n/set repetition 0\n/set max-tokens 3\n/set\n")
+    *_, wrong, changed, shown = notices.splitlines()
+    assert wrong == "(option: repetition: is 0; must be greater than or equal to 1)"
+    assert changed == shown == "(max_tokens 3, temperature 0, top_p 1, top_k 0, repetition 1, seed 0)"
+    assert [len(one.conversation.turns) for one in found] == [2, 2]
+    assert {one.conversation.sampling.max_tokens for one in found} == {3}
+
+
+def test_an_answer_that_goes_round_in_circles_is_said_to() -> None:
+    """The same six words ten times are; 60 words that differ are not, nor is a short answer."""
+    assert circles("the hen eats the red corn " * 10)
+    assert not circles(" ".join(f"word{number}" for number in range(60)))
+    assert not circles("no no no no")
 
 
 def test_two_models_are_asked_the_same(models: dict[str, str]) -> None:

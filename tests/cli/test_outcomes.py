@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from smolt.cli import progress
-from smolt.cli.outcomes import ONCE_MORE, Outcome, at_words, deliver
+from smolt.cli.outcomes import ONCE_MORE, Outcome, at_words, deliver, delivered
 from smolt.errors import UserError
 
 
@@ -90,6 +90,19 @@ def test_a_signal_while_a_module_begins_is_no_failed_import(capfd: pytest.Captur
     assert capfd.readouterr().err.startswith("interrupted")
     with pytest.raises(ImportError, match="initialization failed"):
         deliver(lambda: work(OSError("no such library")), as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(False, "interrupted\n"), (True, "interrupted; the same command continues what was begun\n")],
+)
+def test_only_what_is_kept_is_said_to_continue(share: bool, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> Outcome:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as left:
+        delivered(work, share=share)()
+    assert (left.value.exit_code, capfd.readouterr().err) == (130, words)
 
 
 def test_a_terminal_gets_lines_broken_at_words(monkeypatch: pytest.MonkeyPatch) -> None:

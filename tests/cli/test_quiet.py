@@ -14,6 +14,10 @@ from tests.reliability.scenes import write_inputs
 OWN_LINE = re.compile(r"(sft|user): \S.*|\(\S.* \.\.\.\)|fp32 on \d+ threads?, measured")  # or a step that takes long
 PYTHON = """
 import smolt
+from transformers.utils import logging
+model = smolt.sft("model", data="demonstrations.jsonl", **{"model.threads": 1, "budget.updates": 1})
+logging.enable_progress_bar()  # as another library may
+model.finish()
 smolt.sft("model", data="demonstrations.jsonl", lora={"rank": 4}, **{"model.threads": 1, "budget.updates": 1}).finish()
 """
 WARNING_REWARD = """

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from smolt.cli import app
 from smolt.config.blocks import REWARDS
+from smolt.errors import UserError
 from smolt.rewards import build
-from smolt.rewards.shorthand import RULES
+from smolt.rewards.shorthand import RULES, asked_reward
 from smolt.study.study import run_study
 from tests.config.test_study_recipe import study
 
@@ -134,6 +135,23 @@ def test_doctor_tries_what_the_arms_are_measured_by(place: Path) -> None:
     found = problems("q.jsonl", "{name: python, path: 'brief.py:broken'}")[-1]
     assert found.startswith("reward python of study: reward brief.py:broken: 1 of 1 answers got no score")
     assert problems("q.jsonl", "{name: judge, path: ./nojudge}")[-1].startswith("reward judge of study: reward judge: ")
+
+
+def test_a_file_without_its_function(place: Path) -> None:
+    """The file is there: what is missing is which of its functions."""
+    with pytest.raises(UserError, match=r"^reward: brief.py: say which of its functions rates: brief.py:FUNCTION$"):
+        asked_reward("brief.py")
+
+
+def test_what_is_taken_for_a_name_on_the_hub_is_said(place: Path) -> None:
+    """A judge that is misspelt may be one of the hub's."""
+    Path("start").mkdir()
+    Path("start/config.json").write_text("{}")
+    written("{name: judge, path: nojudge}")
+    done = CliRunner().invoke(app, ["recipe", "check", "s.yaml"])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1:] == ["not here, so taken for names of models on the hub: nojudge"]
+    assert json.loads(CliRunner().invoke(app, ["recipe", "check", "s.yaml", "--json"]).stdout)["hub"] == ["nojudge"]
 
 
 def test_a_format_that_is_none(place: Path) -> None:

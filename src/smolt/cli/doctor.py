@@ -46,9 +46,9 @@ def examined(subject: Subject = None, overrides: Overrides = None) -> Outcome:
     if checks:
         facts["checks"] = checks
     facts["ok"] = all(check["ok"] for check in checks)
-    problems_first = sorted(checks, key=lambda check: bool(check["ok"]))
-    lines = [f"{'ok' if check['ok'] else 'PROBLEM'}: {check['what']}: {check['found']}" for check in problems_first]
-    lines += [f"{name}: {value}" for name, value in facts["machine"].items()]
+    problems_last = sorted(checks, key=lambda check: not check["ok"])  # a terminal shows the end
+    lines = [f"{name}: {value}" for name, value in facts["machine"].items()]
+    lines += [f"{'ok' if check['ok'] else 'PROBLEM'}: {check['what']}: {check['found']}" for check in problems_last]
     words = "\n".join(lines)
     return Outcome(facts, words, 0 if facts["ok"] else UserError.exit_code)
 

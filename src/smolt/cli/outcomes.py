@@ -46,7 +46,8 @@ SHARED = "Shared are study, the commands that train, sample, eval, suite and jud
 SHARING = "Several processes share the work where torchrun starts them: torchrun --nproc-per-node 2 -m smolt ..."
 """Of the help of such commands."""
 
-CONTINUES = "terminated; the same command continues what was begun"
+ENDED = "terminated"
+CONTINUES = f"{ENDED}; the same command continues what was begun"
 MEMORY_HINT = "out of memory; lower budget.memory, the batch, or the lengths, then run the same command again"
 
 
@@ -86,7 +87,7 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
-def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES, share: bool = False) -> NoReturn:
+def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = ENDED, share: bool = False) -> NoReturn:
     """Run a command's work and leave with its exit code.
 
     With `as_json` stdout carries exactly one JSON object, of an error as of a result; whatever else is printed on the
@@ -95,7 +96,7 @@ def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES, 
     Args:
         work: of the command.
         as_json: whether a JSON object is wanted.
-        ended: the words of a SIGTERM.
+        ended: the words of a SIGTERM, and of a Ctrl-C.
         share: whether several processes may share the work.
 
     Raises:
@@ -113,7 +114,7 @@ def deliver(work: Callable[[], Outcome], as_json: bool, ended: str = CONTINUES, 
             return work()
 
     # A signal may come while these contexts are entered or left, so they are inside what answers it.
-    raise typer.Exit(_say(_guarded(listening), stdout, as_json))
+    raise typer.Exit(_say(_guarded(listening, ended), stdout, as_json))
 
 
 def _take_part(share: bool, say: Say) -> None:
@@ -152,11 +153,14 @@ def shared(work: Callable[..., Outcome]) -> Callable[..., NoReturn]:
 
 
 def delivered(work: Callable[..., Outcome], share: bool = False) -> Callable[..., NoReturn]:
-    """A command from the function that does its work: it takes --json too, and ends as `deliver` does."""
+    """A command from the function that does its work: it takes --json too, and ends as `deliver` does.
+
+    What several processes may share is work of hours, which is kept as it comes.
+    """
 
     @functools.wraps(work)
     def command(as_json: bool = False, **given: Any) -> NoReturn:
-        deliver(lambda: work(**given), as_json, share=share)
+        deliver(lambda: work(**given), as_json, CONTINUES if share else ENDED, share)
 
     own, option = inspect.signature(work), inspect.Parameter("as_json", KEYWORD, default=False, annotation=Json)
     vars(command)["__signature__"] = own.replace(parameters=[*own.parameters.values(), option])
@@ -164,8 +168,11 @@ def delivered(work: Callable[..., Outcome], share: bool = False) -> Callable[...
     return command
 
 
-def _guarded(work: Callable[[], Outcome]) -> Outcome:
-    """The outcome of the work, or of the error that ended it; an error nobody expected passes with its traceback."""
+def _guarded(work: Callable[[], Outcome], ended: str) -> Outcome:
+    """The outcome of the work, or of the error that ended it; an error nobody expected passes with its traceback.
+
+    The words of a Ctrl-C are those of a SIGTERM: `ended`, but for their first one.
+    """
     try:
         return work()
     except (UserError, SelfCheckError, DirectoryInUse, ProcessLost, Stopped) as error:
@@ -173,7 +180,7 @@ def _guarded(work: Callable[[], Outcome]) -> Outcome:
     except MemoryError:
         return _failed(OUT_OF_MEMORY, MEMORY_HINT)
     except KeyboardInterrupt:
-        return _failed(INTERRUPTED, "interrupted; the same command continues what was begun")
+        return _failed(INTERRUPTED, ended.replace("terminated", "interrupted", 1))
     except RuntimeError as error:
         if out_of_memory(error):
             return _failed(OUT_OF_MEMORY, f"{MEMORY_HINT} ({str(error).splitlines()[0]})")

@@ -58,7 +58,7 @@ def checked(source: RecipeName, overrides: Overrides = None, stage: Stage = None
         UserError: with all its mistakes, or with all rewards that are none and files that are not there.
     """
     from smolt.config import StudyRecipe, load_recipe, recipe_hash
-    from smolt.data.inputs import missing_inputs
+    from smolt.data.inputs import hub_names, missing_inputs
     from smolt.rewards.shorthand import reward_faults
 
     recipe = load_recipe(source, stage, overrides or [])
@@ -71,7 +71,10 @@ def checked(source: RecipeName, overrides: Overrides = None, stage: Stage = None
         names = [section.name for section in recipe.sections]
     facts = {"valid": True, "stage": recipe.stage, "name": recipe.name, "sections": names, "hash": recipe_hash(recipe)}
     parts = f" with the sections {', '.join(names)}" if names else ""
-    return Outcome(facts, f"{source}: a valid {recipe.stage} recipe{parts}")
+    words, hub = f"{source}: a valid {recipe.stage} recipe{parts}", hub_names(recipe)
+    if hub:
+        words += f"\nnot here, so taken for names of models on the hub: {', '.join(hub)}"
+    return Outcome({**facts, "hub": hub}, words)
 
 
 @app.command("fields", help="Print every field of a stage's recipe, or the whole reference as Markdown.")

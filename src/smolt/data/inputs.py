@@ -57,6 +57,12 @@ def missing_inputs(recipe: BaseModel) -> Iterator[str]:
             yield f"{field}: {missing}"
 
 
+def hub_names(recipe: BaseModel) -> list[str]:
+    """What a recipe takes for the name of a model on the hub, because nothing of that name is here."""
+    paths = (path for _, path, is_model in _read_by(recipe) if is_model)
+    return list(dict.fromkeys(path for path in paths if not Path(os.path.expanduser(path)).exists()))
+
+
 def _read_by(block: BaseModel) -> Iterator[tuple[str, str, bool]]:
     """Field, path, and whether it is a model's, of what is there before the first section is made."""
     start: KeyPath = ("model",) if isinstance(block, Model) else ("data",) if isinstance(block, Data) else ()

@@ -248,11 +248,9 @@ def _fitting(
     return Prepared(items, len(lengths), digest, kept, identical)
 
 
-LONGER = "Take a model with a longer window, or leave these records out, counted: data.too_long=drop in a recipe"
-SHORTER = (
-    "Allow shorter answers (max_tokens), or leave these records out, counted: data.too_long=drop in a recipe, "
-    "--too-long drop of smolt eval"
-)
+LEFT_OUT = "leave these records out, counted: data.too_long=drop in a recipe, --too-long drop of `smolt eval`"
+LONGER = f"Take a model with a longer window, or {LEFT_OUT}"
+SHORTER = f"Allow shorter answers (max_tokens), or {LEFT_OUT}"
 """What helps against answers that are in the data, and against those that are to be written."""
 
 

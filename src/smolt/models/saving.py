@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 from smolt.config import LoRA
 from smolt.errors import UserError
 from smolt.models.forward.precision import Precision
-from smolt.models.forward.quiet import read_by_library
+from smolt.models.forward.quiet import hushed, read_by_library
 from smolt.models.forward.trunk import Trunk, load_trunk
 from smolt.models.locating import ADAPTER_WEIGHTS, HEAD, Located, locate
 from smolt.models.rendering import Renderer
@@ -34,7 +34,8 @@ NOTE = "smolt_reward.json"  # what transformers' format has no place for
 def save_policy(policy: Policy, renderer: Renderer, directory: Path) -> None:
     """A model directory, or with LoRA an adapter directory that names its base; tokenizer and template with it."""
     if policy.adapter is None:
-        policy.trunk.network.save_pretrained(directory)
+        with hushed():
+            policy.trunk.network.save_pretrained(directory)
         _spell_both_ways(directory)
     else:
         save_adapter(policy.trunk, policy.adapter, directory, {})
@@ -177,7 +178,8 @@ def save_scorer(scorer: Scorer, renderer: Renderer, directory: Path, note: dict[
         _classifier_head(scorer.trunk).weight.copy_(scorer.head.weight)
     if scorer.adapter is None:
         network.config.pad_token_id = _pad_other_than(renderer)
-        network.save_pretrained(directory)
+        with hushed():
+            network.save_pretrained(directory)
         _spell_both_ways(directory)
     else:
         save_adapter(scorer.trunk, scorer.adapter, directory, {HEAD: scorer.head.weight})

@@ -76,6 +76,8 @@ def _part(given: Any) -> Any:
         return {"name": "python", "path": given}
     if "\0" not in given and Path(given).is_dir():
         return {"name": "model", "path": given}
+    if given.endswith(".py") and Path(given).is_file():
+        raise UserError(f"reward: {given}: say which of its functions rates: {given}:FUNCTION")
     if "/" in given or given.endswith(".py"):
         raise UserError(
             f"reward: {given}: no such directory; a reward is a rule's name, file.py:function, or the directory of a "

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from smolt.cli.chat.talk import Talk, successor
 from smolt.cli.progress import moved_on
+from smolt.config import ChatSampling, make_block
+from smolt.config.complaints import suggestion
+from smolt.config.yaml_reader import read_text
 from smolt.data.nouns import as_messages
 from smolt.data.writing import append_rows
 from smolt.errors import UserError
@@ -75,6 +78,24 @@ def _system(talk: Talk, behind: str) -> None:
             talk.remark(speaker, str(error))
             continue
         talk.remark(speaker, "there is no system message" if found.system is None else f"system: {found.system}")
+
+
+def _set(talk: Talk, behind: str) -> None:
+    before = talk.speakers[0].conversation.sampling.model_dump()
+    name, _, value = behind.partition(" ")
+    name = name.replace("-", "_")
+    if behind and name not in before:
+        talk.notice(f"({name} is no setting{suggestion(name, before)})")
+        return
+    try:
+        changed = {name: read_text(value, name).data} if behind else {}
+        after = make_block(ChatSampling, **{**before, **changed})
+    except UserError as error:
+        talk.notice(f"({error})")
+        return
+    for speaker in talk.speakers:
+        speaker.conversation.sampling = after
+    talk.notice(f"({', '.join(f'{key} {kept:g}' for key, kept in after.model_dump().items())})")
 
 
 def _reset(talk: Talk, behind: str) -> None:
@@ -153,6 +174,7 @@ COMMANDS = {
     "/system": Command("[TEXT]", "show the system message, or take another one", _system),
     "/again": Command("", "answer the last question once more, differently where the temperature is not 0", _again),
     "/model": Command("[NAME]", "show the model, or go on with another one", _model),
+    "/set": Command("[NAME VALUE]", "show how answers are drawn, or change it: temperature, repetition, ...", _set),
     "/save": Command("FILE", "append the conversation to a file of `messages`, one row as JSON", _save),
     "/reset": Command("", "forget the conversation, but not the system message", _reset),
     QUIT: Command("", "leave (so does Ctrl-D)", lambda talk, behind: None),

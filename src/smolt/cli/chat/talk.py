@@ -1,5 +1,6 @@
 """One model or two that are asked the same, and their answers as they are written; all of it inert."""
 
+import contextlib
 import shutil
 import sys
 import time
@@ -10,6 +11,7 @@ from rich.cells import cell_len
 
 from smolt.cli.chat.plain_lines import Lines
 from smolt.cli.outcomes import at_words
+from smolt.cli.progress import StepBar
 from smolt.config import ChatSampling, Model, make_block
 from smolt.errors import UserError
 from smolt.models.conversation import Conversation, remembers
@@ -20,6 +22,9 @@ from smolt.report.inert import visible
 
 LONG = 1000
 """Tokens of a context that take seconds to read."""
+
+ROUND = 40
+"""Runs of three words from which on an answer is looked at for circles."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,13 @@ class Wrapped:
         self.column, self.word = self.column + length, ""
 
 
+def circles(text: str) -> bool:
+    """Whether an answer of some length says the same again and again: most runs of three words are there already."""
+    words = text.split()
+    runs = [tuple(words[at : at + 3]) for at in range(len(words) - 2)]
+    return len(runs) >= ROUND and len(set(runs)) < len(runs) / 2
+
+
 @dataclass
 class Talk:
     """Questions to one model, or the same to two of them.
@@ -175,12 +187,12 @@ class Talk:
         """
         found, person = speaker.conversation, self.lines.person
         margin = self._name(speaker)
-        if person and found.read > LONG:
-            self.notice(f"(reading {found.read:,} tokens)")
+        reading = self._reading(found.read) if person and found.read > LONG else contextlib.ExitStack()
         width = shutil.get_terminal_size().columns if self.answers.isatty() else sys.maxsize
         page, first = Wrapped(self.answers, width), None
-        with self.lines.hearing() as stopped:
+        with self.lines.hearing() as stopped, reading:
             for piece in found.answer(stopped):
+                reading.close()
                 first = first or time.perf_counter()
                 page.add(visible(piece).replace("\n", "\n" + margin))
             seconds = time.perf_counter() - (first or 0.0)
@@ -197,6 +209,19 @@ class Talk:
             self.notice(f"({found.written:,} tokens, {(found.written - 1) / seconds:.0f} a second)")
         if found.cut:
             self.notice("(cut: the answer reached its longest length; see --max-tokens)")
+        if person and found.sampling.repetition == 1 and circles(found.turns[-1].content):
+            self.notice("(it goes round in circles: `/set repetition 1.2` makes that less likely)")
+
+    def _reading(self, tokens: int) -> contextlib.ExitStack:
+        """What is shown while a long context is read: that it goes on, on a terminal; closed when it is read."""
+        said, shown = f"reading {tokens:,} tokens", contextlib.ExitStack()
+        if self.notices.isatty():
+            bar = StepBar(None)
+            bar.show(said, 0, None, time.monotonic())
+            shown.callback(bar.clear)
+        else:
+            self.notice(f"({said})")
+        return shown
 
     def _name(self, speaker: Speaker) -> str:
         """Say whose answer comes, where there are two; what each line of it begins with."""

@@ -28,7 +28,7 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 
 from smolt.data.inputs import is_gguf
 from smolt.errors import UserError
-from smolt.models.forward.quiet import hush, read_by_library, read_network
+from smolt.models.forward.quiet import hush, hushed, read_by_library, read_network
 from smolt.models.gguf.header import complete, field
 from smolt.models.gguf.pretokenizers import PRE, SPLITS, WHOLE_WORDS
 from smolt.models.gguf.vocabulary import SPACE, STOPS
@@ -207,5 +207,6 @@ def _write_weights(
     network.load_state_dict({name: weights.pop(name).to(dtype) for name in list(weights)}, assign=True)
     network.tie_weights()
     network.generation_config = generation
-    network.save_pretrained(out)
+    with hushed():
+        network.save_pretrained(out)
     return sum(parameter.numel() for parameter in network.parameters())
