@@ -246,7 +246,7 @@ def test_unknown_formats_and_columns(tmp_path: Path) -> None:
     message = error(Source(str(path)))
     assert "no known format has the columns bar, foo" in message
     assert "; the formats: messages, sharegpt, prompt_completion, self_instruct, alpaca" not in message
-    assert "alpaca, svamp, gsm8k, text (`smolt data formats` lists the columns of all)" in message
+    assert "alpaca, svamp, gsm8k, decision, text (`smolt data formats` lists the columns of all)" in message
     assert len(message) < len(str(path)) + 400
     assert "did you mean alpaca?" in error(Source(str(path), format="alpacca"))
     path.write_text(LINES)

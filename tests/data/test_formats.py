@@ -214,6 +214,18 @@ FEEDBACK: list[tuple[str, dict[str, Any], Feedback]] = [
 ]
 
 
+def test_a_dialogue_of_human_and_assistant_is_turns_wherever_it_is_asked(tmp_path: Path) -> None:
+    """A question, a demonstration and a judged answer have the turns of the preference with the same prompt."""
+    question = load(written(tmp_path, {"prompt": HH}), "questions").records[0]
+    assert question.context == HH_CONTEXT
+    shown = load(written(tmp_path, {"prompt": HH, "completion": " Yes."}), "demonstrations").records
+    assert shown == [Demonstration(HH_CONTEXT, "Yes.")]
+    judged = load(written(tmp_path, {"prompt": HH, "completion": " Yes.", "label": True}), "feedback").records
+    assert judged == [Feedback(HH_CONTEXT, "Yes.", True)]
+    with pytest.raises(UserError, match="prompt: is a dialogue that does not end with"):
+        load(written(tmp_path, {"prompt": "\n\nHuman: Hi."}), "questions")
+
+
 @pytest.mark.parametrize(("name", "row", "expected"), FEEDBACK)
 def test_feedback(tmp_path: Path, name: str, row: dict[str, Any], expected: Feedback) -> None:
     """A judged answer is feedback and a question, and never a demonstration: it may be a bad one."""

@@ -14,11 +14,16 @@ from smolt.data.decision_rows import read_decision
 from smolt.data.decisions import Decision
 from smolt.data.nouns import Context, Turn
 from smolt.data.turns import (
+    ASSISTANT,
     Row,
     RowProblem,
+    asked_in,
+    awaiting,
     desirable,
     dialogue,
+    ending_with_question,
     final_answer,
+    is_dialogue,
     is_judged,
     is_list,
     joined,
@@ -27,6 +32,7 @@ from smolt.data.turns import (
     opening,
     optional_text,
     require_unjudged,
+    said_to,
     shared_length,
     text,
     weight,
@@ -41,7 +47,6 @@ _JUDGED: tuple[Kind, ...] = ("feedback", "questions")
 _DECIDED: tuple[Kind, ...] = ("decisions", "demonstrations", "questions")
 _ASKED: tuple[Kind, ...] = ("questions", "text")
 _CALCULATION = re.compile(r"<<[^<>]*>>")
-_ASSISTANT = "\n\nAssistant:"
 _PAIR = ("chosen", "rejected")
 
 
@@ -148,12 +153,6 @@ def _sharegpt_preference(row: Row) -> list[Entry]:
     return _paired(row, _asked(row, "conversations"))
 
 
-def _ending_with_question(context: Context, field: str) -> Context:
-    if not context or context[-1].role != "user":
-        raise RowProblem(field, "does not end with a user's turn")
-    return context
-
-
 def _preference_entry(row: Row, context: Context, chosen: str, rejected: str) -> list[Entry]:
     return [Entry(context, chosen, rejected, weight(row), final_answer(chosen), **_named(row))]
 
@@ -162,13 +161,13 @@ def _prompt(row: Row, field: str = "prompt") -> Context:
     """The context of a text, or of messages that end with the user's; no messages at all are the empty context."""
     prompt = row[field]
     if not is_list(prompt):
-        return opening(row, (Turn("user", text(prompt, field)),))
+        return opening(row, asked_in(prompt, field))
     return _asked(row, field) if prompt else ()
 
 
 def _asked(row: Row, field: str) -> Context:
     turns = messages(row[field], field)
-    return opening(row, _ending_with_question(turns, field) if turns else ())
+    return opening(row, ending_with_question(turns, field) if turns else ())
 
 
 def _preference(row: Row) -> list[Entry]:
@@ -182,7 +181,7 @@ def _paired(row: Row, context: Context) -> list[Entry]:
 
 def _preference_messages(row: Row) -> list[Entry]:
     before, answers = _replies(row)
-    return _preference_entry(row, opening(row, _ending_with_question(before, "chosen")), *answers)
+    return _preference_entry(row, opening(row, ending_with_question(before, "chosen")), *answers)
 
 
 def _replies(row: Row) -> tuple[Context, list[str]]:
@@ -215,26 +214,26 @@ def _completion(row: Row) -> list[Entry]:
     if not answer.strip():
         raise RowProblem("completion", "is empty")
     require_unjudged(row)
-    return _demonstration(row, joined(_prompt(row), before, "completion"), answer)
+    return _demonstration(row, joined(_prompt(row), before, "completion"), said_to(row["prompt"], answer))
 
 
 def _unpaired(row: Row) -> list[Entry]:
     """A judged answer, in a column of its own or at the end of messages."""
     field = "completion" if "completion" in row else "messages"
     before, answer = _reply(row[field], field)
-    asked = opening(row, _ending_with_question(before, field)) if field == "messages" else _prompt(row)
+    asked = opening(row, ending_with_question(before, field)) if field == "messages" else _prompt(row)
     context = asked if field == "messages" else joined(asked, before, field)
-    return [Entry(context, answer, desirable=desirable(row), **_named(row))]
+    return [Entry(context, said_to(row.get("prompt"), answer), desirable=desirable(row), **_named(row))]
 
 
 def _hh(row: Row) -> list[Entry]:
     """Two whole dialogues: what they share up to the last Assistant turn is the context."""
     chosen, rejected = text(row["chosen"], "chosen"), text(row["rejected"], "rejected")
-    cut = chosen[: shared_length(chosen, rejected)].rfind(_ASSISTANT)
+    cut = chosen[: shared_length(chosen, rejected)].rfind(ASSISTANT)
     if cut < 0:
         raise RowProblem("rejected", 'shares no beginning up to an "\\n\\nAssistant:" turn with `chosen`')
-    context = _ending_with_question(dialogue(chosen[:cut], "chosen"), "chosen")
-    answers = [whole[cut + len(_ASSISTANT) :].strip() for whole in (chosen, rejected)]
+    context = ending_with_question(dialogue(chosen[:cut], "chosen"), "chosen")
+    answers = [whole[cut + len(ASSISTANT) :].strip() for whole in (chosen, rejected)]
     for field, answer in zip(_PAIR, answers, strict=True):
         if "\n\nHuman:" in answer:
             raise RowProblem(field, "the dialogues part before their last Assistant turn")
@@ -242,10 +241,7 @@ def _hh(row: Row) -> list[Entry]:
 
 
 def _hh_prompt(row: Row) -> list[Entry]:
-    prompt = text(row["prompt"], "prompt")
-    if not prompt.rstrip().endswith(_ASSISTANT):
-        raise RowProblem("prompt", 'is a dialogue that does not end with "\\n\\nAssistant:"')
-    context = _ending_with_question(dialogue(prompt, "prompt"), "prompt")
+    context = awaiting(text(row["prompt"], "prompt"), "prompt")
     return _preference_entry(row, context, *(text(row[field], field, empty=True).strip() for field in _PAIR))
 
 
@@ -260,7 +256,7 @@ def _orca(row: Row) -> list[Entry]:
 
 
 def _oasst(row: Row) -> list[Entry]:
-    return _paired(row, _ending_with_question(_asked(row, "context"), "context"))
+    return _paired(row, ending_with_question(_asked(row, "context"), "context"))
 
 
 def _gsm8k(row: Row) -> list[Entry]:
@@ -347,10 +343,6 @@ def _decision(row: Row) -> list[Entry]:
     return [Entry((), decision=read_decision(row))]
 
 
-def _is_dialogue(value: object) -> bool:
-    return isinstance(value, str) and value.startswith(("\n\nHuman:", "\n\nAssistant:"))
-
-
 _NAMED, _OPENING = ("id", "kind"), ("system", "history")
 
 LOST_COLUMNS = ("history", "system", "tools", "functions", "images", "image", "videos", "audios")
@@ -366,14 +358,14 @@ FORMATS: tuple[Format, ...] = (
         _hh_prompt,
         _ANY,
         ("weight", *_NAMED),
-        lambda row: _is_dialogue(row["prompt"]) and not is_list(row["chosen"]),
+        lambda row: is_dialogue(row["prompt"]) and not is_list(row["chosen"]),
     ),
     Format("preference", ("prompt", *_PAIR), _preference, _ANY, (*_OPENING, "weight", *_NAMED)),
     Format("orca", ("question", *_PAIR), _orca, _ANY, (*_OPENING, "weight", *_NAMED)),
     Format(
         "oasst", ("context", *_PAIR), _oasst, _ANY, (*_OPENING, "weight", *_NAMED), lambda row: is_list(row["context"])
     ),
-    Format("hh", _PAIR, _hh, _ANY, ("weight", *_NAMED), lambda row: _is_dialogue(row["chosen"])),
+    Format("hh", _PAIR, _hh, _ANY, ("weight", *_NAMED), lambda row: is_dialogue(row["chosen"])),
     Format(
         "preference_messages",
         _PAIR,

@@ -28,6 +28,7 @@ LOST_OF_MESSAGES = ("tool_calls", "function_call", "reasoning_content", "reasoni
 _LISTS = ("messages", "conversations", "context", "history", "turns", "instances")
 _MESSAGE = re.compile(r"""\s*\[?\s*\{\s*["'](role|content|from|value)["']\s*:""")
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+ASSISTANT = "\n\nAssistant:"
 
 
 class RowProblem(Exception):
@@ -283,6 +284,48 @@ def dialogue(value: str, field: str) -> Context:
             content = f"{turns.pop().content}\n\n{content}"
         turns.append(Turn(role, content))
     return tuple(turns)
+
+
+def is_dialogue(value: object) -> bool:
+    """Whether a text begins as an HH dialogue does."""
+    return isinstance(value, str) and value.startswith(("\n\nHuman:", ASSISTANT))
+
+
+def ending_with_question(context: Context, field: str) -> Context:
+    """The same turns.
+
+    Raises:
+        RowProblem: their last one is not a user's.
+    """
+    if not context or context[-1].role != "user":
+        raise RowProblem(field, "does not end with a user's turn")
+    return context
+
+
+def asked_in(value: object, field: str) -> Context:
+    """The turns of a prompt that is text: an HH dialogue's own, which awaits the Assistant's, else one turn of a user.
+
+    Raises:
+        RowProblem: it is no text, or a dialogue that awaits no answer.
+    """
+    prompt = text(value, field)
+    return awaiting(prompt, field) if is_dialogue(prompt) else (Turn("user", prompt),)
+
+
+def awaiting(prompt: str, field: str) -> Context:
+    """The turns of an HH dialogue that awaits the Assistant's.
+
+    Raises:
+        RowProblem: it does not.
+    """
+    if not prompt.rstrip().endswith(ASSISTANT):
+        raise RowProblem(field, 'is a dialogue that does not end with "\\n\\nAssistant:"')
+    return ending_with_question(dialogue(prompt, field), field)
+
+
+def said_to(prompt: object, answer: str) -> str:
+    """An answer; after an HH dialogue without the space that follows its "Assistant:"."""
+    return answer.strip() if is_dialogue(prompt) else answer
 
 
 def described(value: object) -> str:

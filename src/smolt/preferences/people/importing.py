@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smolt.data import Preference, Source, Turn, files, load
-from smolt.data.turns import RowProblem, is_list, messages, opening, optional_text, text
+from smolt.data.turns import RowProblem, asked_in, is_list, messages, opening, optional_text, said_to, text
 from smolt.errors import UserError
 from smolt.preferences.people.nouns import BlindPair, Choice, Label, Side, pair_of
 from smolt.preferences.people.store import LabelStore
@@ -99,11 +99,12 @@ def _read(row: Mapping[str, object], annotator: str | None, place: str) -> tuple
     columns = answer_columns(row)
     if columns is None:
         raise RowProblem("row", f"has no two answers; known columns: {'; '.join(', '.join(pair) for pair in ANSWERS)}")
-    one, two = (text(row[column], column, empty=True) for column in columns)
+    asked = _asked(row)
+    one, two = (said_to(row[asked], text(row[column], column, empty=True)) for column in columns)
     gold = optional_text(row, "gold")
     known = gold if columns == ("first", "second") and gold in ("first", "second") else ""
     better, worse = (two, one) if known == "second" else (one, two)
-    pair = pair_of(Preference(_context(row), better, worse), gold=bool(known))
+    pair = pair_of(Preference(_context(row, asked), better, worse), gold=bool(known))
     spoken = _spoken(row)
     choice: Choice = "tie"
     if spoken in ("one", "two"):
@@ -115,13 +116,17 @@ def _read(row: Mapping[str, object], annotator: str | None, place: str) -> tuple
     return pair, Label(pair.id, name, choice, left, _seconds(row), optional_text(row, "at"))
 
 
-def _context(row: Mapping[str, object]) -> tuple[Turn, ...]:
+def _asked(row: Mapping[str, object]) -> str:
+    """The column of the prompt."""
     column = next((name for name in PROMPTS if row.get(name) is not None), None)
     if column is None:
         raise RowProblem("prompt", f"is missing; known columns: {', '.join(PROMPTS)}")
+    return column
+
+
+def _context(row: Mapping[str, object], column: str) -> tuple[Turn, ...]:
     value = row[column]
-    turns = messages(value, column) if is_list(value) else (Turn("user", text(value, column)),)
-    return opening(row, turns)
+    return opening(row, messages(value, column) if is_list(value) else asked_in(value, column))
 
 
 def _spoken(row: Mapping[str, object]) -> str:
