@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import smolt
 from smolt import randomness
+from smolt.cli import app
 from smolt.errors import SelfCheckError, UserError
 from smolt.models.groups import Groups, join
 from smolt.models.roles import Policy
@@ -252,3 +255,18 @@ def test_two_processes_have_the_weights_of_one(model: Path, url: str, engine: En
         found.append(load_file(tmp_path / out / "model" / "adapter_model.safetensors"))
     assert furthest(*found) < 1e-6
     assert engine.names == ["tiny"]
+
+
+def test_doctor_says_that_a_server_is_away(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 2, and the server's line first among the problems."""
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        away = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    recipe = RECIPE.replace("MODEL", str(model)).replace("URL", f"{{url: {away!r}, attempts: 1}}")
+    Path("served.yaml").write_text(recipe, encoding="utf-8")
+    Path("questions.jsonl").write_text(json.dumps({"question": QUESTIONS[0]}) + "\n", encoding="utf-8")
+    done = CliRunner().invoke(app, ["doctor", "served.yaml", "--json"])
+    assert done.exit_code == 2, done.output
+    problems = {check["what"]: check["found"] for check in json.loads(done.stdout)["checks"] if not check["ok"]}
+    assert list(problems) == ["server of grpo"]
+    assert problems["server of grpo"].startswith(f"server: {away}/models: nobody listens there")
