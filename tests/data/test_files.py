@@ -255,9 +255,10 @@ def test_unknown_formats_and_columns(tmp_path: Path) -> None:
     assert (
         "nearest: hh_prompt, which needs chosen and rejected too; preference, which needs chosen and reject" in message
     )
-    path.write_text('{"prompt": "\\n\\nHuman: Hi.\\n\\nAssistant:", "chosen": "a", "rejected": "b"}\n')
+    path.write_text('{"prompt": "\\n\\nHuman: Hi.\\n\\nAssistant:", "chosen": " a", "rejected": " b"}\n')
     assert load(Source(str(path), format="hh"), "preferences").format == "hh_prompt"
-    assert load(Source(str(path), format="preference"), "preferences").records[0].context[0].content.startswith("\n\nH")
+    named = load(Source(str(path), format="preference"), "preferences").records
+    assert named == [Preference((Turn("user", "Hi."),), "a", "b")]  # a dialogue is turns in any format
 
 
 @pytest.mark.parametrize(

@@ -171,11 +171,12 @@ def _asked(row: Row, field: str) -> Context:
 
 
 def _preference(row: Row) -> list[Entry]:
-    return _paired(row, _prompt(row))
+    return _paired(row, _prompt(row), row["prompt"])
 
 
-def _paired(row: Row, context: Context) -> list[Entry]:
-    before, answers = _replies(row)
+def _paired(row: Row, context: Context, prompt: object = None) -> list[Entry]:
+    before, replies = _replies(row)
+    answers = [said_to(prompt, reply) for reply in replies]
     return _preference_entry(row, joined(context, before, "chosen"), *answers)
 
 
@@ -252,7 +253,7 @@ def _alpaca(row: Row) -> list[Entry]:
 
 
 def _orca(row: Row) -> list[Entry]:
-    return _paired(row, _prompt(row, "question"))
+    return _paired(row, _prompt(row, "question"), row["question"])
 
 
 def _oasst(row: Row) -> list[Entry]:
