@@ -271,7 +271,7 @@ def test_a_command_that_counts_has_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_step_of_a_training_has_its_line_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Named when it takes long, though nothing of it is counted: 'saving', with the time it takes."""
+    """Named when it takes long, though nothing of its count is done: 'saving', with the time it takes."""
     monkeypatch.setattr(step_lines, "SOON", 0.01)
     monkeypatch.setattr(step_lines, "LATER", 0.0)
     text, log = StringIO(), logging.getLogger("smolt")
@@ -281,11 +281,12 @@ def test_a_step_of_a_training_has_its_line_and_leaves_none(monkeypatch: pytest.M
     with Display(Console(file=text, force_terminal=True, width=80)) as shown:
         shown.begin(FakeTraining(Path("x"), total=4))
         log.info("saving the model")
+        chunks.counted(0, 3)
         end = time.monotonic() + 10
         while len(shown._progress.tasks) < 2 and time.monotonic() < end:
             time.sleep(0.01)
         shown._progress.refresh()
-        assert re.search(r" +0:0\d +\S+ saving the model", plain(text))
+        assert re.search(r" +0/3 0:0\d -:-- left \S+ saving the model", plain(text))
         progress.moved_on()
         assert [task.description for task in shown._progress.tasks] == ["grpo"]
 

@@ -257,13 +257,16 @@ def own_share(groups: Groups) -> Groups | None:
     return groups.select(rows) if rows else None
 
 
-def without_gradient(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor]) -> Tensor:
-    """A column, [B] or [B, T] on the CPU, computed by micro-batches without gradients, each process its share."""
+def without_gradient(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor], what: str = "") -> Tensor:
+    """A column, [B] or [B, T] on the CPU, computed by micro-batches without gradients, each process its share.
+
+    `what` names it to whoever watches how far it has come.
+    """
     if not processes.sharing():
-        return _column(groups, tokens, compute)
+        return _column(groups, tokens, compute, what)
     shares = share_rows(groups, processes.size())
     rows = shares[processes.rank()]
-    parts = processes.gather(_column(groups.select(rows), tokens, compute) if rows else None)
+    parts = processes.gather(_column(groups.select(rows), tokens, compute, what) if rows else None)
     found = [(own, part) for own, part in zip(shares, parts, strict=True) if part is not None]
     first = found[0][1]
     column = torch.zeros(groups.mask.shape if first.dim() == 2 else (len(groups), *first.shape[1:]), dtype=first.dtype)
@@ -272,10 +275,12 @@ def without_gradient(groups: Groups, tokens: int, compute: Callable[[Groups], Te
     return column
 
 
-def _column(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor]) -> Tensor:
+def _column(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor], what: str) -> Tensor:
     """The column of `without_gradient`, all of it computed here."""
     column: Tensor | None = None
     done = 0
+    if what:
+        counted(0, len(groups), what)
     with torch.no_grad():
         for rows in cut_rows(groups, tokens):
             part = compute(groups.select(rows)).cpu()
@@ -286,7 +291,7 @@ def _column(groups: Groups, tokens: int, compute: Callable[[Groups], Tensor]) ->
                 part = widen(part, column.shape[1])
             column[torch.tensor(rows)] = part
             done += len(rows)
-            counted(done, len(groups))
+            counted(done, len(groups), what)
     if column is None:
         raise ValueError("no answers")
     return column

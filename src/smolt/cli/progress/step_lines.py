@@ -69,7 +69,7 @@ class StepBar:
             self._pace = CountPace(began)
             if self._own:
                 self._progress.start()
-            self._task = self._progress.add_task("", total=None, figures="", pace=self._pace)
+            self._task = self._progress.add_task("", total=total, figures="", pace=self._pace, uncounted=total is None)
         self._pace.count(done, time.monotonic())
         shown: Any = {self._field: visible(text)}
         self._progress.update(self._task, completed=done, total=total, uncounted=total is None, **shown)
@@ -103,6 +103,7 @@ class Steps(logging.Handler):
         self._say = say
         self._text = ""
         self._began = 0.0
+        self._come: tuple[Any, Any] = 0, None  # how far the step has come, of how much
         self._waiting: threading.Timer | None = None
         self._named = -LATER
         self._turn = threading.RLock()  # of the command, and of the timer that speaks meanwhile
@@ -118,7 +119,7 @@ class Steps(logging.Handler):
         with self._turn:
             if record.levelno >= logging.INFO:
                 self._ended()
-                self._text, self._began = record.getMessage(), time.monotonic()
+                self._text, self._began, self._come = record.getMessage(), time.monotonic(), (0, None)
                 self._name_after(max(SOON, self._named + LATER - time.monotonic()))
             elif record.name == COUNTED and isinstance(record.args, tuple):
                 self._count(*record.args)
@@ -129,7 +130,7 @@ class Steps(logging.Handler):
         """What was under way has ended, or something else shows that it goes on; what is counted now is `then`."""
         with self._turn:
             self._unname()
-            self._text, self._began = then, time.monotonic()
+            self._text, self._began, self._come = then, time.monotonic(), (0, None)
             self._ended()
 
     def _ended(self) -> None:
@@ -156,6 +157,7 @@ class Steps(logging.Handler):
             self._text, self._began = what, now
             # Without a bar a line of it stays, and such a step comes again with each update.
             self._name_after(SOON if self.bar is not None else max(LATER, self._named + PIPED - now))
+        self._come = done, total
         if not self._text or now - self._began < SOON:
             return
         if self.bar is not None:
@@ -175,7 +177,7 @@ class Steps(logging.Handler):
                 return
             self._named, self._waiting = time.monotonic(), None
             if self._text and self.bar is not None and not self.lines:
-                self.bar.show(self._text, 0, None, self._began)
+                self.bar.show(self._text, *self._come, self._began)
             elif self._text:
                 self._say(f"({visible(self._text)} ...)")
 

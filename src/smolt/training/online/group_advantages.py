@@ -40,7 +40,8 @@ class GRPOPreparation:
         kept = groups.with_columns(advantages=advantages).select(rows)
         if self.reference is not None:
             reference = self.reference
-            column = without_gradient(kept, tokens, lambda part: reference(part, temperature)[0])
+            named = f"log-probabilities under the reference, update {number + 1}"
+            column = without_gradient(kept, tokens, lambda part: reference(part, temperature)[0], named)
             kept = kept.with_columns(reference=column)
         units = [
             [row for row, owner in enumerate(kept.owners) if owner == group] for group in range(len(kept.contexts))

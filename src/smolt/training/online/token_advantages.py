@@ -37,8 +37,9 @@ class PPOPreparation:
         temperature, tokens = self.recipe.sampling.temperature, self.rolling.micro_tokens
         steps = dealt(self.recipe, [[row] for row in range(len(groups))], number)
         old, apart = old_logprobs(self.rolling, groups, steps)
-        reference = without_gradient(groups, tokens, lambda part: self.reference(part, temperature)[0])
-        values = without_gradient(groups, tokens, self.critic.values)
+        named = f"log-probabilities under the reference, update {number + 1}"
+        reference = without_gradient(groups, tokens, lambda part: self.reference(part, temperature)[0], named)
+        values = without_gradient(groups, tokens, self.critic.values, f"the critic's values, update {number + 1}")
         mask, coefficient = groups.mask, float(self.state["coefficient"])
         per_token = token_rewards(groups.columns["score"], old, reference, mask, coefficient)
         advantages, returns = gae(per_token, values, mask, self.recipe.gae.gamma, self.recipe.gae.lam)
@@ -52,9 +53,9 @@ class PPOPreparation:
             "explained_variance": explained_variance(values[mask], returns[mask]),
         }
         if number == 0 and self.recipe.critic.warmup:
-            metrics["events"] = [
-                f"the policy stays as it is for {self.recipe.critic.warmup} updates: the critic warms up"
-            ]
+            warmup = self.recipe.critic.warmup
+            several = f"{warmup} updates" if warmup > 1 else "this update"
+            metrics["events"] = [f"the policy stays as it is for {several}: the critic warms up"]
         roles = frozenset({"critic"}) if number < self.recipe.critic.warmup else None
         return Update([groups.select(rows) for rows in steps], metrics, roles=roles)
 
