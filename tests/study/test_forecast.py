@@ -109,13 +109,20 @@ def test_a_refused_run_gives_way_to_another(inputs: Path, tmp_path: Path) -> Non
     assert "refused" not in json.loads((tmp_path / "run" / "manifest.json").read_text())
 
 
-def test_few_answers_alike_are_no_refusal(inputs: Path, tmp_path: Path) -> None:
-    """16 answers in all are too few to refuse a reward by: the last update's events say it."""
+def test_few_answers_alike_are_no_refusal(inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """16 answers in all are too few to refuse a reward by: the last events, a warning and the panels say it."""
     never = {"reward": {"name": "exact_words", "options": {"words": 1000}}, "group": 4}
     training("grpo", inputs, tmp_path / "run", **never).finish()
     first, second = rows(tmp_path / "run" / "metrics.jsonl")
     assert "events" not in first
     assert second["events"][0].startswith("the reward does not vary: 16 answers to 4 questions")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    (said,) = result["warnings"]
+    assert said.startswith("none of 2 updates took a step, so nothing was learned")
+    assert f"grpo: {said}" in caplog.messages
+    reward, last = (panel["warnings"] for panel in result["panels"])
+    assert reward[-1] == second["events"][0] and last == [said]
+    assert not any(line.startswith("groups of") for line in reward)  # no second advice beside it
 
 
 def test_the_advice_is_an_event_of_the_update_that_makes_the_answers_enough(

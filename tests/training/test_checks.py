@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from smolt.models.forward.precision import choose_precision
 from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
-from smolt.training.checks import answer_tokens_only, forward_facts, same_policy, stop_reachable
+from smolt.training.checks import answer_tokens_only, cautions, forward_facts, same_policy, stop_reachable
 from tests import tiny_models
 from tests.tokenizers_on_the_spot import smollm
 
@@ -118,3 +119,15 @@ def test_a_stop_token_of_probability_zero(llama: Path, renderer: Renderer) -> No
         policy.trunk.network.get_output_embeddings().weight[renderer.stop_id] = math.inf
     with pytest.raises(SelfCheckError, match="can never be sampled"):
         stop_reachable(policy, renderer, 2, ASKED)
+
+
+def test_what_was_left_out_is_a_caution_from_a_tenth_on() -> None:
+    """162 of 200 too long: 81 %; 20 of 200: not above a tenth; a training that took a step has no other caution."""
+    recipe, rows = SimpleNamespace(stage="dpo"), [{"optimizer_steps": 1}]
+    assert cautions(recipe, {"records": 38, "too_long": 162, "identical": 0}, rows) == [
+        "162 of 200 records (81%) were left out, for they exceed the window"
+    ]
+    assert cautions(recipe, {"records": 160, "too_long": 20, "identical": 20}, rows) == []
+    assert cautions(recipe, {"records": 50, "identical": 50}, rows) == [
+        "50 of 100 records (50%) were left out, for their two answers are the same"
+    ]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from smolt.cli import app
 from smolt.config import GRPORecipe
 from smolt.models.groups import from_answers
 from smolt.training.objectives import group_advantages
@@ -51,13 +53,29 @@ def test_the_spread_is_that_of_the_groups_that_speak() -> None:
 
 
 def test_a_warm_up_of_all_updates_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The critic learns and the policy does not: said before the first update."""
+    """The critic learns and the policy does not: said before the first update, at the end and in the report."""
     inputs = write_inputs(tmp_path)
-    open_scene("ppo-lora", inputs, tmp_path / "run", critic__warmup=3).close()
+    training = open_scene("ppo-lora", inputs, tmp_path / "run", critic__warmup=3)
     assert "critic.warmup: 3 updates are all of the budget: the policy will stay as it is" in caplog.text
+    result = training.finish().metrics
+    assert result["warnings"] == ["critic.warmup: 3 updates are all of the budget: the policy has stayed as it is"]
+    assert result["panels"][-1]["warnings"] == result["warnings"]
     caplog.clear()
     open_scene("ppo-lora", inputs, tmp_path / "other").close()
     assert "critic.warmup" not in caplog.text
+
+
+def test_doctor_tells_of_a_warm_up_of_all_updates(tmp_path: Path) -> None:
+    """Two updates, two of warm-up; with three nothing is said."""
+    write_inputs(tmp_path)
+    fields = f"stage: ppo\nmodel: {tmp_path}/model\ndata: {tmp_path}/gone.jsonl\nreward: length\n"
+    (tmp_path / "r.yaml").write_text(f"{fields}critic: {{warmup: 2}}\nbudget: {{updates: 2}}\n")
+    for more, told in (([], True), (["budget.updates=3"], False)):
+        done = CliRunner().invoke(app, ["doctor", str(tmp_path / "r.yaml"), *more, "--json"])
+        found = {check["what"]: check["found"] for check in json.loads(done.stdout)["checks"]}
+        assert ("updates of ppo" in found) == told
+        if told:
+            assert found["updates of ppo"].endswith("the policy will stay as it is")
 
 
 def test_questions_that_no_rule_can_score_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -111,7 +111,7 @@ def _is_recipe(subject: str) -> bool:
 
 def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
     """Each model and data block of the subject, a recipe or a model, looked at once."""
-    from smolt.config import Model, StudyRecipe, make_block
+    from smolt.config import Model, PPORecipe, StudyRecipe, make_block
     from smolt.rewards.shorthand import reward_faults
 
     if recipe is None:
@@ -121,11 +121,14 @@ def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
     for fault in reward_faults(recipe):
         yield {"what": "rewards", "ok": False, "found": fault}
     from smolt.study.duration import grounded
+    from smolt.training.checks import only_warmup
 
     stages = [section.recipe for section in recipe.sections] if isinstance(recipe, StudyRecipe) else [recipe]
     standing = grounded(recipe) if isinstance(recipe, StudyRecipe) else {}
     seen, sound, needs = set(), True, True
     for stage in stages:
+        if isinstance(stage, PPORecipe) and (idle := "".join(only_warmup(stage, stage.budget.updates))):
+            yield {"what": f"updates of {stage.name}", "ok": True, "found": idle}
         for block, path, check in _blocks(stage):
             if path not in seen and "{" not in path:
                 seen.add(path)

@@ -92,8 +92,8 @@ def checked(source: RecipeName, overrides: Overrides = None, out: Report = None)
 
 def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
     """One reward's figures and its panel."""
-    from smolt.rewards.audit.xray import advice
-    from smolt.training.online.reward_forecast import group_of, look, panel_of, refusal
+    from smolt.rewards.audit.xray import verdict
+    from smolt.training.online.reward_forecast import group_of, look, panel_of
     from smolt.training.online.rolling import open_rollouts
 
     found, findings = look(open_rollouts(recipe))
@@ -106,7 +106,7 @@ def _examined(recipe: Any) -> tuple[dict[str, Any], Any]:
         "stop_rate": found.stop_rate,
         "parts": [asdict(part) for part in found.parts],
         "findings": [asdict(finding) for finding in findings],
-        "advice": advice(found, group_of(recipe)) if found.varies else [refusal(found)],
+        "advice": verdict(found, group_of(recipe)),
     }
     return facts, panel
 

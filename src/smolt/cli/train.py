@@ -176,6 +176,8 @@ def stage_outcome(stage: str, status: str, directory: Path, metrics: dict[str, A
         "metrics": metrics,
     }
     lines = [f"{stage}: {status}; the model is in {directory / 'model'}", *moved(directory)]
+    if status == "already complete":  # else the training itself has just said them
+        lines += [f"warning: {said}" for said in metrics.get("warnings", [])]
     commands: list[str] = []
     if metrics.get("refused"):
         lines.append(f"its gate refuses it: {metrics['refused']}")

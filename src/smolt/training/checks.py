@@ -21,6 +21,8 @@ LOOKED_AT = 64
 MANY, LATEST = 4, 5
 """So many of the latest updates with a loss that has risen are no accident of their records."""
 SAME_POLICY = 1e-6
+MANY_DROPPED = 0.1
+"""Of the records, a share that is left out and worth a warning of the finished training."""
 BALANCED = (1.0, 4 / 3)
 """Of the weights of all desirable and all undesirable answers, the ratio that the paper advises (eq. 8)."""
 
@@ -127,6 +129,43 @@ def balance_of_feedback(items: Sequence[Groups], desirable_weight: float, undesi
             *(desirable, undesirable, ratio, low, high, least, most),
         )
     return {"desirable": desirable, "undesirable": undesirable}
+
+
+def only_warmup(recipe: Any, updates: int | None, stays: str = "will stay") -> list[str]:
+    """Where a PPO's updates are all for its critic, the sentence that says so."""
+    warmup = recipe.critic.warmup if recipe.stage == "ppo" else 0
+    if updates is None or not warmup or warmup < updates:
+        return []
+    counted = "1 update is" if warmup == 1 else f"{warmup} updates are"
+    return [f"critic.warmup: {counted} all of the budget: the policy {stays} as it is"]
+
+
+def cautions(recipe: Any, facts: Mapping[str, Any], updates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What nobody should overlook who takes up a finished training: nothing was learned, or from little of the data.
+
+    Args:
+        recipe: the stage's.
+        facts: counts `records` (used), `too_long` and `identical` of its data, as far as there are any.
+        updates: rows of metrics.jsonl.
+    """
+    said = only_warmup(recipe, len(updates), "has stayed")
+    if updates and all(row.get("optimizer_steps") == 0 for row in updates):
+        silent = sum(row.get("abstained") or 0 for row in updates)
+        said.append(
+            f"none of {len(updates):,} updates took a step, so nothing was learned: no rewards that differ, or steps "
+            "that were skipped" + (f"; {silent:,} answers got no reward, samples.jsonl says why" if silent else "")
+        )
+    dropped = {
+        "they exceed the window": facts.get("too_long") or 0,
+        "their two answers are the same": facts.get("identical") or 0,
+    }
+    whole = sum(dropped.values()) + facts.get("records", 0)
+    said += [
+        f"{count:,} of {whole:,} records ({count / whole:.0%}) were left out, for {why}"
+        for why, count in dropped.items()
+        if count > MANY_DROPPED * whole
+    ]
+    return said
 
 
 def same_everywhere(weights: Mapping[str, Tensor]) -> None:

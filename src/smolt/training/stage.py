@@ -7,7 +7,7 @@ of the weights, the optimizer's moments, the stream's small state and the update
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ import torch
 from smolt import processes
 from smolt.errors import SelfCheckError, UserError
 from smolt.models.items import left_out
+from smolt.report.panels import Panel, panel_name
 from smolt.runs import REFUSED, Interrupts, Run, storage
 from smolt.runs.chunks import SAID
+from smolt.runs.directory import METRICS
 from smolt.runs.rated_answers import from_row, is_rated_answer
-from smolt.training.checks import same_everywhere
+from smolt.runs.rows import RowFile
+from smolt.training.checks import cautions, same_everywhere
 from smolt.training.clock import Clock, now
 from smolt.training.fit import ENDLESS, Metrics, Update, fit
 from smolt.training.memory.system import peak
@@ -246,6 +249,11 @@ class Training:
             chosen = best.step
         LOG.info("measuring the finished model")
         figures = plan.finish() if plan.finish else {}
+        warnings = cautions(plan.recipe, plan.facts, processes.by_first(RowFile(self.out / METRICS).rows))
+        for said in warnings:
+            LOG.warning("%s: %s", self.name, said)
+        title = f"The training of {self.name}"
+        panel = Panel(panel_name(f"training-{self.name}"), title, warnings=tuple(warnings))
         LOG.info("writing the model")
         processes.by_first(self._write_model)
         result = {
@@ -259,7 +267,12 @@ class Training:
             "facts": plan.facts,
             "final": {key: value for key, value in self._last.items() if isinstance(value, int | float)},
             **figures,
-            "panels": [*self._run.manifest.get("panels", []), *figures.get("panels", [])],
+            "warnings": warnings,
+            "panels": [
+                *self._run.manifest.get("panels", []),
+                *figures.get("panels", []),
+                *([asdict(panel)] if warnings else []),
+            ],
         }
         self._run.complete(result)
         self.complete = True

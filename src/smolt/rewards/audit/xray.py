@@ -205,6 +205,27 @@ def advice(found: XRay, group: int | None) -> list[str]:
     return said
 
 
+def verdict(found: XRay, group: int | None) -> list[str]:
+    """What to change before training on this reward; of one that never varies only why nothing is learned from it."""
+    return advice(found, group) if found.varies else [refusal(found)]
+
+
+def refusal(found: XRay) -> str:
+    """Why a reward without any difference is not trained on."""
+    why = told(found.unscored) if found.unscored else ""
+    if not found.rewards:
+        return (
+            f"none of {found.answers} answers to {found.questions} questions got a reward ({why}), so there is nothing "
+            "to learn from"
+        )
+    said = f"all got {found.rewards[0]:g}" + (f", but {sum(found.unscored.values())} got none ({why})" if why else "")
+    return (
+        f"the reward does not vary: {found.answers} answers to {found.questions} questions were rated and {said}, "
+        "so there is nothing to learn from. Where the reward is a function of yours, see that it looks at the answer; "
+        "else use easier questions, train by SFT first, or raise sampling.max_tokens"
+    )
+
+
 def _alarms(part: PartFigures, answers: int) -> list[str]:
     """A component that never fires; a reward that follows the length."""
     said = []
@@ -255,7 +276,7 @@ def reward_panel(name: str, title: str, found: XRay, findings: Sequence[Finding]
         name=name,
         title=title,
         sentences=tuple(sentences),
-        warnings=(*errors, *advice(found, group)),
+        warnings=(*errors, *verdict(found, group)),
         tables=_tables(found),
         charts=_charts(name, found),
     )

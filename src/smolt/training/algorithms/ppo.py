@@ -19,6 +19,7 @@ from smolt.config import PPORecipe
 from smolt.data import Question
 from smolt.models.groups import Groups, masked_sum
 from smolt.models.roles import Policy, Scorer, logprobs_and_values
+from smolt.training.checks import only_warmup
 from smolt.training.fit import Loss, LossFunction
 from smolt.training.objectives import (
     clipped_policy_loss,
@@ -57,9 +58,8 @@ def ppo(
         fields: recipe fields, when `recipe` is a path.
     """
     checked, rolling = open_stage(PPORecipe, recipe, questions, reward, out, fresh, fields)
-    updates, warmup = checked.budget.updates, checked.critic.warmup
-    if updates is not None and warmup >= updates:
-        LOG.warning("critic.warmup: %d updates are all of the budget: the policy will stay as it is", warmup)
+    for said in only_warmup(checked, checked.budget.updates):
+        LOG.warning("%s", said)
     policy, reference = rolling.policy, rolling.policy.as_reference()
     critic = open_critic(checked, policy)
     preparation = PPOPreparation(checked, rolling, reference, critic)

@@ -15,8 +15,7 @@ from smolt.models.answers import as_answers
 from smolt.models.sampling import sample
 from smolt.report.panels import Panel, panel_name
 from smolt.rewards import Finding, lint_reward
-from smolt.rewards.audit.xray import XRay, advice, reward_panel, xray
-from smolt.rewards.mix import told
+from smolt.rewards.audit.xray import XRay, refusal, reward_panel, verdict, xray
 from smolt.runs.rated_answers import RatedAnswer
 from smolt.training.online.rolling import Rolling, RolloutRecipe
 from smolt.training.plan import FORECAST
@@ -67,32 +66,18 @@ def forecast(rolling: Rolling, rated: list[RatedAnswer]) -> dict[str, Any]:
     if not found.varies and found.answers >= FORECAST:
         raise SelfCheckError(f"{refusal(found)}; to train nevertheless: checks.forecast=false")
     findings = linted(rolling)
-    errors = [f"reward linter: {finding.message}" for finding in findings if finding.severity == "error"]
+    errors = [
+        f"reward linter: {finding.message}" for finding in findings if finding.severity == "error" and found.varies
+    ]
     figures = {
         "answers": found.answers,
         "questions": found.questions,
         "reward": asdict(found.parts[0].mean),
         "no_signal": {str(size): asdict(measure) for size, measure in found.no_signal.items()},
         "stop_rate": found.stop_rate,
-        "advice": [*errors, *advice(found, group_of(rolling.recipe))] if found.varies else [refusal(found)],
+        "advice": [*errors, *verdict(found, group_of(rolling.recipe))],
     }
     return {"forecast": figures, "panels": [asdict(panel_of(rolling.recipe, found, findings))]}
-
-
-def refusal(found: XRay) -> str:
-    """Why a reward without any difference is not trained on."""
-    why = told(found.unscored) if found.unscored else ""
-    if not found.rewards:
-        return (
-            f"none of {found.answers} answers to {found.questions} questions got a reward ({why}), so there is nothing "
-            "to learn from"
-        )
-    said = f"all got {found.rewards[0]:g}" + (f", but {sum(found.unscored.values())} got none ({why})" if why else "")
-    return (
-        f"the reward does not vary: {found.answers} answers to {found.questions} questions were rated and {said}, "
-        "so there is nothing to learn from. Where the reward is a function of yours, see that it looks at the answer; "
-        "else use easier questions, train by SFT first, or raise sampling.max_tokens"
-    )
 
 
 def group_of(recipe: RolloutRecipe) -> int | None:
