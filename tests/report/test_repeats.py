@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from smolt.evaluation.measures import reading_twice
 from smolt.report import tables
 from smolt.report.analysis import analyse
 from smolt.report.panels import Table
@@ -63,6 +64,29 @@ def test_nothing_right_is_said_once() -> None:
     assert silent.repeats == dict.fromkeys(("reward", "reward/gsm8k", "reward/gsm8k.correct"), "accuracy")
     mixed = analyse(study(rewarded("sft", "0000", ("gsm8k", "gsm8k.correct", "other"))))
     assert mixed.repeats == dict.fromkeys(("reward/gsm8k", "reward/gsm8k.correct"), "accuracy")
+
+
+def test_a_reward_and_its_only_part_are_said_once() -> None:
+    """A reward that is the same on all answers, of one part: one measure. With a second part, or a weight, two."""
+
+    def arm(parts: dict[str, float]) -> Arm:
+        return Arm("sft", "sft", items=[item(place, None, -0.25, components=parts) for place in range(4)])
+
+    assert analyse(study(arm({"python": -0.25, "python.long": 0.0}))).repeats == {"reward/python": "reward"}
+    assert analyse(study(arm({"python": -0.25, "length": 0.0}))).repeats == {}
+    assert analyse(study(arm({"python": -0.5}))).repeats == {}
+
+
+def test_a_part_of_the_format_reward_is_the_pattern_itself() -> None:
+    """No answer is boxed and one says step: each is one measure; a part that says otherwise is its own."""
+    answers = [
+        item(
+            place, None, 0.0, components={"format.boxed": 0.0, "format_2.steps": float(place == 0), "format.long": 1.0}
+        )
+        for place in range(3)
+    ]
+    items = [replace(one, answer="Step by step" if place == 0 else "So") for place, one in enumerate(answers)]
+    assert reading_twice(items) == {"reward/format.boxed": "format/boxed", "reward/format_2.steps": "format/steps"}
 
 
 def test_rewards_of_0_and_1_get_wilsons_interval() -> None:

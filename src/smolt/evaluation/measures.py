@@ -1,10 +1,12 @@
 """From rows to numbers with intervals: what several answers show together, the form of answers, pairs, losses."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from smolt import statistics
@@ -15,6 +17,8 @@ from smolt.statistics import Measure
 
 Row = Mapping[str, Any]
 EXTRACTED = "extracted"
+_PATTERN = re.compile(r"format(?:_\d+)?\.(\w+)")
+"""A component of the reward `format`: one of its patterns."""
 
 
 def answer_measures(items: Sequence[RatedAnswer], samples: int) -> dict[str, Measure]:
@@ -37,12 +41,29 @@ def answer_measures(items: Sequence[RatedAnswer], samples: int) -> dict[str, Mea
 
 
 def reading_twice(items: Sequence[RatedAnswer]) -> dict[str, str]:
-    """The reward's components that say on every answer what `extracted` says: metric -> `extracted`."""
-    if not any(gold(item) is not None for item in items):
-        return {}
-    read = [float(extract(item.answer).value is not None) for item in items]
-    names = sorted({name for item in items for name in item.components if name.endswith(f".{EXTRACTED}")})
-    return {f"reward/{name}": EXTRACTED for name in names if [item.components.get(name) for item in items] == read}
+    """The reward's components that say on every answer what `extracted`, or a pattern's `format/NAME`, says.
+
+    Such a component is the same rule, so both are one measure even where all answers agree: metric -> that measure.
+    """
+    rules: dict[str, Callable[[RatedAnswer], bool]] = {}
+    components = sorted({name for item in items for name in item.components})
+    if any(gold(item) is not None for item in items):
+        rules |= {name: _is_read for name in components if name.endswith(f".{EXTRACTED}")}
+    patterns = {name: found.group(1) for name in components if (found := _PATTERN.fullmatch(name))}
+    rules |= {name: partial(_shows, hint) for name, hint in patterns.items() if hint in HINTS}
+    return {
+        f"reward/{name}": f"format/{patterns[name]}" if name in patterns else EXTRACTED
+        for name, rule in rules.items()
+        if all(item.components.get(name) == float(rule(item)) for item in items)
+    }
+
+
+def _is_read(item: RatedAnswer) -> bool:
+    return extract(item.answer).value is not None
+
+
+def _shows(hint: str, item: RatedAnswer) -> bool:
+    return HINTS[hint](item.answer)
 
 
 def powers(samples: int) -> list[int]:

@@ -103,7 +103,8 @@ def _repeats(record: StudyRecord) -> dict[str, str]:
     """Accuracy, reward and its parts, in this order (the record's own metric first): what repeats an earlier one.
 
     Numbers that are the same throughout, such as two patterns that no answer shows, repeat nothing, unless they tell of
-    one thing: a part with a component `correct`, a reward of such parts alone, and the accuracy.
+    one thing: a part with a component `correct`, a reward of such parts alone, and the accuracy; or a reward and its
+    only part.
     """
     metrics = sorted(("accuracy", "reward"), key=lambda metric: metric != record.metric)
     metrics += [PART + name for name in parts_of(record.arms)]
@@ -114,6 +115,9 @@ def _repeats(record: StudyRecord) -> dict[str, str]:
     fewest = {metric: 0 if metric in right else 1 for metric in columns}
     known = [(metric, column) for metric, column in columns.items() if len({*column} - {None}) > fewest[metric]]
     found = {metric: first[column] for metric, column in known if first.setdefault(column, metric) != metric}
+    whole, *others = sorted({PART + name.partition(".")[0] for name in parts_of(record.arms)}) or [""]
+    if not others and columns.get(whole) == columns["reward"]:
+        found.setdefault(whole, found.get("reward", "reward"))
     shared = set.intersection(*(set(arm.repeated.items()) for arm in record.arms)) if record.arms else set()
     return found | dict(sorted(shared))
 
