@@ -235,6 +235,8 @@ def test_smolts_own_rows(tmp_path: Path) -> None:
         write(tmp_path / name / "evaluation.jsonl", rows)
     found = facts(tmp_path / "a", tmp_path / "b")
     assert (found["a"], found["b"], found["metric"], found["difference"]) == ("a", "b", "reward", 0.5)
+    length = facts(tmp_path / "a", tmp_path / "b", "--metric", "length")  # as smolt eval calls the mean of `tokens`
+    assert (length["metric"], length["mean_a"]) == ("length", 1.0)
 
 
 def test_missing_items_are_refused_or_counted(tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ def test_one_question_has_no_test() -> None:
     assert not statistics.non_inferior(comparison, 0.5).shown
 
 
+def test_a_caution_speaks_of_an_interval_only_where_there_is_one() -> None:
+    """The same difference on all of 12 questions has no interval; differences that vary have one."""
+    alike = statistics.compare("a", "b", "reward", [0.0] * 12, [-2.0] * 12)
+    assert alike.low is None and alike.caution == "fewer than 50 questions"
+    varied = statistics.compare("a", "b", "reward", [0.0] * 12, [float(n) for n in range(12)])
+    assert varied.low is not None and "such an interval may cover less than 93 %" in varied.caution
+
+
 @pytest.mark.parametrize(("discordant", "said"), [(1, True), (5, True), (6, False), (0, False)])
 def test_too_few_discordant_pairs_are_said(discordant: int, said: bool) -> None:
     """2^(1-5) = 0.0625 is the least p of five, 2^(1-6) = 0.03125 of six."""

@@ -61,9 +61,11 @@ def paired_bootstrap(
     return Bootstrap(difference, low, high, min(1.0, max(least, 2 * (smaller + 1) / (resamples + 1))))
 
 
-def caution(prompts: int) -> str:
-    """What is to be said of a bootstrap over so few prompts, or nothing."""
-    return f"fewer than {FEWEST} questions: such an interval may cover less than 93 %" if prompts < FEWEST else ""
+def caution(prompts: int, interval: bool) -> str:
+    """What is to be said of a bootstrap over so few prompts, with an interval or without one, or nothing."""
+    if prompts >= FEWEST:
+        return ""
+    return f"fewer than {FEWEST} questions" + (": such an interval may cover less than 93 %" if interval else "")
 
 
 def repeats(prompts: Sequence[str] | None) -> bool:

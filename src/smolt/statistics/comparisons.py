@@ -106,7 +106,8 @@ def compare_scores(
     tested = (result.p_value, result.difference, result.low, result.high)
     least = _detectable_scores((sums / counts).tolist())
     found = Comparison(a, b, metric, wins, regressions, n - wins - regressions, *tested, least, n)
-    return with_verdict(replace(found, test="paired bootstrap by question", rate=rate, caution=caution(len(sums))))
+    doubt = caution(len(sums), interval=result.low is not None)
+    return with_verdict(replace(found, test="paired bootstrap by question", rate=rate, caution=doubt))
 
 
 def _nothing(a: str, b: str, metric: str, rate: bool) -> Comparison:

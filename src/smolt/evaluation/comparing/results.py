@@ -31,6 +31,9 @@ PAIRS = ("correct", "score", "chosen_tokens", "rejected_tokens")
 MARGIN = "margin"
 """The evaluation's own name for the mean of its rows' `score`."""
 
+LENGTH = "length"
+"""Its name for the mean of their `tokens`."""
+
 INNER = (".jsonl", ".json", ".csv", ".tsv")
 """Endings before that of a packed file."""
 
@@ -218,7 +221,8 @@ def _measured(table: AnswerTable, lines: Lines, reading: Reading, remarks: list[
     first = lines[0][1]
     if reading.metric is not None:
         own = reading.metric == MARGIN and MARGIN not in first and _is_pair(first)
-        return reading.metric, _number(table, "score" if own else reading.metric)
+        counted = reading.metric == LENGTH and LENGTH not in first and "tokens" in first
+        return reading.metric, _number(table, "score" if own else "tokens" if counted else reading.metric)
     if reading.rule is None:
         correct = next((name for name in CORRECT if any(row.get(name) is not None for _, row in lines)), None)
         if correct is not None:
