@@ -35,7 +35,7 @@ def test_a_library_without_memory_is_not_a_damaged_model(error: Exception) -> No
         with read_by_library("model.path: m"):
             raise error
 
-    found = _guarded(work)
+    found = _guarded(work, "terminated")
     assert (found.exit_code, found.words.startswith("out of memory")) == (71, True)
 
 

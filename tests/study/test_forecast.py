@@ -10,9 +10,8 @@ import pytest
 from smolt.config import make_recipe
 from smolt.data import Answer, Question, Score, Turn
 from smolt.errors import SelfCheckError, UserError
-from smolt.rewards.audit.xray import xray
+from smolt.rewards.audit.xray import refusal, xray
 from smolt.training.algorithms import STAGES
-from smolt.training.online.reward_forecast import refusal
 from smolt.training.stage import Training
 from tests.reliability.scenes import write_inputs
 from tests.reliability.traces import rows

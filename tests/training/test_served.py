@@ -95,7 +95,7 @@ def test_three_updates_have_the_weights_of_the_same_answers_drawn_here(
     stage: str, model: Path, url: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unweighed to 1e-6; log-probabilities are within 1e-4 of the recomputed ones at each update; nothing stays."""
-    unweighed = {} if stage == "online_dpo" else {"correction": {"weights": "never"}}
+    unweighed: dict[str, Any] = {} if stage == "online_dpo" else {"correction": {"weights": "never"}}
     served = training(stage, model, tmp_path / "served", server=url, **unweighed)
     rows = list(served)
     found = weights(served)
@@ -134,7 +134,7 @@ def test_a_server_that_forgot_the_adapter_gets_it_again(
 ) -> None:
     """It is started anew between two updates that share the pushed weights: the same weights as without that."""
     engine = Engine({"tiny": model}, dtype="fp32", adapters=2)
-    fields = {"server": {"url": "", "max_age": 1}, "correction": {"weights": "auto"}}
+    fields: dict[str, Any] = {"server": {"url": "", "max_age": 1}, "correction": {"weights": "auto"}}
     found = []
     with serving(engine) as url:
         fields["server"]["url"] = url
