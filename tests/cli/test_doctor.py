@@ -170,7 +170,7 @@ def test_what_would_end_a_training_is_said_before(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "r.yaml").write_text(head + "reward: {name: model, path: judged}\n")
     code, found = doctor("r.yaml")
     (problem,) = (check["found"] for check in found["checks"] if not check["ok"])
-    assert problem.startswith("reward model judged: length alone does as well. Training on it would optimise noise")
+    assert problem.startswith("reward model judged: length alone does as well. It may say no more than noise")
 
     pairs = [{"prompt": f"say {n}", "chosen": "ho" * 3, "rejected": "ha"} for n in range(20)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))

@@ -78,6 +78,21 @@ def test_updates_of_minutes_have_a_time_left() -> None:
         assert "1/4 2:40 4:00 left" in plain(text)
 
 
+def test_the_clock_of_a_training_that_ended_stands_still() -> None:
+    """One ends with its last update, or, stopped early, as the next begins; nothing is left of either."""
+    now, text = [0.0], StringIO()
+    with Display(Console(file=text, force_terminal=True, width=120)) as shown:
+        shown._progress.get_time = lambda: now[0]
+        for seconds, name, update in ((0, "a", {}), (10, "a", {"step": 1}), (20, "b", {}), (35, "b", {"step": 2})):
+            now[0] = float(seconds)
+            shown.show(FakeTraining(Path(name), total=2), update)
+        now[0] = 100.0
+        text.truncate(text.seek(0))
+        shown._progress.refresh()
+    assert "1/2 0:20  " in plain(text) and "2/2 0:15  " in plain(text)
+    assert "left" not in plain(text)
+
+
 def plain(text: StringIO) -> str:
     """Without colours and movements."""
     return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text.getvalue())

@@ -211,6 +211,7 @@ def test_every_arm_may_answer_at_equal_length(tmp_path: Path) -> None:
             "{pairs}/pairs.jsonl",
             'nothing that pairs makes; did you mean "preferences.jsonl"?',
         ),
+        ("{reward}/model", "{sft}/model", "`{sft}` is no reward model: its stage is sft"),
         ("items: 50", 'test: "{pairs}/test.jsonl"', "study: `{pairs}/test.jsonl` is nothing that pairs makes"),
         (
             "n: 4",

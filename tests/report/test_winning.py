@@ -140,6 +140,12 @@ def test_answers_in_markdown_name_whose_win_it_is(tmp_path: Path) -> None:
     assert headings == ["Win for dpo", "Regression of dpo"]
 
 
+def test_markdown_says_what_each_arm_began_from(tmp_path: Path) -> None:
+    arms = [judged("sft", "10"), replace(judged("dpo", "01"), parent="sft")]
+    write_report(tmp_path, study(*arms))
+    assert f"## Arms\n\ndpo: {arms[1].stage}, from sft\n" in (tmp_path / "report.md").read_text()
+
+
 def test_the_dots_of_one_arm_do_not_lie_below_those_of_another() -> None:
     """Two series of 30 points at the same places: their dots are drawn by turns."""
     places = tuple(float(number) for number in range(30))

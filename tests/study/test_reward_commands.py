@@ -168,5 +168,5 @@ def test_shuffled_labels_are_refused(tmp_path: Path) -> None:
     assert "is not shown to be above the baseline" in found["refused"]
     reward = {"name": "model", "path": str(tmp_path / "rm" / "model")}
     questions = ["Hello?", "How are you?"]
-    with pytest.raises(smolt.UserError, match="Training on it would optimise noise"):
+    with pytest.raises(smolt.UserError, match="It may say no more than noise"):
         smolt.ppo(str(shared_path("models/stories260k")), questions, reward=reward, out=tmp_path / "ppo")

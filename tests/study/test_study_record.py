@@ -1,18 +1,21 @@
 """What is kept of a training's own answers, and of those that best-of-n did not choose."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from smolt.config import BestOfNRecipe, Data, DPORecipe, Model, Section, SFTRecipe, StudyRecipe
+from smolt.config import BestOfNRecipe, Data, DPORecipe, Model, RewardRecipe, Section, SFTRecipe, StudyRecipe
 from smolt.report import report as report_module
 from smolt.report.analysis import Analysis, analyse
 from smolt.report.record import Arm, LatePart, StudyRecord
+from smolt.runs.interrupts import Interrupts
 from smolt.runs.rated_answers import RatedAnswer, read_rated, write_rated
 from smolt.study import study as study_module
 from smolt.study.places import CANDIDATES, Places
 from smolt.study.study_record import best_of
 from smolt.study.training_answers import late_parts
+from smolt.training.algorithms import STAGES
 
 
 def rows(values: dict[int, list[float | None]]) -> list[dict[str, object]]:
@@ -99,3 +102,21 @@ def test_a_study_is_analysed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(study_module, "record_of", lambda places: record)
     found = study_module.run_study(StudyRecipe(), out=tmp_path / "study")
     assert (found["status"], found["arms"]["sft"]["accuracy"], len(analysed)) == ("complete", 1.0, 1)
+
+
+def test_a_gate_that_refuses_is_said_as_the_section_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    section = Section(name="rm", recipe=RewardRecipe(model=Model(path="base"), data=Data(path="pairs.jsonl")))
+    places = Places(StudyRecipe(model=Model(path="base"), sections=(section,)), tmp_path)
+    folder = places.folder("rm", 0)
+    folder.mkdir()
+    monkeypatch.setitem(STAGES, "reward", lambda recipe, out: None)
+    monkeypatch.setattr(study_module, "drive", lambda training, interrupts, progress: None)
+    study = study_module.Study(places, lambda training, metrics: None, Interrupts())
+    for refused in (None, "length alone does as well"):
+        (folder / "result.json").write_text(json.dumps({"refused": refused}))
+        study._train(section, section.recipe, folder, 0)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "rm: its gate refuses it: length alone does as well"
+    ]

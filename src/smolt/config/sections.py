@@ -45,6 +45,32 @@ def _not_made(block: BaseModel, stages: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _no_raters(block: BaseModel, stages: Mapping[str, str]) -> list[str]:
+    """What a block takes for a reward model, and is the model of a section that makes a policy."""
+    found = [
+        match[1]
+        for text in dict.fromkeys(_raters_in(block.model_dump()))
+        if (match := _MADE_BY.fullmatch(text) or _REFERENCE.fullmatch(text)) is not None
+    ]
+    return [
+        f"`{{{name}}}` is no reward model: its stage is {stages[name]}"
+        for name in found
+        if stages.get(name, "reward") != "reward"
+    ]
+
+
+def _raters_in(value: Any) -> list[str]:
+    """The path of every reward model: a part of a reward, a member of an ensemble, best-of-n's."""
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _raters_in(item)]
+    if not isinstance(value, dict):
+        return []
+    several = (value.get("options") or {}).get("path", ()) if value.get("name") == "ensemble" else ()
+    own = [value.get("path")] if value.get("name") == "model" else [value.get("reward_model")]
+    found = [text for text in (*own, *(several if isinstance(several, list | tuple) else ())) if isinstance(text, str)]
+    return [*found, *(text for item in value.values() for text in _raters_in(item))]
+
+
 def with_directories(recipe: _RecipeT, directories: Mapping[str, Path]) -> _RecipeT:
     """The recipe with every `{section}` in its paths replaced by that section's directory.
 
@@ -240,7 +266,7 @@ def _section(
         Complaint((name,), f"refers to the section {unknown}, which does not stand above it; above: {known}")
         for unknown in sorted(section_references(recipe) - set(above))
     ]
-    wrong += [Complaint((name,), fault) for fault in _not_made(recipe, above)]
+    wrong += [Complaint((name,), fault) for fault in (*_not_made(recipe, above), *_no_raters(recipe, above))]
     return wrong or Section.model_validate({"name": name, "source": source, "recipe": recipe})
 
 
@@ -301,7 +327,8 @@ def _loose_ends(own: dict[str, Any], study: StudyRecipe, sections: dict[str, Sec
         message = f"refers to {unknown}, which is no section" + suggestion(unknown, sections)
         complaints.append(Complaint(("study",), message))
     stages = {name: section.recipe.stage for name, section in sections.items()}
-    complaints += [Complaint(("study",), fault) for fault in _not_made(study.study, stages)]
+    faults = (*_not_made(study.study, stages), *_no_raters(study.study, stages))
+    complaints += [Complaint(("study",), fault) for fault in faults]
     longest = study.study.sampling.max_tokens
     complaints += [
         Complaint(

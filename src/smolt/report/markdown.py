@@ -69,7 +69,9 @@ def _arms(record: StudyRecord, analysis: Analysis, pictures: Sequence[Picture]) 
     if not rows:
         return ""
     heads = ["Arm", "Measure", "Value", "95 % interval", "n", "Interval by"]
-    return "\n\n".join(filter(None, ["## Arms", text(analysis.few), _table(heads, rows), *map(_figure, pictures)]))
+    began = "; ".join(f"{arm.name}: {arm.stage}, from {arm.parent}" for arm in record.arms if arm.parent)
+    parts = ["## Arms", text(began), text(analysis.few), _table(heads, rows), *map(_figure, pictures)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _comparisons(analysis: Analysis) -> str:

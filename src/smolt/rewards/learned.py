@@ -81,8 +81,8 @@ def require_accepted(part: RewardPart, note: Mapping[str, Any]) -> None:
     """
     if note.get("refused") and not part.options.get("refused"):
         raise UserError(
-            f"reward model {part.path}: {note['refused']}. Training on it would optimise noise; give it more or better "
-            "pairs, or write options: {refused: true} to use it nevertheless"
+            f"reward model {part.path}: {note['refused']}. It may say no more than noise does; give it "
+            "more or better pairs, or write options: {refused: true} to use it nevertheless"
         )
 
 

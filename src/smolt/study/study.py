@@ -220,6 +220,8 @@ class Study:
             training = STAGES[section.recipe.stage](recipe, out=folder)
         self.progress(training, {})
         drive(training, self.interrupts, self.progress)
+        if refused := self.places.result(section.name, seed).get("refused"):
+            LOG.warning("%s: its gate refuses it: %s", section.name, refused)
 
     def _tell(self, done: int, total: int) -> None:
         """Between two batches of questions: leave when asked to; answers that are not whole are asked again."""

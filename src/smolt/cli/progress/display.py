@@ -122,6 +122,8 @@ class Display:
                 self.remark(f"{training.name}: {text}")
             # From when on: so the first update tells how long the others will take.
             pace = self._paces[training.out] = CountPace(self._progress.get_time(), done)
+            for earlier in self._tasks.values():
+                self._end(earlier)
             name, total = visible(training.name), training.total
             task = self._progress.add_task(name, total=total, completed=done, figures="", pace=pace)
             self._tasks[training.out] = task
@@ -137,11 +139,18 @@ class Display:
         self._paces[training.out].count(step, self._progress.get_time())
         shown = "  ".join(part for part in (figures(metrics), times(training.shares)) if part)
         self._progress.update(self._tasks[training.out], completed=step, total=training.total, figures=shown)
+        if step == training.total:
+            self._end(self._tasks[training.out])
         if not self.console.is_terminal and time.monotonic() - self._spoke >= PIPED:
             self._spoke = time.monotonic()
             self.remark(f"{training.name} {step}/{training.total or '?'}: {shown}")
         for event in [*metrics.get("events", []), *([metrics["stop"]] if "stop" in metrics else [])]:
             self.remark(f"{training.name} update {step}: {event}")
+
+    def _end(self, task: TaskID) -> None:
+        """Its clock stands still, and nothing is left."""
+        if self._progress.tasks[self._progress.task_ids.index(task)].stop_time is None:
+            self._progress.stop_task(task)
 
     def remark(self, text: str) -> None:
         """One line that stays, on stderr."""

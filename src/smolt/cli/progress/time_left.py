@@ -57,13 +57,14 @@ class Count(ProgressColumn):
 
 
 class Elapsed(ProgressColumn):
-    """Time since the task's pace began."""
+    """Time since the task's pace began, up to its end where it has one."""
 
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
         """As a clock."""
-        return Text(clock(task.get_time() - task.fields["pace"].began), style="progress.elapsed", justify="right")
+        end = task.get_time() if task.stop_time is None else task.stop_time
+        return Text(clock(end - task.fields["pace"].began), style="progress.elapsed", justify="right")
 
 
 class TimeLeft(ProgressColumn):
@@ -73,7 +74,7 @@ class TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """As a clock."""
-        if task.total is None:
+        if task.total is None or task.stop_time is not None:
             return Text("")
         left = task.fields["pace"].left(task.total, task.get_time())
         known = "-:--" if left is None else clock(left)
