@@ -3,11 +3,12 @@
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from smolt.config import LoRA
+from smolt.config import LoRA, make_recipe
 from smolt.data import Question
 from smolt.errors import SelfCheckError
 from smolt.models.forward.kernels import kernels
@@ -15,7 +16,7 @@ from smolt.models.forward.precision import choose_precision
 from smolt.models.groups import Groups, from_answers
 from smolt.models.rendering import Renderer
 from smolt.models.roles import Policy
-from smolt.training.checks import answer_tokens_only, cautions, forward_facts, same_policy, stop_reachable
+from smolt.training.checks import answer_tokens_only, cautions, forward_facts, hardly_moves, same_policy, stop_reachable
 from tests import tiny_models
 from tests.tokenizers_on_the_spot import smollm
 
@@ -131,3 +132,19 @@ def test_what_was_left_out_is_a_caution_from_a_tenth_on() -> None:
     assert cautions(recipe, {"records": 50, "identical": 50}, rows) == [
         "50 of 100 records (50%) were left out, for their two answers are the same"
     ]
+
+
+def test_a_budget_that_cannot_move_an_adapter_is_told() -> None:
+    """30 steps at 1e-5 come to 3e-4; 50 come to 5e-4, which is enough; of all weights nothing is said."""
+
+    def said(stage: str, updates: int, **fields: Any) -> list[str]:
+        known: dict[str, Any] = {"model": "m", "data": "d.jsonl", "lora": {"rank": 8}, "optim": {"lr": 1e-5}}
+        return hardly_moves(make_recipe(stage, **{**known, "budget": {"updates": updates}, **fields}))
+
+    (found,) = said("dpo", 30)
+    assert found.startswith("30 optimizer steps at optim.lr 1e-05 move a weight of the adapter by 0.0003 at most: ")
+    assert said("dpo", 50) == said("dpo", 3, lora=None) == said("reward", 30) == []
+    ppo = {"reward": {"name": "length", "options": {"target": 8}}, "critic": {"warmup": 2}}
+    ppo["inner"] = {"epochs": 2, "minibatches": 5}
+    assert said("ppo", 7, **ppo) == []
+    assert said("ppo", 6, **ppo)[0].startswith("40 optimizer steps")

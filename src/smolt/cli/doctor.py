@@ -121,14 +121,16 @@ def _checks(subject: str, recipe: Any) -> Iterator[dict[str, Any]]:
     for fault in reward_faults(recipe):
         yield {"what": "rewards", "ok": False, "found": fault}
     from smolt.study.duration import grounded
-    from smolt.training.checks import only_warmup
+    from smolt.training.checks import hardly_moves, only_warmup
 
     stages = [section.recipe for section in recipe.sections] if isinstance(recipe, StudyRecipe) else [recipe]
     standing = grounded(recipe) if isinstance(recipe, StudyRecipe) else {}
     seen, sound, needs = set(), True, True
     for stage in stages:
-        if isinstance(stage, PPORecipe) and (idle := "".join(only_warmup(stage, stage.budget.updates))):
-            yield {"what": f"updates of {stage.name}", "ok": True, "found": idle}
+        learns = hasattr(stage, "lora") and hasattr(stage, "budget")
+        idle = only_warmup(stage, stage.budget.updates) if isinstance(stage, PPORecipe) else []
+        for said in idle or (hardly_moves(stage) if learns else []):
+            yield {"what": f"updates of {stage.name}", "ok": True, "found": said}
         for block, path, check in _blocks(stage):
             if path not in seen and "{" not in path:
                 seen.add(path)
