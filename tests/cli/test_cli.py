@@ -258,7 +258,8 @@ def test_sample_merge_and_chat_hand_over_checked_blocks(
         monkeypatch.setitem(sys.modules, made.__name__, made)
     done = smolt("sample", "m", "d.jsonl", "--out", "o", "--samples", "2", "--limit", "3")
     assert done.stdout == "complete: 6 answers in o/samples.jsonl\n"
-    assert smolt("merge", "m", "--out", "merged").stdout == "complete: the merged model is in merged\n"
+    merged_into = "complete: the merged model is in merged\nnext:\n  smolt chat merged\n"
+    assert smolt("merge", "m", "--out", "merged").stdout == merged_into
     assert smolt("chat", "m", "--temperature", "0").exit_code == 0
     sampled, merged, talked = calls
     assert (sampled[0].path, sampled[1].limit, sampled[2].temperature) == ("m", 3, 1.0)
