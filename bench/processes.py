@@ -125,6 +125,8 @@ def main() -> None:
     for _ in range(choice.rounds):
         for name in SIDES:
             rounds[name].append(side(name, sys.argv[1:]))
+            said = ", ".join(f"{work} {rounds[name][-1][work]:.2f} s" for work in WORK)
+            print(f"{name}: {said}", file=sys.stderr, flush=True)
     print(f"{processor()}, torch {torch.__version__}, {choice.dtype}\n")
     print(f"| work | {', s | '.join(SIDES)}, s | times as fast |\n|{'---|' * (len(SIDES) + 2)}")
     for work in WORK:
